@@ -1,0 +1,81 @@
+"""Where things are: the book's parts, its chapters, its folders; and atomic writing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from reprobook.errors import ReprobookError
+
+SCALES = ("smoke", "laptop", "paper")
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "Language models": ("block_diffusion", "cost_optimal_gqa", "quantizing_code_llms", "stasc"),
+    "Evaluation and retrieval": ("wildifeval", "more_documents", "moc"),
+    "Agents": ("medical_assistant", "gtr"),
+    "Images and geometry": ("alias_free_ldm", "reward_sds", "mc_diffusion_ransac", "rs_token_pruning"),
+    "Video and motion": ("tpdiff", "reangle_video", "vlog", "motion_anything"),
+    "Biology": ("scmmgpt",),
+}
+SLUGS = tuple(slug for part in PARTS.values() for slug in part)
+
+
+def root() -> Path:
+    """Folder of the checkout: ``$REPROBOOK_ROOT``, else the one that holds this package, else a parent of the
+    working directory. Raises :class:`ReprobookError` if none of them is a checkout."""
+    override = os.environ.get("REPROBOOK_ROOT")
+    candidates = [Path(override)] if override else [Path(__file__).resolve().parents[2], *(p for p in [Path.cwd(), *Path.cwd().parents])]
+    for folder in candidates:
+        if (folder / "data_manifests").is_dir() and (folder / "notebooks").is_dir():
+            return folder.resolve()
+    raise ReprobookError(
+        "no reprobook checkout found: run from inside the repository or set REPROBOOK_ROOT to its folder"
+        + (f" (REPROBOOK_ROOT={override})" if override else "")
+    )
+
+
+def notebook_path(slug: str) -> Path:
+    return root() / "notebooks" / f"{slug}.ipynb"
+
+
+def chapters() -> list[str]:
+    """Slugs of the chapters that exist (their notebook is there), in the order of the book."""
+    return [slug for slug in SLUGS if notebook_path(slug).is_file()]
+
+
+def check_slug(slug: str) -> str:
+    """Return ``slug`` if its chapter exists; otherwise raise an error that lists the chapters."""
+    if slug not in chapters():
+        raise ReprobookError(f"unknown chapter {slug!r}; chapters: {', '.join(chapters()) or 'none yet'}")
+    return slug
+
+
+def check_scale(scale: str) -> str:
+    """Return ``scale`` if it is one of :data:`SCALES`; otherwise raise an error that lists them."""
+    if scale not in SCALES:
+        raise ReprobookError(f"unknown scale {scale!r}; scales: {', '.join(SCALES)}")
+    return scale
+
+
+def cache_dir() -> Path:
+    """Folder for fetched and converted artefacts: ``$REPROBOOK_CACHE`` or ``~/.cache/reprobook``."""
+    override = os.environ.get("REPROBOOK_CACHE")
+    return Path(override) if override else Path.home() / ".cache" / "reprobook"
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` by a temporary file in the same folder and a rename: readers see all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
