@@ -1,0 +1,1 @@
+"""The method of each paper: pure functions and modules, one file or package a chapter."""
