@@ -1,0 +1,69 @@
+"""Device and precision: what this machine computes well, and an Accelerator for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import patch_environment
+from torch import nn
+
+from reprobook.errors import ReprobookError
+
+MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> accelerate's
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """True if ``device`` multiplies bf16 in hardware: a GPU that says so, or a CPU with AMX or AVX512-bf16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+        return any(probe() for probe in probes if probe is not None)
+    return False
+
+
+def make_accelerator(device: torch.device | str | None, precision: str, accumulation: int) -> Accelerator:
+    """An Accelerator on ``device`` (None: the best there is), whatever an earlier one in this process used.
+
+    accelerate keeps one state per process; a notebook trains several models, so precision and device start anew here.
+    Raises :class:`ReprobookError` for fp16 off the GPU, and for a device of one's own among several processes."""
+    AcceleratorState._reset_state()
+    state = PartialState()
+    if device is not None and not _same(torch.device(device), state.device):
+        if state.num_processes > 1:
+            raise ReprobookError(f"device {str(device)!r}: with {state.num_processes} processes the launcher chooses; use 'auto'")
+        PartialState._reset_state()
+        with patch_environment(accelerate_torch_device=str(device)):
+            state = PartialState()
+    if precision == "auto":
+        precision = "bf16" if bf16_is_fast(state.device) else "fp32"
+    if precision == "fp16" and state.device.type == "cpu":
+        raise ReprobookError("precision 'fp16' needs a GPU; use 'auto', 'bf16' or 'fp32' on a CPU")
+    return Accelerator(mixed_precision=MIXED[precision], gradient_accumulation_steps=accumulation)
+
+
+def _same(wanted: torch.device, current: torch.device) -> bool:
+    return wanted.type == current.type and (wanted.index is None or wanted.index == (current.index or 0))
+
+
+def precision_name(accelerator: Accelerator) -> str:
+    """``fp32``, ``bf16`` or ``fp16``."""
+    return next((ours for ours, theirs in MIXED.items() if theirs == accelerator.mixed_precision), accelerator.mixed_precision)
+
+
+@contextmanager
+def plain_forward(model: nn.Module) -> Iterator[None]:
+    """Take off, at the end of the block, the autocast that accelerate puts on ``model.forward``."""
+    own = model.__dict__.get("forward")
+    try:
+        yield
+    finally:
+        model.__dict__.pop("_original_forward", None)
+        if own is None:
+            model.__dict__.pop("forward", None)
+        else:
+            model.__dict__["forward"] = own
