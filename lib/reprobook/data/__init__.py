@@ -1,0 +1,199 @@
+"""Data sets and models of a chapter: manifest, fetching, verification.
+
+A notebook uses :class:`ChapterData` (``ch.data``); the command uses :func:`plan`, :func:`fetch` and :func:`verify`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reprobook import project
+from reprobook.data import hub, sources
+from reprobook.data.cache import convert_once
+from reprobook.data.errors import DataError, OfflineError
+from reprobook.data.manifest import (
+    Artefact,
+    BundledSource,
+    GeneratedSource,
+    HubSource,
+    Manifest,
+    PackageSource,
+    UrlSource,
+    load_manifest,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "verify"]
+
+
+class ChapterData:
+    """The artefacts that one chapter uses at one scale."""
+
+    def __init__(self, slug: str, scale: str) -> None:
+        """Read the manifest; nothing is fetched yet. Raises ``ManifestError`` or, for a wrong scale, ``ReprobookError``."""
+        self.slug = slug
+        self.scale = project.check_scale(scale)
+        self._artefacts = {artefact.id: artefact for artefact in load_manifest(slug).at(scale)}
+
+    def ids(self) -> list[str]:
+        """Ids of the artefacts that this scale uses, in manifest order."""
+        return list(self._artefacts)
+
+    def path(self, artefact_id: str) -> Path:
+        """The artefact's file (one) or folder (several), fetched if need be and with its checksum verified.
+
+        Raises :class:`DataError` that names artefact, cause and remedy; with ``REPROBOOK_OFFLINE=1`` nothing is fetched.
+        """
+        if artefact_id not in self._artefacts:
+            raise DataError(
+                f"data_manifests/{self.slug}.yaml has no artefact {artefact_id!r} at scale {self.scale}; "
+                f"it has: {', '.join(self.ids()) or 'none'}"
+            )
+        return sources.obtain(self.slug, self._artefacts[artefact_id])
+
+    def checksums(self) -> dict[str, str]:
+        """Artefact id -> what identifies its content (SHA-256 or hub commit; ``not locked`` before a first fetch)."""
+        return {artefact.id: sources.checksum(self.slug, artefact) for artefact in self._artefacts.values()}
+
+    def table(self) -> pd.DataFrame:
+        """One row per artefact of this scale: id, what, kind, source, size, licence, gated, checksum (its state)."""
+        import pandas as pd
+
+        columns = ["id", "what", "kind", "source", "size", "licence", "gated", "checksum"]
+        return pd.DataFrame([_row(self.slug, artefact) for artefact in self._artefacts.values()], columns=columns)
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What fetching one artefact would mean; ``bytes`` is what has to move (None: not known)."""
+
+    id: str
+    source: str
+    bytes: int | None
+    licence: str
+    gated: bool
+    cached: bool
+
+
+def plan(slugs: Sequence[str], scale: str) -> list[PlanRow]:
+    """What these chapters need at ``scale``, each artefact once; moves nothing and asks no server."""
+    rows: dict[str, PlanRow] = {}
+    for slug in slugs:
+        for artefact in load_manifest(slug).at(project.check_scale(scale)):
+            if artefact.id not in rows:
+                cached = not sources.problems(slug, artefact)
+                moved = download_bytes(artefact)
+                rows[artefact.id] = PlanRow(artefact.id, describe(artefact), moved, artefact.license, artefact.gated, cached)
+    return list(rows.values())
+
+
+def fetch(slug: str, scale: str, report: Callable[[str], object] = print) -> None:
+    """Bring every artefact of ``scale`` into the cache: plan, space and gates first, then one after the other.
+
+    An artefact that fails does not keep the others from being fetched; raises :class:`DataError` with all failures.
+    """
+    missing = [a for a in load_manifest(slug).at(project.check_scale(scale)) if sources.problems(slug, a)]
+    if not missing:
+        report(f"{slug}: all data of scale {scale} is there")
+        return
+    if sources.offline() and any(not isinstance(a.source.value, GeneratedSource) for a in missing):
+        raise OfflineError(f"REPROBOOK_OFFLINE=1 forbids fetching {', '.join(a.id for a in missing)}: unset it, then try again")
+    for artefact in missing:
+        gate = ", gated" if artefact.gated else ""
+        report(f"{artefact.id}: {describe(artefact)}, {readable_bytes(download_bytes(artefact))}, {artefact.license}{gate}")
+    _check_space(missing)
+    for artefact in missing:
+        if artefact.gated and isinstance(artefact.source.value, HubSource):
+            hub.check_access(artefact.id, artefact.source.value)
+    _fetch_all(slug, missing, report)
+
+
+def _fetch_all(slug: str, artefacts: Sequence[Artefact], report: Callable[[str], object]) -> None:
+    failures = []
+    for artefact in artefacts:
+        try:
+            sources.obtain(slug, artefact)
+            report(f"{artefact.id}: verified")
+        except DataError as error:
+            failures.append(str(error))
+    if failures:
+        raise DataError("\n".join(failures))
+
+
+def verify(slug: str, scale: str) -> list[str]:
+    """Read every byte of the local copies again; returns a line per problem, [] if all is there and intact. Offline."""
+    artefacts = load_manifest(slug).at(project.check_scale(scale))
+    return [f"{a.id}: {problem}" for a in artefacts for problem in sources.problems(slug, a, again=True)]
+
+
+def describe(artefact: Artefact) -> str:
+    """The source in a few words for tables."""
+    source = artefact.source.value
+    if isinstance(source, PackageSource):
+        return f"wheel {source.name} {source.version}"
+    if isinstance(source, BundledSource):
+        return "bundled with the book"
+    if isinstance(source, GeneratedSource):
+        return f"generated by {source.function.removeprefix('reprobook.')}"
+    if isinstance(source, UrlSource):
+        return source.url
+    return f"hub {source.repo_id} @ {source.revision[:7] if source.revision else 'first fetch'}"
+
+
+def download_bytes(artefact: Artefact) -> int | None:
+    """Bytes that a fetch moves: the whole wheel where only files of it are kept; 0 for what is made here."""
+    source = artefact.source.value
+    if isinstance(source, PackageSource):
+        return source.download_bytes or sum(spec.bytes for spec in source.files)
+    return source.bytes if isinstance(source, (HubSource, UrlSource)) else 0
+
+
+def stored_bytes(artefact: Artefact) -> int | None:
+    """Bytes that the artefact takes in the cache (None: not known)."""
+    source = artefact.source.value
+    if isinstance(source, PackageSource):
+        return sum(spec.bytes for spec in source.files)
+    if isinstance(source, BundledSource):
+        path = project.root() / "data_manifests" / "bundled" / source.path
+        return path.stat().st_size if path.is_file() else None
+    return source.bytes
+
+
+def readable_bytes(count: int | None) -> str:
+    """``1.7 MB`` (decimal units); ``size not known`` for None."""
+    if count is None:
+        return "size not known"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _row(slug: str, artefact: Artefact) -> list[object]:
+    state = sources.problems(slug, artefact)
+    checksum = "verified" if not state else state[0] if state[0].startswith("not ") else "damaged"
+    gated = "yes" if artefact.gated else "no"
+    size = readable_bytes(stored_bytes(artefact))
+    return [artefact.id, artefact.what, artefact.kind, describe(artefact), size, artefact.license, gated, checksum]
+
+
+def _check_space(artefacts: Sequence[Artefact]) -> None:
+    """Refuse before anything moves when the disk cannot hold download and extracted copy together."""
+    needed = sum((download_bytes(a) or 0) + (stored_bytes(a) or 0) for a in artefacts if not isinstance(a.source.value, HubSource))
+    folder = project.cache_dir()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"fetching {', '.join(a.id for a in artefacts)} needs {readable_bytes(needed)}, {folder} has {readable_bytes(free)} free: "
+            "make room or set REPROBOOK_CACHE to a folder on another disk"
+        )

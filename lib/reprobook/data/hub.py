@@ -1,0 +1,113 @@
+"""Files of a Hugging Face repository at one commit, in that library's own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reprobook.data import cache, lock
+from reprobook.data.errors import AccessError, DataError, OfflineError, checksum_error
+from reprobook.data.manifest import UNSAFE_SUFFIXES, HubSource
+
+_IGNORED = [f"*{suffix}" for suffix in UNSAFE_SUFFIXES]
+
+
+def origin(source: HubSource) -> str:
+    """What the lock entry is about: it is void when the manifest names another repository or commit."""
+    return f"{source.repo_type} {source.repo_id}@{source.revision or 'first fetch'}"
+
+
+def revision(slug: str, artefact: str, source: HubSource) -> str | None:
+    """The commit that counts: the manifest's, else the locked one, else None (not fetched yet)."""
+    entry = lock.read(slug, artefact, origin(source))
+    return source.revision or (entry.revision if entry else None)
+
+
+def locate(slug: str, artefact: str, source: HubSource) -> Path | None:
+    """The snapshot folder if the hub cache holds it, else None. Asks no server."""
+    try:
+        return Path(_snapshot(source, revision(slug, artefact, source), local=True))
+    except FileNotFoundError:
+        return None
+
+
+def obtain(slug: str, artefact: str, source: HubSource, *, gated: bool, offline: bool) -> Path:
+    """Fetch (or find) the snapshot, check it against the lock, lock it at the first fetch. Returns its folder."""
+    entry = lock.read(slug, artefact, origin(source))
+    with _hub_errors(artefact, source, gated), cache.disk_errors(artefact):
+        folder = locate(slug, artefact, source)
+        if folder is None or (entry and cache.problems(folder, entry.files)):
+            if offline:
+                raise FileNotFoundError(artefact)
+            folder = Path(_snapshot(source, revision(slug, artefact, source), local=False))
+    check(slug, artefact, source, folder)
+    return folder
+
+
+def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: bool = False) -> None:
+    """Compare the snapshot with the lock; without a lock entry, write one. Raises :class:`DataError`."""
+    entry = lock.read(slug, artefact, origin(source))
+    if entry is None:
+        files = {name: cache.sha256_of(folder / name) for name in _selected(source, folder)}
+        if not files:
+            raise DataError(
+                f"{artefact}: no file of {source.repo_id} matches {source.allow_patterns}; correct `allow_patterns` in the manifest"
+            )
+        sizes = {name: (folder / name).stat().st_size for name in files}
+        lock.write(slug, artefact, lock.Locked(origin(source), folder.name, files, sizes))
+        return
+    for name, expected in sorted(entry.files.items()):
+        path = folder / name
+        got = cache.sha256_of(path, again=again) if path.is_file() else "no such file"
+        if got != expected:
+            remedy = f"delete {folder.parents[1].name} from the Hugging Face cache and fetch again; if it stays, the source has changed"
+            raise checksum_error(artefact, name, expected, got, remedy)
+
+
+def check_access(artefact: str, source: HubSource) -> None:
+    """Ask the hub whether this user may read a gated repository; raises :class:`AccessError` if not."""
+    import huggingface_hub
+
+    with _hub_errors(artefact, source, gated=True):
+        huggingface_hub.auth_check(source.repo_id, repo_type=source.repo_type)
+
+
+def _snapshot(source: HubSource, commit: str | None, *, local: bool) -> str:
+    import huggingface_hub
+
+    return huggingface_hub.snapshot_download(
+        source.repo_id, repo_type=source.repo_type, revision=commit, local_files_only=local,
+        allow_patterns=source.allow_patterns, ignore_patterns=_IGNORED,
+    )  # fmt: skip
+
+
+def _selected(source: HubSource, folder: Path) -> list[str]:
+    from huggingface_hub.utils import filter_repo_objects
+
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return list(filter_repo_objects(names, allow_patterns=source.allow_patterns, ignore_patterns=_IGNORED))
+
+
+@contextmanager
+def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]:
+    from huggingface_hub import errors
+
+    name = f"{artefact}: {source.repo_type} {source.repo_id}"
+    try:
+        yield
+    except errors.RevisionNotFoundError as error:
+        raise DataError(f"{name} has no revision {source.revision}; correct it in the manifest") from error
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
+        if gated or isinstance(error, errors.GatedRepoError):
+            raise AccessError(
+                f"{name} is gated: accept its terms on its page, then make your token known (`hf auth login` or HF_TOKEN)"
+            ) from error
+        raise DataError(f"{name} does not exist or is private; correct `repo_id` or log in (`hf auth login`)") from error
+    except FileNotFoundError as error:
+        raise OfflineError(
+            f"{name} is not in the Hugging Face cache and could not be fetched (no network, or offline mode); "
+            "run `reprobook data fetch` where there is a network"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise DataError(f"{name} could not be fetched: {str(error).splitlines()[0]}; try again later") from error

@@ -1,0 +1,73 @@
+"""Lock files: what the first fetch of an unpinned artefact got, so that a later change is an error.
+
+``<slug>.lock.yaml`` lies beside the manifest, or in ``$REPROBOOK_LOCKS``::
+
+    artefacts:
+      <id>: {origin: <repository or address>, revision: <40 hex or null>, files: {<path>: {sha256: ..., bytes: ...}}}
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reprobook import project
+from reprobook.data import cache
+from reprobook.data.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What one artefact was at its first fetch; ``files`` maps paths to SHA-256."""
+
+    origin: str
+    revision: str | None
+    files: dict[str, str]
+    sizes: dict[str, int]
+
+
+def lock_path(slug: str) -> Path:
+    override = os.environ.get("REPROBOOK_LOCKS")
+    return (Path(override) if override else project.root() / "data_manifests") / f"{slug}.lock.yaml"
+
+
+def read(slug: str, artefact: str, origin: str) -> Locked | None:
+    """What is locked for this artefact; None before the first fetch or when the manifest now names another origin."""
+    entry = _load(slug).get(artefact)
+    if entry is None or entry.get("origin") != origin:
+        return None
+    try:
+        files = {path: str(file["sha256"]) for path, file in entry["files"].items()}
+        sizes = {path: int(file["bytes"]) for path, file in entry["files"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ManifestError(
+            f"{artefact}: its entry in {lock_path(slug).name} is damaged: restore it from git, or delete it to lock anew"
+        ) from None
+    return Locked(origin, entry.get("revision"), files, sizes)
+
+
+def write(slug: str, artefact: str, locked: Locked) -> None:
+    """Record ``locked`` for ``artefact``; other entries stay."""
+    with cache.locked(f"lockfile-{slug}"):
+        entries = _load(slug)
+        files = {path: {"sha256": sha, "bytes": locked.sizes[path]} for path, sha in sorted(locked.files.items())}
+        entries[artefact] = {"origin": locked.origin, "revision": locked.revision, "files": files}
+        text = "# What the first fetch got. Delete an entry to accept what its source offers now.\n"
+        text += yaml.safe_dump({"artefacts": entries}, sort_keys=True)
+        with cache.disk_errors(lock_path(slug).name):
+            project.atomic_write(lock_path(slug), text)
+
+
+def _load(slug: str) -> dict[str, Any]:
+    path = lock_path(slug)
+    if not path.exists():
+        return {}
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["artefacts"]
+        return dict(entries or {})
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{path.name} is damaged ({type(error).__name__}): restore it from git") from None
