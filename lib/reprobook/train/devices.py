@@ -35,7 +35,9 @@ def make_accelerator(device: torch.device | str | None, precision: str, accumula
     state = PartialState()
     if device is not None and not _same(torch.device(device), state.device):
         if state.num_processes > 1:
-            raise ReprobookError(f"device {str(device)!r}: with {state.num_processes} processes the launcher chooses; use 'auto'")
+            raise ReprobookError(
+                f"device {str(device)!r}: with {state.num_processes} processes the launcher chooses; use 'auto'"
+            )
         PartialState._reset_state()
         with patch_environment(accelerate_torch_device=str(device)):
             state = PartialState()
@@ -52,7 +54,9 @@ def _same(wanted: torch.device, current: torch.device) -> bool:
 
 def precision_name(accelerator: Accelerator) -> str:
     """``fp32``, ``bf16`` or ``fp16``."""
-    return next((ours for ours, theirs in MIXED.items() if theirs == accelerator.mixed_precision), accelerator.mixed_precision)
+    return next(
+        (ours for ours, theirs in MIXED.items() if theirs == accelerator.mixed_precision), accelerator.mixed_precision
+    )
 
 
 @contextmanager

@@ -50,7 +50,9 @@ class Progress:
             self.last = now
             rate = (step - self.start) / max(now - self.began, 1e-9)
             left = (self.total - step) / max(rate, 1e-9)
-            logger.info("%s: step %d of %d, loss %.4g, %.3g steps/s, %.0f s left", self.name, step, self.total, loss, rate, left)
+            logger.info(
+                "%s: step %d of %d, loss %.4g, %.3g steps/s, %.0f s left", self.name, step, self.total, loss, rate, left
+            )
 
     def close(self) -> None:
         if self.bar is not None:

@@ -47,7 +47,9 @@ def write(path: Path, payload: Mapping[str, Any]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write checkpoint {path}: {error}; free space or choose another folder") from error
+        raise CheckpointError(
+            f"cannot write checkpoint {path}: {error}; free space or choose another folder"
+        ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -1,0 +1,262 @@
+"""The state of one training run and its steps: what :func:`reprobook.train.fit` drives."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object, reduce, send_to_device
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from reprobook.train import checkpoint
+from reprobook.train.devices import precision_name
+from reprobook.train.options import Evaluate, History, Loss, Options, TrainingError, lr_factor
+from reprobook.train.progress import Progress, StopSignal
+
+
+class Run:
+    """The state of one fit: what a checkpoint holds, and the steps that change it."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        batches: Callable[[int], Any],
+        loss: Loss,
+        evaluate: Evaluate | None,
+        options: Options,
+        folder: Path,
+        keep: int,
+    ) -> None:
+        self.accelerator, self.raw, self.batches, self.loss, self.evaluate_fn = (
+            accelerator,
+            model,
+            batches,
+            loss,
+            evaluate,
+        )
+        self.options, self.folder, self.keep = options, folder, keep
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        if not self.params:
+            raise TrainingError("fit: the model has no trainable parameters (requires_grad is False everywhere)")
+        self.model = accelerator.prepare_model(model.train())
+        fused = accelerator.device.type in ("cpu", "cuda") and accelerator.scaler is None
+        adamw = torch.optim.AdamW(
+            self.params,
+            lr=options.lr,
+            betas=options.betas,
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+            fused=fused,
+        )
+        self.optimizer = accelerator.prepare_optimizer(adamw)
+        self.scheduler = LambdaLR(adamw, lambda step: lr_factor(step, options))
+        self.ema = [p.detach().clone() for p in self.params] if options.ema_decay is not None else None
+        self.update_ema = get_ema_multi_avg_fn(options.ema_decay) if self.ema is not None else None
+        self.history = History()
+        self.pending: list[Tensor] = []  # [loss, grad_norm, *extras] of the updates since the last row
+        self.extras: list[str] | None = None
+        shown = asdict(options) | {"precision": precision_name(accelerator), "num_processes": accelerator.num_processes}
+        self.fingerprint = checkpoint.fingerprint(shown, model)
+
+    # --- checkpoints
+
+    def resume(self) -> bool:
+        """Load the newest checkpoint if there is one; True if the fit was already finished."""
+        self.accelerator.wait_for_everyone()
+        saved = checkpoint.newest(self.folder)
+        if saved is None:
+            return False
+        checkpoint.check_fingerprint(saved["fingerprint"], self.fingerprint, self.folder)
+        checkpoint.load_weights(self.raw, saved["model"])
+        self.history = History(**saved["history"], resumed_from=saved["history"]["steps"])
+        if "optimizer" not in saved:
+            return True
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        if self.ema is not None:
+            torch._foreach_copy_(self.ema, [t.to(self.accelerator.device) for t in saved["ema"]])
+        self.extras = saved["extras"]
+        self.pending = list(saved["pending"].to(self.accelerator.device)) if saved["pending"] is not None else []
+        checkpoint.set_rng_state(saved["rng"][self.accelerator.process_index], self.accelerator.device)
+        return False
+
+    def _history_state(self) -> dict[str, Any]:
+        h = self.history
+        return {"rows": h.rows, "eval_rows": h.eval_rows, "seconds": h.seconds, "steps": h.steps}
+
+    def save(self) -> None:
+        """Write a checkpoint of this step. Nothing is written if a loss since the last row was not finite."""
+        self._checked_pending()
+        rng = gather_object([checkpoint.rng_state(self.accelerator.device)])
+        if not self.accelerator.is_main_process:
+            return
+        payload = {
+            "fingerprint": self.fingerprint,
+            "history": self._history_state(),
+            "model": checkpoint.weights(self.raw),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+            "ema": self.ema,
+            "extras": self.extras,
+            "pending": torch.stack(self.pending) if self.pending else None,
+            "rng": rng,
+        }
+        checkpoint.write(checkpoint.step_file(self.folder, self.history.steps), payload)
+        checkpoint.prune(self.folder, self.keep)
+
+    def finish(self) -> None:
+        """Give the model its final weights, write ``finished.pt`` and delete the step files."""
+        if self.ema is not None:
+            torch._foreach_copy_([p.detach() for p in self.params], self.ema)
+        self.optimizer.zero_grad()
+        if self.accelerator.is_main_process:
+            payload = {
+                "fingerprint": self.fingerprint,
+                "history": self._history_state(),
+                "model": checkpoint.weights(self.raw),
+            }
+            checkpoint.write(self.folder / checkpoint.FINISHED, payload)
+            checkpoint.prune(self.folder, 0)
+        self.accelerator.wait_for_everyone()
+
+    # --- the loop
+
+    def train(self, checkpoint_every: int | None, checkpoint_s: float | None) -> None:
+        options, history = self.options, self.history
+        progress = Progress(
+            self.folder.name, options.num_steps, history.steps, enabled=self.accelerator.is_main_process
+        )
+        saved_at = began = time.monotonic()
+        try:
+            with StopSignal() as stop:
+                while history.steps < options.num_steps:
+                    self.step()
+                    last = history.steps == options.num_steps
+                    logs = last or history.steps % options.log_every == 0
+                    if logs:
+                        self.log()
+                        progress.update(history.steps, history.rows[-1]["loss"])
+                    now = time.monotonic()
+                    history.seconds += now - began
+                    if self.evaluate_fn and (
+                        last or options.evaluate_every and history.steps % options.evaluate_every == 0
+                    ):
+                        self.evaluate()
+                    late = checkpoint_s is not None and time.monotonic() - saved_at >= checkpoint_s
+                    due = bool(checkpoint_every) and history.steps % checkpoint_every == 0
+                    if not last and (due or self._agreed(late or stop.received is not None, logs)):
+                        self.save()
+                        saved_at = time.monotonic()
+                        stop.leave()
+                    began = time.monotonic()
+                self.finish()
+                stop.leave()
+        finally:
+            progress.close()
+
+    def step(self) -> None:
+        """One optimiser update: ``accumulation`` micro-steps on this process, then clip, AdamW, schedule, EMA."""
+        accelerator, options = self.accelerator, self.options
+        total: Tensor | None = None
+        for micro in range(options.accumulation):
+            i = (
+                self.history.steps * options.accumulation + micro
+            ) * accelerator.num_processes + accelerator.process_index
+            batch = send_to_device(self.batches(i), accelerator.device)
+            with accelerator.accumulate(self.model):
+                value, values = self._losses(batch)
+                accelerator.backward(value)
+            total = values if total is None else total + values
+        limit = options.grad_clip if options.grad_clip is not None else math.inf
+        norm = accelerator.clip_grad_norm_(self.params, limit)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.update_ema(self.ema, self.params, None)
+        total = total / options.accumulation
+        self.pending.append(torch.cat([total[:1], norm.detach().reshape(1).to(total), total[1:]]))
+        self.history.steps += 1
+
+    def _losses(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The loss of one micro-step, and it with its extras as one detached vector."""
+        out = self.loss(self.model, batch)
+        value, extras = out if isinstance(out, tuple) else (out, {})
+        if self.extras is None:
+            self.extras = list(extras)
+        if list(extras) != self.extras:
+            raise TrainingError(
+                f"fit: the loss logged {list(extras)} after {self.extras}; it must log the same names always"
+            )
+        if value.ndim != 0:
+            raise TrainingError(f"fit: the loss has shape {list(value.shape)}; it must be a scalar")
+        values = [
+            value.detach(),
+            *(torch.as_tensor(extras[name], device=value.device).detach() for name in self.extras),
+        ]
+        return value, torch.stack([v.float() for v in values])
+
+    def _checked_pending(self) -> Tensor | None:
+        """``pending`` as (updates, 2 + extras), averaged over processes; raises at the first that is not finite."""
+        if not self.pending:
+            return None
+        table = reduce(torch.stack(self.pending), reduction="mean").cpu()
+        watched = table[:, :1] if self.accelerator.scaler is not None else table[:, :2]  # fp16 skips infinite gradients
+        bad = (~torch.isfinite(watched)).any(dim=1).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            step = self.history.steps - len(self.pending) + row + 1
+            what = "loss" if not math.isfinite(table[row, 0]) else "gradient norm"
+            value = table[row, 0 if what == "loss" else 1].item()
+            raise TrainingError(
+                f"fit: the {what} is {value} at update {step} of {self.options.num_steps} in {self.folder.name!r}; "
+                f"nothing was saved after it. Lower lr ({self.options.lr}), set grad_clip, or use precision='fp32'."
+            )
+        return table
+
+    def log(self) -> None:
+        """Close the row of the updates since the last one."""
+        means = self._checked_pending().double().mean(dim=0).tolist()
+        step = self.history.steps
+        row = {
+            "step": step,
+            "loss": means[0],
+            "lr": self.options.lr * lr_factor(step - 1, self.options),
+            "grad_norm": means[1],
+        }
+        self.history.rows.append(row | dict(zip(self.extras or [], means[2:], strict=True)))
+        self.pending = []
+
+    def evaluate(self) -> None:
+        """Append one row of ``evaluate``; weights, mode and random states are afterwards as they were before."""
+        trained = [p.detach() for p in self.params]
+        backup = [p.clone() for p in trained] if self.ema is not None else None
+        try:
+            if self.ema is not None:
+                torch._foreach_copy_(trained, self.ema)
+            self.raw.eval()
+            with torch.no_grad(), checkpoint.forked_rng(self.options.seed, self.accelerator.device):
+                metrics = self.evaluate_fn(self.raw, self.history.steps)
+        finally:
+            if backup is not None:
+                torch._foreach_copy_(trained, backup)
+            self.raw.train()
+        self.history.eval_rows.append({"step": self.history.steps} | {k: float(v) for k, v in metrics.items()})
+
+    def _agreed(self, wish: bool, logs: bool) -> bool:
+        """The main process's wish, on all processes. Several processes talk about it at log steps only."""
+        if self.accelerator.num_processes == 1:
+            return wish
+        return logs and bool(broadcast(torch.tensor(int(wish), device=self.accelerator.device)).item())
