@@ -1,0 +1,1 @@
+"""One run of a chapter: what identifies it, how it is executed, when it counts as complete."""

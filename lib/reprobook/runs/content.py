@@ -1,0 +1,181 @@
+"""What a number depends on: the content key of a run, its run id, and the reasons why a record is stale."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reprobook.errors import ReprobookError
+from reprobook.project import check_slug, notebook_path, root
+
+if TYPE_CHECKING:
+    from reprobook.record import Record
+
+UNCOUNTED_TAGS = frozenset({"display", "parameters", "injected-parameters"})
+_WHERE_ONLY = ("out_dir", "device")  # say where a run works, not what it computes
+_PER_RUN = ("scale", "seed")
+
+
+def content_key(slug: str, params: Mapping[str, Any], data: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that can move a number of chapter ``slug`` run with ``params`` on ``data`` (id -> checksum).
+
+    Returns ``{digest, cells, params, data, packages: {name: version}, definitions: {"module:name": digest}}``, found by
+    reading the notebook and the library, without running either. Cells tagged ``display`` or ``parameters`` don't count
+    as code; of the parameters the values count.
+    """
+    key = {
+        **_code(check_slug(slug)),
+        "params": {name: value for name, value in sorted(params.items()) if name not in _WHERE_ONLY},
+        "data": dict(sorted(data.items())),
+    }
+    return {"digest": _sha(key), **key}
+
+
+def run_id(slug: str, scale: str, seed: int, params: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """Name of a run, such as ``laptop-seed1-1a2b3c4d5e``: another device, parameter, code or data is another run."""
+    where = {name: params[name] for name in _WHERE_ONLY if name in params and name != "out_dir"}
+    return f"{scale}-seed{seed}-{_sha([slug, content['digest'], where])[:10]}"
+
+
+def staleness(record: Record) -> list[str]:
+    """Why the numbers of ``record`` may differ from what a run would give now; ``[]`` if it is current."""
+    if record.content is None:
+        return ["the record does not say what it was made from"]
+    try:
+        params, data = _now(record.slug, record.scale, record.seed)
+        now = content_key(record.slug, params, data)
+    except ReprobookError as error:
+        return [f"the chapter cannot be read now: {error}"]
+    return differences(record.content, now)
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Readable reasons why two content keys of one chapter differ (scale and seed are not compared)."""
+    reasons = ["a code cell changed"] if then["cells"] != now["cells"] else []
+    for name, old, new in _changes(then["definitions"], now["definitions"]):
+        reasons.append(f"{name} {'changed' if old and new else 'is no longer used' if old else 'is used now'}")
+    for name, old, new in _changes(then["packages"], now["packages"]):
+        reasons.append(f"package {name} {old or 'not used'} -> {new or 'not used'}")
+    for name, old, new in _changes(then["data"], now["data"]):
+        reasons.append(f"data {name} {'changed' if old and new else 'is no longer used' if old else 'is used now'}")
+    stored = json.loads(json.dumps([then["params"], now["params"]], default=str))  # a file knows no tuples
+    names = [name for name, _, _ in _changes(*stored) if name not in _PER_RUN]
+    return reasons + [f"parameter {name} {_shown(name, then)} -> {_shown(name, now)}" for name in names]
+
+
+def _shown(name: str, key: Mapping[str, Any]) -> str:
+    return repr(key["params"][name]) if name in key["params"] else "not declared"
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _now(slug: str, scale: str, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Parameters and data that a run of this chapter, scale and seed would have now."""
+    from reprobook.data import ChapterData
+    from reprobook.params import resolve
+
+    check_slug(slug)
+    return resolve(slug, scale, {"seed": seed}), ChapterData(slug, scale).checksums()
+
+
+def _code(slug: str) -> dict[str, Any]:
+    """``cells``, ``packages`` and ``definitions`` of the chapter's code as it stands."""
+    library = sorted((library_folder() / "reprobook").rglob("*.py"))
+    files = [notebook_path(slug), root() / "requirements.lock", *library]
+    seen = tuple((str(path), *_stamp(path)) for path in files)
+    return _code_of(slug, seen)
+
+
+@functools.lru_cache(maxsize=64)
+def _code_of(slug: str, seen: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
+    """:func:`_code`, remembered as long as none of the files in ``seen`` changes."""
+    from reprobook.runs.closure import close
+    from reprobook.runs.source import digest
+
+    cells = counted_cells(json.loads(notebook_path(slug).read_text("utf-8")))
+    closure = close(cells, library_folder())
+    return {
+        "cells": digest(node for cell in cells for node in ast.parse(cell).body),
+        "packages": {name: version for name, version in sorted(map(_version, closure.packages)) if version},
+        "definitions": dict(sorted(closure.definitions.items())),
+    }
+
+
+def counted_cells(notebook: Mapping[str, Any]) -> list[str]:
+    """Sources of the code cells that make numbers, as plain Python."""
+    return [
+        plain_python("".join(cell["source"]))
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and not UNCOUNTED_TAGS & set(cell.get("metadata", {}).get("tags", []))
+    ]
+
+
+def plain_python(source: str) -> str:
+    """A cell without its IPython lines (those that start with % or !); what is still not Python becomes one string."""
+    for text in (source, re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)):
+        try:
+            ast.parse(text)
+            return text
+        except SyntaxError:
+            continue
+    return repr(source)
+
+
+def library_folder() -> Path:
+    """Folder that holds the package ``reprobook``: of the checkout, else of the installed package."""
+    inside = root() / "lib"
+    return inside if (inside / "reprobook").is_dir() else Path(__file__).resolve().parents[2]
+
+
+def _version(package: str) -> tuple[str, str]:
+    """``(distribution, version)`` of an import name: as pinned in requirements.lock, else as installed, else ''."""
+    pinned = _pinned()
+    names = [package, *_distributions().get(package, [])] if _normal(package) not in pinned else [package]
+    for name in names:
+        if version := pinned.get(_normal(name)):
+            return _normal(name), version
+    for name in names:
+        try:
+            return _normal(name), importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return _normal(package), ""
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def _pinned() -> dict[str, str]:
+    """Distribution -> version of requirements.lock."""
+    path = root() / "requirements.lock"
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    found = (re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;+]+)", line) for line in lines)
+    return {_normal(match[1]): match[2] for match in found if match}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change; zeros if there is no such file."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,216 @@
+"""What makes a number stale, and what doesn't: edits to a small library, and the key before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from reprobook.record import Record
+from reprobook.runs.content import content_key, differences, run_id, staleness
+
+SLUG = "block_diffusion"
+NOISE = "papers/block_diffusion/noise.py"
+PARAMS = {"scale": "laptop", "seed": 1, "device": "auto", "out_dir": "", "lr": 1.0e-3, "steps": 2}
+CELLS = (
+    "import reprobook\nfrom reprobook.papers import block_diffusion as bd\nimport numpy as np",
+    "ch = reprobook.open_chapter('block_diffusion', scale=scale, seed=seed)",
+    "x = bd.loss(np.zeros(3))  # the loss",
+    "h = ch.fit('model', x)",
+    ("display", "print('a picture')"),
+    "ch.finish()",
+)
+LIBRARY = {
+    "__init__.py": """
+        def open_chapter(slug, **kw):
+            from reprobook.chapter import open_chapter as inner
+            return inner(slug, **kw)
+        """,
+    "chapter.py": """
+        from reprobook import train
+        from reprobook.record import write
+
+        def open_chapter(slug, **kw):
+            return Chapter(slug)
+
+        class Chapter:
+            def fit(self, name, model):
+                return train.fit(model)
+
+            def evaluate(self):
+                from reprobook.metrics.text import perplexity
+                return perplexity(1)
+
+            def finish(self):
+                write(self)
+        """,
+    "record.py": "import yaml\n\ndef write(record):\n    return yaml\n",
+    "train.py": """
+        import torch
+        from reprobook.nn.steps import step as one_step
+
+        def fit(model):
+            for _ in range(3):
+                one_step(model)
+
+        def unrelated():
+            return 1
+        """,
+    "nn/__init__.py": "",
+    "nn/steps.py": "RATE = 0.5\nOTHER = 1\n\ndef step(model):\n    '''Make one step.'''\n    return model * RATE\n",
+    "metrics/__init__.py": "",
+    "metrics/text.py": "def perplexity(x):\n    return x\n",
+    "papers/__init__.py": "",
+    "papers/block_diffusion/__init__.py": "from .noise import loss, weight\n",
+    "papers/block_diffusion/noise.py": """
+        from sklearn import metrics as skm
+        import scipy
+
+        def loss(x: 'scipy.sparse') -> float:
+            return weight(x) + skm.f1
+
+        def weight(x):
+            return Schedule().at(x)
+
+        class Schedule:
+            def at(self, x):
+                return x
+
+            def other(self):
+                return 1
+        """,
+}
+
+
+@pytest.fixture
+def library(checkout: Any) -> Any:
+    for path, text in LIBRARY.items():
+        checkout.write(f"lib/reprobook/{path}", text)
+    checkout.notebook(*CELLS)
+    return checkout
+
+
+def _edit(checkout: Any, path: str, old: str, new: str) -> None:
+    target = checkout.root / path
+    text = target.read_text()
+    assert old in text
+    target.write_text(text.replace(old, new))
+
+
+def _reasons(checkout: Any, path: str, old: str, new: str, *, library: str = "lib/reprobook/") -> list[str]:
+    before = content_key(SLUG, PARAMS, {"text": "aa"})
+    _edit(checkout, library + path, old, new)
+    return differences(before, content_key(SLUG, PARAMS, {"text": "aa"}))
+
+
+def test_definitions_are_those_that_the_cells_reach(library: Any) -> None:
+    key = content_key(SLUG, PARAMS, {})
+    assert set(key["definitions"]) == {
+        "reprobook.papers.block_diffusion.noise:loss",
+        "reprobook.papers.block_diffusion.noise:weight",
+        "reprobook.papers.block_diffusion.noise:Schedule",
+        "reprobook.train:fit",
+        "reprobook.nn.steps:step",
+        "reprobook.nn.steps:RATE",
+    }
+    # torch, scipy and yaml are imported too, but by nothing that counts
+    assert key["packages"] == {"numpy": "2.4.6", "scikit-learn": "1.9.1"}
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("nn/steps.py", "return model", "# a comment\n    return model"),
+        ("nn/steps.py", "Make one step.", "Make exactly one step."),
+        ("nn/steps.py", "OTHER = 1", "OTHER = 2"),
+        ("nn/steps.py", "RATE = 0.5\n", "RATE = (0.5)\n\ndef added():\n    return 2\n\n"),
+        ("train.py", "return 1", "return 2"),
+        ("train.py", "import torch", "import torch\nimport os"),
+        ("record.py", "return yaml", "return yaml, 1"),
+        ("chapter.py", "write(self)", "write(self), print()"),
+        ("metrics/text.py", "return x", "return 2 * x"),
+    ],
+)
+def test_edits_that_keep_a_number_current(library: Any, path: str, old: str, new: str) -> None:
+    assert _reasons(library, path, old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "reason"),
+    [
+        ("nn/steps.py", "model * RATE", "model * RATE * 2", "reprobook.nn.steps:step changed"),
+        ("nn/steps.py", "RATE = 0.5", "RATE = 0.25", "reprobook.nn.steps:RATE changed"),
+        (NOISE, "return 1", "return 2", "reprobook.papers.block_diffusion.noise:Schedule changed"),
+        ("train.py", "range(3)", "range(4)", "reprobook.train:fit changed"),
+        ("nn/steps.py", "OTHER = 1", "print('side effect')", "reprobook.nn.steps:(top level) is used now"),
+    ],
+)
+def test_edits_that_make_it_stale_name_the_definition(library: Any, path: str, old: str, new: str, reason: str) -> None:
+    assert _reasons(library, path, old, new) == [reason]
+
+
+def test_a_method_of_the_chapter_leads_to_what_it_calls(library: Any) -> None:
+    before = content_key(SLUG, PARAMS, {})
+    library.notebook(*CELLS[:4], "ch.evaluate()", *CELLS[4:])
+    assert differences(before, content_key(SLUG, PARAMS, {})) == [
+        "a code cell changed",
+        "reprobook.metrics.text:perplexity is used now",
+    ]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from reprobook.nn import steps\nsteps.step(1)",
+        "import reprobook.nn.steps\nreprobook.nn.steps.step(1)",
+        "import reprobook.nn.steps as s\ns.step(1)",
+        "from reprobook.nn.steps import *\nstep(1)",
+        "def f():\n    from reprobook.nn.steps import step\n    return step(1)",
+        "from reprobook.nn import steps\ng = getattr(steps, 'st' + 'ep')",
+    ],
+)
+def test_every_form_of_import_is_followed(library: Any, use: str) -> None:
+    library.notebook(use)
+    assert {"reprobook.nn.steps:step", "reprobook.nn.steps:RATE"} <= set(content_key(SLUG, PARAMS, {})["definitions"])
+
+
+def test_cells(library: Any) -> None:
+    before = content_key(SLUG, PARAMS, {})
+    library.notebook(*CELLS[:4], ("display", "print('another picture')"), CELLS[5])
+    assert differences(before, content_key(SLUG, PARAMS, {})) == []
+    library.notebook(*CELLS[:2], "x = bd.loss( np.zeros(3) )", *CELLS[3:])
+    assert differences(before, content_key(SLUG, PARAMS, {})) == []
+    library.notebook(*CELLS[:2], "x = bd.loss(np.zeros(4))", *CELLS[3:])
+    assert differences(before, content_key(SLUG, PARAMS, {})) == ["a code cell changed"]
+
+
+def test_magics_do_not_stop_the_reading(library: Any) -> None:
+    library.notebook("%matplotlib inline\nimport numpy as np", "!ls", "1 +")
+    assert content_key(SLUG, PARAMS, {})["packages"] == {"numpy": "2.4.6"}
+
+
+def test_packages_data_and_parameters(library: Any) -> None:
+    before = content_key(SLUG, PARAMS, {"text": "aa", "model": "cc"})
+    _edit(library, "requirements.lock", "numpy==2.4.6", "numpy==2.5.0")
+    after = content_key(SLUG, {**PARAMS, "lr": 2.0e-3, "seed": 2, "device": "cpu"}, {"text": "bb", "model": "cc"})
+    reasons = ["package numpy 2.4.6 -> 2.5.0", "data text changed", "parameter lr 0.001 -> 0.002"]
+    assert differences(before, after) == reasons
+
+
+def test_run_id_depends_on_everything_but_the_folder() -> None:
+    key = {"digest": "abc"}
+    name = run_id(SLUG, "laptop", 1, PARAMS, key)
+    assert name.startswith("laptop-seed1-") and len(name) == len("laptop-seed1-") + 10
+    assert run_id(SLUG, "laptop", 1, {**PARAMS, "out_dir": "/elsewhere"}, key) == name
+    assert run_id(SLUG, "laptop", 1, {**PARAMS, "device": "cuda"}, key) != name
+    assert run_id(SLUG, "laptop", 1, PARAMS, {"digest": "abd"}) != name
+
+
+def test_staleness_of_a_record(library: Any) -> None:
+    content = content_key(SLUG, PARAMS, {})
+    record = Record(slug=SLUG, scale="laptop", seed=1, run_id="r", status="complete", content=content)
+    assert staleness(record) == []
+    library.write(f"notebooks/params/{SLUG}.laptop.yaml", "scale: laptop  # this scale\nsteps: 9  # longer\n")
+    assert staleness(record) == ["parameter steps 2 -> 9"]
+    assert staleness(record.model_copy(update={"content": None})) == ["the record does not say what it was made from"]
+    (library.root / "notebooks" / f"{SLUG}.ipynb").unlink()
+    assert "unknown chapter" in staleness(record)[0]
