@@ -29,14 +29,16 @@ from reprobook.data.manifest import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "verify"]
+__all__ = [
+    "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "verify",
+]  # fmt: skip
 
 
 class ChapterData:
     """The artefacts that one chapter uses at one scale."""
 
     def __init__(self, slug: str, scale: str) -> None:
-        """Read the manifest; nothing is fetched yet. Raises ``ManifestError`` or, for a wrong scale, ``ReprobookError``."""
+        """Read the manifest; nothing is fetched yet. Raises :class:`ReprobookError` for a bad manifest or scale."""
         self.slug = slug
         self.scale = project.check_scale(scale)
         self._artefacts = {artefact.id: artefact for artefact in load_manifest(slug).at(scale)}
@@ -48,7 +50,7 @@ class ChapterData:
     def path(self, artefact_id: str) -> Path:
         """The artefact's file (one) or folder (several), fetched if need be and with its checksum verified.
 
-        Raises :class:`DataError` that names artefact, cause and remedy; with ``REPROBOOK_OFFLINE=1`` nothing is fetched.
+        With ``REPROBOOK_OFFLINE=1`` nothing is fetched. Raises :class:`DataError`: artefact, cause and remedy.
         """
         if artefact_id not in self._artefacts:
             raise DataError(
@@ -87,9 +89,10 @@ def plan(slugs: Sequence[str], scale: str) -> list[PlanRow]:
     for slug in slugs:
         for artefact in load_manifest(slug).at(project.check_scale(scale)):
             if artefact.id not in rows:
-                cached = not sources.problems(slug, artefact)
-                moved = download_bytes(artefact)
-                rows[artefact.id] = PlanRow(artefact.id, describe(artefact), moved, artefact.license, artefact.gated, cached)
+                rows[artefact.id] = PlanRow(
+                    artefact.id, describe(artefact), download_bytes(artefact), artefact.license, artefact.gated,
+                    cached=not sources.problems(slug, artefact),
+                )  # fmt: skip
     return list(rows.values())
 
 
@@ -103,10 +106,11 @@ def fetch(slug: str, scale: str, report: Callable[[str], object] = print) -> Non
         report(f"{slug}: all data of scale {scale} is there")
         return
     if sources.offline() and any(not isinstance(a.source.value, GeneratedSource) for a in missing):
-        raise OfflineError(f"REPROBOOK_OFFLINE=1 forbids fetching {', '.join(a.id for a in missing)}: unset it, then try again")
+        names = ", ".join(artefact.id for artefact in missing)
+        raise OfflineError(f"REPROBOOK_OFFLINE=1 forbids fetching {names}: unset it, then try again")
     for artefact in missing:
-        gate = ", gated" if artefact.gated else ""
-        report(f"{artefact.id}: {describe(artefact)}, {readable_bytes(download_bytes(artefact))}, {artefact.license}{gate}")
+        size = readable_bytes(download_bytes(artefact))
+        report(f"{artefact.id}: {describe(artefact)}, {size}, {artefact.license}{', gated' if artefact.gated else ''}")
     _check_space(missing)
     for artefact in missing:
         if artefact.gated and isinstance(artefact.source.value, HubSource):
@@ -187,13 +191,14 @@ def _row(slug: str, artefact: Artefact) -> list[object]:
 
 def _check_space(artefacts: Sequence[Artefact]) -> None:
     """Refuse before anything moves when the disk cannot hold download and extracted copy together."""
-    needed = sum((download_bytes(a) or 0) + (stored_bytes(a) or 0) for a in artefacts if not isinstance(a.source.value, HubSource))
+    ours = [artefact for artefact in artefacts if not isinstance(artefact.source.value, HubSource)]
+    needed = sum((download_bytes(artefact) or 0) + (stored_bytes(artefact) or 0) for artefact in ours)
     folder = project.cache_dir()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"fetching {', '.join(a.id for a in artefacts)} needs {readable_bytes(needed)}, {folder} has {readable_bytes(free)} free: "
-            "make room or set REPROBOOK_CACHE to a folder on another disk"
+            f"fetching {', '.join(artefact.id for artefact in ours)} needs {readable_bytes(needed)}, "
+            f"{folder} has {readable_bytes(free)} free: make room or set REPROBOOK_CACHE to a folder on another disk"
         )

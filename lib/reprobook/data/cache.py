@@ -132,11 +132,11 @@ def disk_errors(name: str) -> Iterator[None]:
         cache = project.cache_dir()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
-                f"{name}: the disk is full ({cache}); free some space or set REPROBOOK_CACHE to a folder on another disk"
+                f"{name}: the disk is full ({cache}); make room or set REPROBOOK_CACHE to a folder on another disk"
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise DataError(
-                f"{name}: cannot write to the cache {cache} ({error.strerror}); set REPROBOOK_CACHE to a folder you may write to"
+                f"{name}: cannot write to {cache} ({error.strerror}); set REPROBOOK_CACHE to a folder you may write to"
             ) from error
         raise
 

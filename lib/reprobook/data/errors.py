@@ -27,4 +27,6 @@ class AccessError(DataError):
 
 def checksum_error(artefact: str, file: str, expected: str, got: str, remedy: str) -> ChecksumError:
     """A wrong SHA-256: the message carries artefact, file, both digests and what to do."""
-    return ChecksumError(f"{artefact}: {file} has the wrong checksum\n  expected {expected}\n  got      {got}\n{remedy}")
+    return ChecksumError(
+        f"{artefact}: {file} has the wrong checksum\n  expected {expected}\n  got      {got}\n{remedy}"
+    )

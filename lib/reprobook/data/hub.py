@@ -52,7 +52,8 @@ def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: b
         files = {name: cache.sha256_of(folder / name) for name in _selected(source, folder)}
         if not files:
             raise DataError(
-                f"{artefact}: no file of {source.repo_id} matches {source.allow_patterns}; correct `allow_patterns` in the manifest"
+                f"{artefact}: no file of {source.repo_id} matches {source.allow_patterns}; "
+                "correct `allow_patterns` in the manifest"
             )
         sizes = {name: (folder / name).stat().st_size for name in files}
         lock.write(slug, artefact, lock.Locked(origin(source), folder.name, files, sizes))
@@ -61,7 +62,8 @@ def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: b
         path = folder / name
         got = cache.sha256_of(path, again=again) if path.is_file() else "no such file"
         if got != expected:
-            remedy = f"delete {folder.parents[1].name} from the Hugging Face cache and fetch again; if it stays, the source has changed"
+            stored = folder.parents[1].name
+            remedy = f"delete {stored} from the Hugging Face cache and fetch again; if it stays, the source has changed"
             raise checksum_error(artefact, name, expected, got, remedy)
 
 
@@ -101,9 +103,9 @@ def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
         if gated or isinstance(error, errors.GatedRepoError):
             raise AccessError(
-                f"{name} is gated: accept its terms on its page, then make your token known (`hf auth login` or HF_TOKEN)"
+                f"{name} is gated: accept its terms on its page, then give your token (`hf auth login` or HF_TOKEN)"
             ) from error
-        raise DataError(f"{name} does not exist or is private; correct `repo_id` or log in (`hf auth login`)") from error
+        raise DataError(f"{name} is not there or is private; correct `repo_id` or log in (`hf auth login`)") from error
     except FileNotFoundError as error:
         raise OfflineError(
             f"{name} is not in the Hugging Face cache and could not be fetched (no network, or offline mode); "

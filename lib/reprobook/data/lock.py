@@ -45,7 +45,7 @@ def read(slug: str, artefact: str, origin: str) -> Locked | None:
         sizes = {path: int(file["bytes"]) for path, file in entry["files"].items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ManifestError(
-            f"{artefact}: its entry in {lock_path(slug).name} is damaged: restore it from git, or delete it to lock anew"
+            f"{artefact}: its entry in {lock_path(slug).name} is damaged: restore it, or delete it to lock anew"
         ) from None
     return Locked(origin, entry.get("revision"), files, sizes)
 

@@ -32,7 +32,8 @@ def _inside(path: str) -> str:
 def _full_revision(revision: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise ValueError(
-            f"revision {revision!r} can move: give the full 40-hex commit, or null to resolve it at the first fetch and lock it"
+            f"revision {revision!r} can move: give the full 40-hex commit, "
+            "or null to resolve it at the first fetch and lock it"
         )
     return revision
 
@@ -142,7 +143,8 @@ class Source(_Strict):
     def _exactly_one(self) -> Source:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}; got {', '.join(given) or 'none'}")
+            allowed = ", ".join(type(self).model_fields)
+            raise ValueError(f"give exactly one of {allowed}; got {', '.join(given) or 'none'}")
         return self
 
     @property
@@ -162,7 +164,7 @@ class Artefact(_Strict):
     citation: str | None = Field(default=None, description="key in book/references.bib")
     scales: list[Scale] = Field(min_length=1)
     source: Source
-    miniature: dict[str, Any] | None = Field(default=None, description="recipe of the stand-in for the rehearsal; hub only")
+    miniature: dict[str, Any] | None = Field(default=None, description="recipe of the rehearsal's stand-in; hub only")
 
     @model_validator(mode="after")
     def _miniature_is_of_a_hub_artefact(self) -> Artefact:
@@ -219,7 +221,8 @@ def _by_id(entries: Iterable[Artefact | Use]) -> dict[str, Artefact]:
 def _fill_in(entry: Use, shared: dict[str, Artefact], slug: str) -> Artefact:
     if entry.use not in shared:
         raise ManifestError(
-            f"data_manifests/{slug}.yaml: use: {entry.use!r} is not in data_manifests/shared.yaml; it has: {', '.join(shared)}"
+            f"data_manifests/{slug}.yaml: use: {entry.use!r} is not in data_manifests/shared.yaml; "
+            f"it has: {', '.join(shared)}"
         )
     return shared[entry.use].model_copy(update={"scales": entry.scales})
 

