@@ -1,0 +1,296 @@
+"""The command ``reprobook``.
+
+Exit codes: 0 all well, 1 a run or check failed, 2 a mistake in the call, 128 + n on signal n.
+
+Everything heavy is imported by the command that needs it: ``reprobook --help`` and ``reprobook list`` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from reprobook import __version__, project
+from reprobook.errors import ReprobookError
+
+OFFLINE_SCALES = ["smoke", "laptop"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except ReprobookError as error:
+        print(f"reprobook: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader (head, less) had enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("reprobook: interrupted", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="reprobook", description="Rerun machine-learning papers, chapter by chapter.")
+    top.add_argument("--version", action="version", version=f"reprobook {__version__}")
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    add("list", _list, "list the chapters of the book")
+    _some(add("status", _status, "say which published numbers are current, stale (and why) or missing; list runs"))
+    sub = add("run", _run, "run one chapter; the same run again is skipped, an interrupted one goes on")
+    sub.add_argument("slug", help="the chapter, as `reprobook list` shows it")
+    sub.add_argument("--scale", default="smoke", help="smoke (default), laptop or paper")
+    sub.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
+    sub.add_argument("--again", action="store_true", help="run from the start even if this run is complete")
+    sub.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop the run after this time")
+    sub.add_argument("--publish", action="store_true", help="copy the record to book/results (needs a clean checkout)")
+    _data(commands.add_parser("data", help="data sets and models: list, plan, fetch, verify, table"))
+    _some(add("rehearse", _rehearse, "run the paper-scale code on miniature artefacts, offline"), every=True)
+    _some(add("refresh", _refresh, "execute at smoke scale and store outputs and expected metrics"), every=True)
+    add("new", _new, "start a chapter in all rooms").add_argument("slug", choices=project.SLUGS, metavar="slug")
+    _some(add("check", _check, "check notebooks, parameters, facts and manifests without running anything"))
+    add("pages", _pages, "write the generated pages of the book")
+    return top
+
+
+def _some(sub: argparse.ArgumentParser, every: bool = False) -> None:
+    """Chapters as arguments; without any all of them, which costly commands want to hear (``--all``)."""
+    sub.add_argument("slugs", nargs="*", metavar="slug", help="chapters" + ("" if every else " (default: all)"))
+    sub.set_defaults(all=not every)
+    if every:
+        sub.add_argument("--all", action="store_true", help="all chapters")
+
+
+def _slugs(options: argparse.Namespace) -> list[str]:
+    if not options.slugs and not options.all:
+        raise ReprobookError(f"name a chapter or say --all; chapters: {', '.join(project.chapters()) or 'none yet'}")
+    return [project.check_slug(slug) for slug in options.slugs] or project.chapters()
+
+
+def _columns(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in aligned columns."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+# ------------------------------------------------------------------------------------------------ chapters and runs
+
+
+def _list(options: argparse.Namespace) -> int:
+    there = project.chapters()
+    for part, slugs in project.PARTS.items():
+        print(part)
+        for slug in slugs:
+            print(f"  {slug:24}{_title(slug) if slug in there else '(not written yet)'}")
+    return 0
+
+
+def _title(slug: str) -> str:
+    """The paper's title, read without parsing the whole file."""
+    path = project.root() / "book" / "papers" / f"{slug}.yaml"
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    found = next((line for line in lines if line.startswith("title:")), "")
+    return found.removeprefix("title:").strip().strip("\"'")
+
+
+def _status(options: argparse.Namespace) -> int:
+    from reprobook.runs.status import published, unfinished
+
+    for slug in _slugs(options):
+        for line in [*published(slug), *unfinished(slug)]:
+            print(line)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from reprobook.params import ParameterError, parse_override
+    from reprobook.runs.runner import run
+
+    overrides = dict(map(parse_override, options.overrides))
+    if "scale" in overrides:
+        raise ParameterError("choose the scale with --scale, not with -p")
+    result = run(
+        options.slug,
+        options.scale,
+        overrides,
+        again=options.again,
+        time_limit=options.time_limit,
+        publish=options.publish,
+    )
+    return _report(options.slug, result)
+
+
+def _report(slug: str, result: object) -> int:
+    """Print how a run ended; returns the exit code."""
+    from reprobook.runs.runner import RunResult
+
+    assert isinstance(result, RunResult)
+    folder = result.folder.relative_to(project.root())
+    if result.status != "failed":
+        found = result.record
+        note = "complete" if result.status == "complete" else "complete already, skipped (--again runs it anew)"
+        print(f"{slug} {result.run_id}: {note}")
+        print(f"  {len(found.metrics)} metrics, {len(found.claims)} claims, {found.wall_s or 0:.0f} s; {folder}")
+        return 0
+    print(f"{slug} {result.run_id}: failed: {result.where}", file=sys.stderr)
+    print(f"  {folder} holds the notebook, the record and log.txt, whose last lines are:", file=sys.stderr)
+    for line in result.tail:
+        print(f"  | {line}", file=sys.stderr)
+    return 128 + result.signal if result.signal else 1
+
+
+def _rehearse(options: argparse.Namespace) -> int:
+    from reprobook.rehearsal import rehearse
+
+    return max((_report(slug, rehearse(slug)) for slug in _slugs(options)), default=0)
+
+
+def _refresh(options: argparse.Namespace) -> int:
+    from reprobook.runs.refresh import refresh
+
+    worst = 0
+    for slug in _slugs(options):
+        result = refresh(slug)
+        if result.status == "failed":
+            worst = max(worst, _report(slug, result))
+    return worst
+
+
+def _new(options: argparse.Namespace) -> int:
+    from reprobook.runs.scaffold import new
+
+    for path in new(options.slug):
+        print(f"wrote {path.relative_to(project.root())}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from reprobook.runs.check import problems
+
+    slugs = _slugs(options)
+    found = [f"{slug}: {problem}" for slug in slugs for problem in problems(slug)]
+    for line in found:
+        print(line, file=sys.stderr)
+    print(f"{len(slugs)} chapters checked, {len(found)} problems")
+    return 1 if found else 0
+
+
+def _pages(options: argparse.Namespace) -> int:
+    from reprobook.pages import generate
+
+    generate()
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+def _data(data: argparse.ArgumentParser) -> None:
+    commands = data.add_subparsers(required=True, metavar="command")
+    for name, command, text, scales in (
+        ("list", _data_list, "list every artefact of the manifests", None),
+        ("plan", _data_plan, "say what a fetch would move: bytes, licences, gates", OFFLINE_SCALES),
+        ("fetch", _data_fetch, "fetch what is missing, and verify it", OFFLINE_SCALES),
+        ("verify", _data_verify, "read all local copies again and compare checksums, offline", OFFLINE_SCALES),
+        ("table", _data_table, "print the table that the chapter shows", ["smoke"]),
+    ):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("slugs", nargs="*", metavar="slug", help="chapters (default: all with a manifest)")
+        sub.set_defaults(command=command, scales=scales)
+        if scales:
+            text = f"smoke, laptop or paper; may be repeated (default: {' and '.join(scales)})"
+            sub.add_argument("--scale", dest="scales", action="append", default=None, help=text)
+            sub.set_defaults(default_scales=scales)
+
+
+def _manifests(options: argparse.Namespace) -> list[str]:
+    """Chapters with a manifest, whether or not their notebook is written."""
+    known = [slug for slug in project.SLUGS if (project.root() / "data_manifests" / f"{slug}.yaml").is_file()]
+    unknown = [slug for slug in options.slugs if slug not in known]
+    if unknown:
+        raise ReprobookError(f"no manifest of {', '.join(unknown)}; manifests: {', '.join(known) or 'none yet'}")
+    return options.slugs or known
+
+
+def _scales(options: argparse.Namespace) -> list[str]:
+    return [project.check_scale(scale) for scale in options.scales or options.default_scales]
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    from reprobook.data import describe, load_manifest
+
+    rows: list[tuple[str, ...]] = [("chapter", "id", "kind", "scales", "source", "licence")]
+    for slug in _manifests(options):
+        for artefact in load_manifest(slug).artefacts:
+            scales = ", ".join(artefact.scales)
+            rows.append((slug, artefact.id, artefact.kind, scales, describe(artefact), artefact.license))
+    _columns(rows)
+    return 0
+
+
+def _data_plan(options: argparse.Namespace) -> int:
+    from reprobook.data import plan, readable_bytes
+
+    found = {row.id: row for scale in _scales(options) for row in plan(_manifests(options), scale)}
+    rows = [("id", "source", "to move", "licence", "gated")]
+    for row in found.values():
+        moved = "there" if row.cached else readable_bytes(row.bytes)
+        rows.append((row.id, row.source, moved, row.licence, "yes" if row.gated else "no"))
+    _columns(rows)
+    missing = [row for row in found.values() if not row.cached]
+    total = readable_bytes(sum(row.bytes or 0 for row in missing))
+    unknown = sum(row.bytes is None for row in missing)
+    print(f"{len(missing)} of {len(found)} to fetch, {total}" + (f" and {unknown} of unknown size" if unknown else ""))
+    return 0
+
+
+def _data_fetch(options: argparse.Namespace) -> int:
+    from reprobook.data import fetch
+
+    failed = []
+    for slug in _manifests(options):
+        for scale in _scales(options):
+            try:
+                fetch(slug, scale)
+            except ReprobookError as error:  # one chapter's missing data doesn't keep the others from theirs
+                failed.append(f"{slug}, {scale}: {error}")
+    for line in failed:
+        print(f"reprobook: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _data_verify(options: argparse.Namespace) -> int:
+    from reprobook.data import verify
+
+    slugs, scales = _manifests(options), _scales(options)
+    found = dict.fromkeys(f"{slug}: {problem}" for slug in slugs for scale in scales for problem in verify(slug, scale))
+    for line in found:
+        print(line, file=sys.stderr)
+    print(f"{len(slugs)} manifests verified, {len(found)} problems")
+    return 1 if found else 0
+
+
+def _data_table(options: argparse.Namespace) -> int:
+    from reprobook.data import ChapterData
+
+    for slug in _manifests(options):
+        for scale in _scales(options):
+            print(f"{slug}, {scale} scale")
+            frame = ChapterData(slug, scale).table()
+            _columns([list(frame.columns), *frame.values.tolist()])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

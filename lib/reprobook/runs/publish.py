@@ -1,0 +1,49 @@
+"""Records that the book shows: a complete run of clean, committed code becomes ``book/results/<scale>/...``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reprobook.errors import ReprobookError
+from reprobook.project import root
+
+if TYPE_CHECKING:
+    from reprobook.record import Record
+
+
+def result_path(slug: str, scale: str, seed: int) -> Path:
+    return root() / "book" / "results" / scale / f"{slug}.seed{seed}.json"
+
+
+def check_publishable(slug: str, scale: str, params: Mapping[str, Any]) -> None:
+    """Refuse before the run what could not be published after it: smoke runs, changed parameters, uncommitted code."""
+    from reprobook import record
+    from reprobook.params import resolve
+
+    if scale == "smoke":
+        raise ReprobookError("a smoke run is no evidence: publish a run at scale laptop or paper")
+    usual = resolve(slug, scale, {"seed": params["seed"]})
+    changed = [name for name, value in params.items() if name != "device" and value != usual[name]]
+    if changed:
+        raise ReprobookError(f"only the parameters of the scale are published, but {', '.join(changed)} is overridden")
+    if not record.commit()[1]:
+        raise ReprobookError("the checkout has uncommitted changes: commit them, so that the record can name its code")
+
+
+def publish(found: Record) -> Path:
+    """Copy a record into the book. Raises :class:`ReprobookError` unless it is complete, of clean code, and current."""
+    from reprobook import record
+    from reprobook.runs.content import staleness
+
+    name = f"{found.slug}, {found.scale}, seed {found.seed}"
+    if found.status != "complete":
+        raise ReprobookError(f"the run of {name} is {found.status}: only complete runs are published")
+    if not found.clean:
+        raise ReprobookError(f"the run of {name} was made with uncommitted changes: commit them and run --again")
+    if reasons := staleness(found):
+        raise ReprobookError(f"the run of {name} is stale: {'; '.join(reasons)}")
+    path = result_path(found.slug, found.scale, found.seed)
+    record.write(found, path)
+    return path

@@ -1,0 +1,240 @@
+"""Real runs of tiny notebooks: papermill, kernels and signals are the real ones; a run counts only when it should."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+from reprobook import record
+from reprobook.errors import ReprobookError
+from reprobook.runs.runner import completed, run
+
+SLUG = "block_diffusion"
+FINISH = """
+from pathlib import Path
+from reprobook.record import Record, write
+write(Record(slug="block_diffusion", scale=scale, seed=seed, run_id="", status="complete",
+             metrics={"loss": lr * steps}), Path(out_dir) / "record.json")
+print("finished")
+"""
+
+
+def test_a_good_run_completes_then_is_skipped_and_again_forces(checkout: Any) -> None:
+    checkout.notebook("print('hello')", FINISH)
+    first = run(SLUG, "laptop", {"seed": 1, "steps": 3})
+    assert (first.status, first.where) == ("complete", None)
+    assert first.record.metrics == {"loss": pytest.approx(3.0e-3)}
+    assert first.folder == checkout.root / "runs" / SLUG / first.run_id and first.run_id.startswith("laptop-seed1-")
+    assert sorted(p.name for p in first.folder.iterdir()) == ["log.txt", "notebook.ipynb", "record.json"]
+    nb = nbformat.read(first.folder / "notebook.ipynb", 4)
+    assert [cell.execution_count for cell in nb.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
+    assert "hello" in (first.folder / "log.txt").read_text()
+
+    stamp = (first.folder / "record.json").stat().st_mtime_ns
+    assert run(SLUG, "laptop", {"seed": 1, "steps": 3}).status == "skipped"
+    assert (first.folder / "record.json").stat().st_mtime_ns == stamp
+    assert run(SLUG, "laptop", {"seed": 1, "steps": 3}, again=True).status == "complete"
+    assert (first.folder / "record.json").stat().st_mtime_ns > stamp
+
+
+@pytest.mark.parametrize(
+    ("cells", "cause"),
+    [
+        (["x = 1\nraise ValueError('too small')", FINISH], "ValueError: too small in cell 3 of 4 (A chapter)"),
+        (["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", FINISH], "the kernel died in cell 3 of 4"),
+        (["import sys\nsys.exit(0)", FINISH], "SystemExit: 0 in cell 3 of 4"),
+        ([FINISH, "import sys\nsys.exit(0)"], "SystemExit: 0 in cell 4 of 4"),
+        (["import os\nos._exit(0)", FINISH], "the kernel died in cell 3 of 4"),
+        (["print('no end')"], "no record was written: the notebook must end with ch.finish()"),
+        ([FINISH.replace("seed=seed", "seed=seed + 1")], "the record is of another run: seed differ"),
+        ([FINISH.replace('"complete"', '"running"')], "the record says running"),
+        (["open(out_dir + '/record.json', 'w').write('{')"], "is cut off or not JSON"),
+    ],
+)  # fmt: skip
+def test_a_run_that_did_not_end_well_is_failed_and_says_where(checkout: Any, cells: list[str], cause: str) -> None:
+    checkout.notebook(*cells)
+    result = run(SLUG, "smoke")
+    assert result.status == "failed" and result.where is not None and cause in result.where
+    stored = record.read(result.folder / "record.json")
+    assert (stored.status, stored.where, stored.params["steps"]) == ("failed", result.where, 2)
+    assert stored.content is not None and stored.ended is not None
+    assert (result.folder / "notebook.ipynb").is_file() and result.tail
+    assert completed(result.folder, {"slug": SLUG, "scale": "smoke", "seed": 0}) is None  # so it is never skipped
+
+
+def test_a_failed_run_goes_on_with_its_checkpoints(checkout: Any) -> None:
+    checkout.notebook(
+        """
+        from pathlib import Path
+        kept = Path(out_dir) / "checkpoints" / "step"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True)
+            kept.write_text("1")
+            raise RuntimeError("power cut")
+        """,
+        FINISH,
+    )
+    assert run(SLUG, "smoke").status == "failed"
+    assert run(SLUG, "smoke").status == "complete"
+    assert run(SLUG, "smoke", again=True).status == "failed"  # from nothing, so the fault is back
+
+
+def test_time_limit(checkout: Any) -> None:
+    checkout.notebook("import time\ntime.sleep(600)", FINISH)
+    begin = time.monotonic()
+    result = run(SLUG, "smoke", time_limit=4.0)
+    assert result.status == "failed" and "time limit of 4 s reached in cell 3 of 4" in str(result.where)
+    assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nonsense", "smoke", {}), "unknown chapter 'nonsense'; chapters: block_diffusion"),
+        ((SLUG, "huge", {}), "unknown scale 'huge'; scales: smoke, laptop, paper"),
+        ((SLUG, "smoke", {"stepz": 3}), "steps"),
+        ((SLUG, "smoke", {"steps": "three"}), "steps"),
+        ((SLUG, "smoke", {"lr": "1e-4"}), "YAML reads 1e-4 as text"),
+        ((SLUG, "smoke", {"out_dir": "/tmp/x"}), "leave out_dir alone"),
+    ],
+)
+def test_mistakes_are_found_before_anything_starts(checkout: Any, arguments: Any, message: str) -> None:
+    checkout.notebook(FINISH)
+    with pytest.raises(ReprobookError) as caught:
+        run(*arguments)
+    assert message in str(caught.value)
+    assert not (checkout.root / "runs").exists()
+
+
+def _command(checkout: Any, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "reprobook.cli", *arguments]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def _wait_for(condition: Any, seconds: float = 30.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nothing happened in time")
+
+
+SLEEPING = """
+import os, subprocess, sys, time
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+(Path(out_dir) / "pids.tmp").write_text(f"{os.getpid()} {child.pid}")
+(Path(out_dir) / "pids.tmp").rename(Path(out_dir) / "pids")
+time.sleep(600)
+"""
+
+
+def _pids(checkout: Any) -> list[int]:
+    file = _wait_for(lambda: next((checkout.root / "runs").glob("*/*/pids"), None))
+    return [int(pid) for pid in file.read_text().split()]
+
+
+def _alive(pids: list[int]) -> list[int]:
+    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command_stops_everything(checkout: Any, number: signal.Signals) -> None:
+    checkout.notebook(SLEEPING, FINISH)
+    command = _command(checkout, "run", SLUG)
+    pids = _pids(checkout)
+    command.send_signal(number)
+    _, errors = command.communicate(timeout=30)
+    assert command.returncode == 128 + number
+    assert f"stopped by {number.name} in cell 3 of 4" in errors
+    assert _alive(pids) == []
+    found = next((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
+    assert record.read(found).status == "failed"
+
+
+def test_a_killed_command_leaves_no_process_and_no_complete_run(checkout: Any) -> None:
+    checkout.notebook(SLEEPING.replace("child =", "child = None #").replace("child.pid", "0"), FINISH)
+    command = _command(checkout, "run", SLUG)
+    pids = _pids(checkout)[:1]
+    command.kill()
+    command.communicate()
+    _wait_for(lambda: not _alive(pids))
+    assert not list((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
+
+
+def test_the_same_run_twice_at_once(checkout: Any) -> None:
+    checkout.notebook(SLEEPING, FINISH)
+    command = _command(checkout, "run", SLUG)
+    pids = _pids(checkout)
+    with pytest.raises(ReprobookError, match="is being executed by another process"):
+        run(SLUG, "smoke")
+    command.terminate()
+    command.communicate(timeout=30)
+    assert _alive(pids) == []
+
+
+def test_exit_codes_and_last_lines(checkout: Any) -> None:
+    checkout.notebook("print('the last words')\nraise ValueError('too small')", FINISH)
+    command = _command(checkout, "run", SLUG)
+    out, errors = command.communicate(timeout=60)
+    assert command.returncode == 1
+    assert "ValueError: too small in cell 3 of 4" in errors and "raise ValueError('too small')" in errors
+    assert "Traceback (most recent call last)" not in errors.split("last lines")[0]
+    checkout.notebook(FINISH)
+    command = _command(checkout, "run", SLUG, "-p", "lr=1e-4")
+    _, errors = command.communicate(timeout=60)
+    assert command.returncode == 2 and "YAML reads 1e-4 as text" in errors and "Traceback" not in errors
+    command = _command(checkout, "run", SLUG, "-p", "lr=1.0e-4")
+    out, errors = command.communicate(timeout=60)
+    assert command.returncode == 0 and "complete" in out
+
+
+def test_other_kernels_called_python3_are_not_taken(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"argv": ["false"], "display_name": "wrong", "language": "python"}
+    checkout.write("jupyter/kernels/python3/kernel.json", json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(checkout.root / "jupyter"))
+    checkout.notebook("import sys; print(sys.executable)", FINISH)
+    result = run(SLUG, "smoke")
+    assert result.status == "complete" and sys.executable in (result.folder / "log.txt").read_text()
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, env={**os.environ})
+
+
+def test_publish_wants_clean_code_and_the_scale_s_own_parameters(checkout: Any) -> None:
+    honest = FINISH.replace(
+        'status="complete",', 'status="complete", content=key, commit=commit()[0], clean=commit()[1],'
+    )
+    checkout.notebook(
+        """
+        from reprobook.record import commit
+        from reprobook.runs.content import content_key
+        key = content_key("block_diffusion", dict(scale=scale, seed=seed, device=device, lr=lr, steps=steps), {})
+        """,
+        honest,
+    )
+    checkout.write(".gitignore", "runs/\n")
+    _git(checkout.root, "init")
+    with pytest.raises(ReprobookError, match="smoke run is no evidence"):
+        run(SLUG, "smoke", publish=True)
+    with pytest.raises(ReprobookError, match="steps is overridden"):
+        run(SLUG, "laptop", {"steps": 3}, publish=True)
+    with pytest.raises(ReprobookError, match="uncommitted changes"):
+        run(SLUG, "laptop", publish=True)
+    _git(checkout.root, "add", "-A")
+    _git(checkout.root, "commit", "-m", "all")
+    assert run(SLUG, "laptop", {"seed": 2}, publish=True).status == "complete"
+    [published] = record.results(SLUG, "laptop")
+    assert (published.seed, published.clean) == (2, True)
