@@ -1,0 +1,171 @@
+"""The paper's facts as data: ``book/papers/<slug>.yaml`` read, validated and turned into tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reprobook.errors import ReprobookError
+from reprobook.project import root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Cell = float | int | str | bool | None
+Text = Field(min_length=1)
+
+
+class FactsError(ReprobookError):
+    """A facts file that is missing or breaks the format; the message names the file and each place."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Arxiv(_Strict):
+    id: str = Field(pattern=r"^\d{4}\.\d{4,5}$")
+    version: int = Field(ge=1)
+
+
+class Code(_Strict):
+    url: str
+    license: str | None = None
+
+
+class Claim(_Strict):
+    """One claim of the paper: what it says, its figures and where they stand, and what we test."""
+
+    says: str = Text
+    paper: dict[str, float | int | str]
+    where: str = Text
+    testable_at: list[Literal["laptop", "paper"]]
+    how: str = Text
+
+
+class ReportedTable(_Strict):
+    """A table as the paper prints it; the first column holds the row labels."""
+
+    caption: str = Text
+    where: str = Text
+    columns: list[str] = Field(min_length=1)
+    rows: list[list[Cell]] = Field(min_length=1)
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> ReportedTable:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {row} has {len(row)} cells, but there are {len(self.columns)} columns")
+        return self
+
+
+class Covered(_Strict):
+    """A part of the paper, and the scales at which the chapter has it (none: say why in ``note``)."""
+
+    part: str = Text
+    scales: list[Literal["smoke", "laptop", "paper"]]
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _explained(self) -> Covered:
+        if not self.scales and not self.note:
+            raise ValueError("a part that no scale covers needs a note that says why")
+        return self
+
+
+class Facts(_Strict):
+    """Everything the book says about a paper that is not prose."""
+
+    title: str = Text
+    arxiv: Arxiv
+    authors: list[str] = Field(min_length=1)
+    venue: str | None = None
+    year: int = Field(ge=1950)
+    code: Code | None = None
+    licences: dict[str, str]
+    citation: str = Text
+    one_line: str = Text
+    claims: dict[str, Claim] = Field(min_length=1)
+    tables: dict[str, ReportedTable] = {}
+    coverage: list[Covered] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _claim_ids(self) -> Facts:
+        wanted = [f"C{k}" for k in range(1, len(self.claims) + 1)]
+        if list(self.claims) != wanted:
+            raise ValueError(f"claims must be named {', '.join(wanted)} in this order, not {', '.join(self.claims)}")
+        return self
+
+    def claim(self, cid: str) -> Claim:
+        """The claim ``cid``; an unknown id is a :class:`FactsError` that lists the known ones."""
+        if cid not in self.claims:
+            raise FactsError(f"unknown claim {cid!r}; claims of this paper: {', '.join(self.claims)}")
+        return self.claims[cid]
+
+    def table(self, name: str) -> ReportedTable:
+        """The reported table ``name``; an unknown name is a :class:`FactsError` that lists the known ones."""
+        if name not in self.tables:
+            raise FactsError(f"unknown table {name!r}; reported tables: {', '.join(self.tables) or 'none'}")
+        return self.tables[name]
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """The reported table ``name`` as a frame with the paper's columns and the default index."""
+        import pandas as pd
+
+        table = self.table(name)
+        return pd.DataFrame(table.rows, columns=table.columns)
+
+    @property
+    def arxiv_url(self) -> str:
+        """Address of the abstract of the version that the chapter follows."""
+        return f"https://arxiv.org/abs/{self.arxiv.id}v{self.arxiv.version}"
+
+    def identity(self) -> list[tuple[str, str]]:
+        """``(label, text)`` lines that say which paper this is."""
+        lines = [("Paper", self.title), ("Authors", ", ".join(self.authors)), ("arXiv", self.arxiv_url)]
+        lines += [("Venue", f"{self.venue} ({self.year})" if self.venue else str(self.year))]
+        if self.code:
+            lines += [("Code", f"{self.code.url} (licence: {self.code.license or 'none stated'})")]
+        lines += [("Licences", "; ".join(f"{what}: {licence}" for what, licence in self.licences.items()))]
+        return [*lines, ("In one line", self.one_line)]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without silent loss: a key given twice is an error."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if twice:
+        raise yaml.YAMLError(f"given twice: {', '.join(twice)} (near line {node.start_mark.line + 1})")
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse(text: str, where: str) -> Facts:
+    """Read the text of a facts file; ``where`` names it in errors."""
+    try:
+        content = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise FactsError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Facts.model_validate(content)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()
+        ]
+        raise FactsError(f"{where} breaks the format of a facts file:\n  " + "\n  ".join(problems)) from error
+
+
+def load(slug: str) -> Facts:
+    """The facts of chapter ``slug``. Raises :class:`FactsError` if its file is missing or not valid."""
+    path = root() / "book" / "papers" / f"{slug}.yaml"
+    if not path.is_file():
+        raise FactsError(f"book/papers/{slug}.yaml does not exist: write the paper's facts there")
+    return parse(path.read_text("utf-8"), f"book/papers/{slug}.yaml")

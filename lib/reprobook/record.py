@@ -1,0 +1,324 @@
+"""What a run measured: the record, its file, its comparison with expected values, and verdicts over records."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+
+from reprobook.errors import ReprobookError
+from reprobook.project import atomic_write, root
+
+VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
+_PACKAGES = (
+    "accelerate",
+    "datasets",
+    "diffusers",
+    "huggingface_hub",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "papermill",
+    "peft",
+    "reprobook",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+class RecordError(ReprobookError):
+    """A record or a file of expected values that cannot be trusted; the message names the file and why."""
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON knows it: numpy scalars and arrays unpacked, floats that are not finite become ``None``."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str | BaseModel):
+        return value
+    return None if value != value else str(value)  # pandas' NA and NaT differ from themselves or refuse the comparison
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TableData(_Strict):
+    """A table as stored: column names, rows of plain values, and the paper's table that it stands beside."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    caption: str = ""
+    paper_table: str | None = None
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> TableData:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError("every row needs one cell per column")
+        return self
+
+
+class ClaimData(_Strict):
+    """What one run found about one claim; ``holds`` is ``None`` where the run cannot tell."""
+
+    value: dict[str, float | None]
+    holds: bool | None
+    verdict: Literal["reproduced", "partly", "not reproduced", "not testable here"]
+    note: str = ""
+
+
+class Record(_Strict):
+    """One run of one chapter. Times are ISO 8601 in UTC, ``wall_s`` in seconds, memory in MB of 10^6 bytes."""
+
+    schema_version: Literal[1] = 1
+    slug: str
+    scale: Literal["smoke", "laptop", "paper"]
+    seed: int
+    run_id: str
+    status: Literal["complete", "failed", "running"]
+    where: str | None = None
+    params: dict[str, Any] = {}
+    metrics: dict[str, float | None] = {}
+    tables: dict[str, TableData] = {}
+    claims: dict[str, ClaimData] = {}
+    seeds: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    commit: str | None = None
+    clean: bool = False
+    hardware: dict[str, Any] = {}
+    started: str | None = None
+    ended: str | None = None
+    wall_s: float | None = None
+    peak_memory_mb: float | None = None
+    data: dict[str, str] = {}
+    content: dict[str, Any] | None = None
+
+    @field_validator("params", "metrics", "tables", "claims", "hardware", "content", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return plain(value)
+
+
+def write(record: Record, path: Path) -> None:
+    """Write ``record`` as sorted JSON, atomically. Floats that are not finite are written as null."""
+    content = plain(record.model_dump(mode="python"))
+    atomic_write(Path(path), json.dumps(content, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> Record:
+    """Read a record. Raises :class:`RecordError` if the file is missing, cut off or breaks the format."""
+    try:
+        return Record.model_validate(_read_json(Path(path)))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        raise RecordError(f"{_name(path)} is not a valid record: {problems}") from error
+
+
+def _name(path: Path) -> str:
+    """Path for messages: relative to the checkout if it is inside."""
+    path = Path(path).resolve()
+    return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecordError(f"{_name(path)} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"{_name(path)} is cut off or not JSON ({error}): delete it and run again") from error
+
+
+def results(slug: str, scale: str) -> list[Record]:
+    """The committed records ``book/results/<scale>/<slug>.seed*.json``, by seed; only complete ones belong there."""
+    found = []
+    for path in (root() / "book" / "results" / scale).glob(f"{slug}.seed*.json"):
+        record = read(path)
+        if (record.slug, record.scale, f"{record.slug}.seed{record.seed}.json") != (slug, scale, path.name):
+            raise RecordError(f"{_name(path)} holds the record of {record.slug}, {record.scale}, seed {record.seed}")
+        if record.status != "complete":
+            raise RecordError(f"{_name(path)} holds a run that is {record.status}: only complete runs are published")
+        found.append(record)
+    return sorted(found, key=lambda record: record.seed)
+
+
+# ------------------------------------------------------------------------------------------------ expected values
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A metric that is not as expected; ``tolerance`` is the largest allowed difference (None: nothing to compare)."""
+
+    name: str
+    value: float | None
+    expected: float | None
+    tolerance: float | None
+    problem: str = "outside the tolerance"
+
+    def __str__(self) -> str:
+        if self.tolerance is None:
+            return f"{self.name}: {self.problem}"
+        return f"{self.name}: {self.value} is {self.problem}: expected {self.expected} within {self.tolerance:.3g}"
+
+
+def expected(slug: str) -> dict[str, dict[str, Any]] | None:
+    """``notebooks/expected/<slug>.json``: ``{metric: {"value": v, "atol" or "rtol": t, "why": text}}``, or None."""
+    path = root() / "notebooks" / "expected" / f"{slug}.json"
+    if not path.exists():
+        return None
+    content = _read_json(path)
+    for name, entry in content.items():
+        if not isinstance(entry, dict) or "value" not in entry or ("atol" in entry) == ("rtol" in entry):
+            raise RecordError(f"{_name(path)}: {name!r} needs a value and either atol or rtol, got {entry!r}")
+    return content
+
+
+def compare(metrics: Mapping[str, float | None], expected: Mapping[str, Mapping[str, Any]]) -> list[Mismatch]:
+    """Metrics that are not as expected, sorted by name; a missing or an extra metric is a mismatch too."""
+    found = []
+    for name in sorted({*metrics, *expected}):
+        if name not in metrics:
+            found.append(Mismatch(name, None, expected[name]["value"], None, "expected, but not measured"))
+        elif name not in expected:
+            found.append(Mismatch(name, metrics[name], None, None, "measured, but not expected"))
+        else:
+            found += _outside(name, metrics[name], expected[name])
+    return found
+
+
+def _outside(name: str, value: float | None, entry: Mapping[str, Any]) -> list[Mismatch]:
+    wanted = entry["value"]
+    tolerance = entry["atol"] if "atol" in entry else entry["rtol"] * abs(wanted or 0.0)
+    if value is None or wanted is None:
+        return [] if value is wanted else [Mismatch(name, value, wanted, tolerance)]
+    return [] if abs(value - wanted) <= tolerance else [Mismatch(name, value, wanted, tolerance)]
+
+
+# ------------------------------------------------------------------------------------------------ verdicts
+
+
+def verdict(holds: Sequence[bool | None]) -> str:
+    """Verdict over runs: all hold, none holds, some do; runs that could not tell (``None``) don't count."""
+    told = [held for held in holds if held is not None]
+    if not told:
+        return "not testable here"
+    if all(told):
+        return "reproduced"
+    return "partly" if any(told) else "not reproduced"
+
+
+def summarise_claim(records: Sequence[Record], claim_id: str) -> dict[str, Any]:
+    """One claim over the records that hold it: ``value`` {key: {mean, sd, n}}, ``verdict``, ``holds`` (k) of ``n``.
+
+    ``sd`` is the sample standard deviation over runs, None below two runs. ``n`` counts the runs that could tell.
+    """
+    claims = [record.claims[claim_id] for record in records if claim_id in record.claims]
+    keys = list(dict.fromkeys(key for claim in claims for key in claim.value))
+    values = {key: [v for claim in claims if (v := claim.value.get(key)) is not None] for key in keys}
+    told = [claim.holds for claim in claims if claim.holds is not None]
+    return {
+        "value": {key: _spread(found) for key, found in values.items()},
+        "verdict": verdict(told),
+        "holds": sum(told),
+        "n": len(told),
+        "seeds": [record.seed for record in records if claim_id in record.claims],
+        "notes": list(dict.fromkeys(claim.note for claim in claims if claim.note)),
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ circumstances
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that can move a number."""
+    from importlib import metadata
+
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> tuple[str | None, bool]:
+    """``(commit, clean)`` of the checkout; published results are no change. Without git: ``(None, False)``."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head, not _git("status", "--porcelain", "--", ".", ":(exclude)book/results")
+    except (OSError, subprocess.CalledProcessError):
+        return None, False
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores we may use, torch threads, memory in GB of 10^9 bytes, GPUs and the fast precision."""
+    import psutil
+    import torch
+
+    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    name, flags = _processor()
+    fast = torch.cuda.is_bf16_supported() if gpus else bool({"amx_bf16", "avx512_bf16"} & flags)
+    return {
+        "cpu": name,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpus": gpus,
+        "precision": "bf16" if fast else "fp32",
+    }
+
+
+@functools.cache
+def _processor() -> tuple[str, frozenset[str]]:
+    """Name of the processor and its feature flags (Linux; elsewhere the flags are empty)."""
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        return platform.processor() or platform.machine(), frozenset()
+    found = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    return found.get("model name", platform.machine()), frozenset(found.get("flags", "").split())
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, in MB of 10^6 bytes; None where the system doesn't tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
