@@ -158,5 +158,6 @@ def dump(node: object) -> str:
 
 
 def _without_docstring(node: ast.AST, name: str, value: object) -> object:
-    documented = name == "body" and isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and isinstance(value, list)
-    return value[1:] if documented and value and _is_string(value[0]) else value
+    if name == "body" and isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and isinstance(value, list) and value:
+        return value[1:] if _is_string(value[0]) else value
+    return value

@@ -1,0 +1,90 @@
+"""``reprobook check``: everything about a chapter that can be judged without running it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from reprobook.errors import ReprobookError
+from reprobook.project import SCALES, root
+
+UNKNOWN_ARXIV = "0000.00000"  # what `reprobook new` writes
+
+
+def problems(slug: str) -> list[str]:
+    """What is wrong with the files of chapter ``slug`` in all rooms, one line each; [] if nothing is."""
+    from reprobook.runs.notebook import check_shape
+
+    found = [f"notebooks/{slug}.ipynb: {problem}" for problem in check_shape(slug)]
+    for check in (_parameters, _facts, _manifest, _records, _rooms):
+        found += _caught(check, slug)
+    return found
+
+
+def _caught(check: Callable[[str], list[str]], slug: str) -> list[str]:
+    try:
+        return check(slug)
+    except ReprobookError as error:
+        return [str(error)]
+
+
+def _parameters(slug: str) -> list[str]:
+    from reprobook.params import provenance, resolve
+
+    for scale in SCALES:
+        resolve(slug, scale)
+    resolve(slug, "paper", rehearsal=True)
+    provenance(slug)
+    return []
+
+
+def _facts(slug: str) -> list[str]:
+    from reprobook import facts
+
+    found = facts.load(slug)
+    invented = found.arxiv.id == UNKNOWN_ARXIV
+    problems = [f"book/papers/{slug}.yaml still holds the scaffold's facts: fill in the paper's"] if invented else []
+    return problems + _cited([found.citation])
+
+
+def _manifest(slug: str) -> list[str]:
+    from reprobook.data import load_manifest
+
+    artefacts = load_manifest(slug).artefacts
+    bare = [a.id for a in artefacts if a.source.hub and "paper" in a.scales and a.miniature is None]
+    found = [f"data_manifests/{slug}.yaml: {name} comes from a hub and needs a miniature" for name in bare]
+    return found + _cited([a.citation for a in artefacts if a.citation])
+
+
+def _cited(keys: list[str]) -> list[str]:
+    path = root() / "book" / "references.bib"
+    known = set(re.findall(r"^@\w+\{([^,\s]+)", path.read_text("utf-8"), re.MULTILINE)) if path.is_file() else set()
+    return [f"book/references.bib has no entry {key!r}" for key in keys if key not in known]
+
+
+def _records(slug: str) -> list[str]:
+    """Expected metrics and published records can be read; a published record has the claims that the facts list."""
+    from reprobook import facts, record
+
+    if record.expected(slug) is None:
+        return [f"notebooks/expected/{slug}.json does not exist: run `reprobook refresh {slug}`"]
+    claims = set(facts.load(slug).claims)
+    return [
+        f"book/results/{scale}/{slug}.seed{found.seed}.json has other claims than the facts: {', '.join(sorted(other))}"
+        for scale in ("laptop", "paper")
+        for found in record.results(slug, scale)
+        if (other := claims ^ set(found.claims))
+    ]
+
+
+def _rooms(slug: str) -> list[str]:
+    """The method and its tests exist, and the book knows the chapter."""
+    base = root()
+    rooms = {
+        f"lib/reprobook/papers/{slug}": [f"lib/reprobook/papers/{slug}.py", f"lib/reprobook/papers/{slug}/__init__.py"],
+        f"lib/tests/papers for {slug}": [f"lib/tests/papers/test_{slug}.py", f"lib/tests/papers/{slug}"],
+    }
+    found = [f"{name} is missing" for name, paths in rooms.items() if not any((base / p).exists() for p in paths)]
+    toc = base / "book" / "_toc.yml"
+    listed = toc.is_file() and re.search(rf"^\s*- file: notebooks/{slug}\s*$", toc.read_text("utf-8"), re.MULTILINE)
+    return found if listed else [*found, f"book/_toc.yml does not list notebooks/{slug}"]

@@ -1,0 +1,252 @@
+"""The stored form of a chapter's notebook: normalised, and in the shape that all chapters share."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reprobook.project import notebook_path
+from reprobook.runs.content import plain_python
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+SECTIONS = (
+    "The paper in one page",
+    "Parameters",
+    "Data",
+    "Method",
+    "Training",
+    "Evaluation",
+    "Claims",
+    "At paper scale",
+    "Deviations",
+    "References",
+)
+CHECKED = "NBVAL_CHECK_OUTPUT"
+TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hide-input", "hide-output"})
+MIN_CELLS, MAX_CELLS, MAX_LINES, MAX_BYTES, MIN_FIGURES = 25, 45, 30, 1_500_000, 2
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_UNWANTED = {  # what a stored output may not hold: it differs from machine to machine, or gives one away
+    "an absolute path": r"(?<![\w./:<-])/(?:home|root|tmp|Users|work|var|opt|mnt|usr)/[\w.-]+|\b[A-Z]:\\\\?[\w.-]+",
+    "a memory address": r"\b0x[0-9a-f]{6,}\b",
+    "a script": r"<script\b",
+    "a progress bar": r"\r|\bit/s\b|\d%\|",
+    "a time of day": r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d",
+    "a token": r"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{20,}",
+}
+
+
+def normalise(nb: NotebookNode) -> NotebookNode:
+    """A copy of an executed notebook without anything that only this execution knows: papermill's cells and metadata,
+    widget states, standard error; execution counts run from 1, cell ids come from the cells' sources."""
+    from nbformat import NotebookNode, from_dict
+
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    dropped = {"injected-parameters", "papermill-error-cell-tag"}
+    cells = [_plain_cell(cell) for cell in nb.cells if not dropped & set(cell.metadata.get("tags", []))]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and cell["source"].strip()]
+    for count, cell in enumerate(code, start=1):
+        ran = bool(cell["execution_count"])
+        cell["execution_count"] = count if ran else None
+        for output in cell["outputs"]:
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = cell["execution_count"]
+    for cell, name in zip(cells, _ids(cells), strict=True):
+        cell["id"] = name
+    result = from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+    assert isinstance(result, NotebookNode)
+    return result
+
+
+def _plain_cell(cell: NotebookNode) -> dict[str, Any]:
+    tags = cell.metadata.get("tags", [])
+    plain: dict[str, Any] = {
+        "cell_type": cell.cell_type,
+        "metadata": {"tags": list(tags)} if tags else {},
+        "source": cell.source.rstrip(),
+    }
+    if cell.cell_type == "code":
+        plain |= {"execution_count": cell.execution_count, "outputs": list(_outputs(cell.outputs))}
+    return plain
+
+
+def _outputs(outputs: list[NotebookNode]) -> Iterator[dict[str, Any]]:
+    """Outputs without standard error and widgets; pieces of one printed text are joined."""
+    printed = ""
+    for output in json.loads(json.dumps(outputs)):
+        if output["output_type"] == "stream":
+            printed += output["text"] if output["name"] == "stdout" else ""
+            continue
+        if printed:
+            yield {"output_type": "stream", "name": "stdout", "text": printed}
+            printed = ""
+        if _WIDGET not in output.get("data", {}):
+            output.pop("transient", None)
+            yield output
+    if printed:
+        yield {"output_type": "stream", "name": "stdout", "text": printed}
+
+
+def _ids(cells: list[dict[str, Any]]) -> list[str]:
+    seen: dict[str, int] = {}
+    names = []
+    for cell in cells:
+        name = hashlib.sha256(f"{cell['cell_type']}\n{cell['source']}".encode()).hexdigest()[:8]
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names
+
+
+def write(nb: NotebookNode, path: Path) -> None:
+    """Store a notebook, atomically, in the layout that Jupyter writes."""
+    import nbformat
+
+    from reprobook.project import atomic_write
+
+    nbformat.validate(nb)
+    atomic_write(path, nbformat.writes(nb) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------ shape
+
+
+def check_shape(slug: str) -> list[str]:
+    """What is wrong with the stored notebook of ``slug``, one line each; [] if it has the shape of a chapter."""
+    import nbformat
+
+    path = notebook_path(slug)
+    try:
+        nb = nbformat.read(path, as_version=4)
+        nbformat.validate(nb)
+    except FileNotFoundError:
+        return [f"notebooks/{slug}.ipynb does not exist"]
+    except (ValueError, nbformat.ValidationError) as error:
+        return [f"not a valid notebook: {str(error).splitlines()[0]}"]
+    size = path.stat().st_size
+    problems = [f"{size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.1f}"] if size > MAX_BYTES else []
+    if nbformat.writes(nb) != nbformat.writes(normalise(nb)):
+        problems.append(f"not in its stored form: run `reprobook refresh {slug}`")
+    for check in (_headings, _cells, _tags, _end, _execution, _stored_outputs, _figures, _display_cells):
+        problems += check(nb.cells)
+    return problems
+
+
+def _headings(cells: list[NotebookNode]) -> Iterator[str]:
+    """One title, then the ten sections in their order."""
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^# +(.+?) *$", text, re.MULTILINE)
+    if len(titles) != 1 or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
+        yield f"needs one title (# ...), in the first cell; found {len(titles)}"
+    found = re.findall(r"^## +(.+?) *$", text, re.MULTILINE)
+    if tuple(found) != SECTIONS:
+        yield f"sections (##) must be {', '.join(SECTIONS)}; found {', '.join(found)}"
+
+
+def _cells(cells: list[NotebookNode]) -> Iterator[str]:
+    """Number and length of cells."""
+    if not MIN_CELLS <= len(cells) <= MAX_CELLS:
+        yield f"{len(cells)} cells; a chapter has {MIN_CELLS} to {MAX_CELLS}"
+    for k, cell in enumerate(cells, start=1):
+        lines = len(cell.source.splitlines())
+        if lines > MAX_LINES or not cell.source.strip():
+            yield f"cell {k} has {lines} lines; 1 to {MAX_LINES} are allowed"
+
+
+def _tags(cells: list[NotebookNode]) -> Iterator[str]:
+    """Only tags that mean something; one parameters cell."""
+    for k, cell in enumerate(cells, start=1):
+        if unknown := sorted(set(cell.metadata.get("tags", [])) - TAGS):
+            yield f"cell {k} has the unknown tag {', '.join(unknown)}; tags: {', '.join(sorted(TAGS))}"
+    n = sum("parameters" in cell.metadata.get("tags", []) for cell in cells)
+    if n != 1:
+        yield f"{n} cells tagged parameters; needs exactly one"
+
+
+def _end(cells: list[NotebookNode]) -> Iterator[str]:
+    """The last code cell ends the run, and nbval compares its line."""
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    if not code or "ch.finish()" not in code[-1].source or CHECKED not in code[-1].metadata.get("tags", []):
+        yield f"the last code cell must call ch.finish() and have the tag {CHECKED}"
+
+
+def _execution(cells: list[NotebookNode]) -> Iterator[str]:
+    """Executed from top to bottom, in one go."""
+    counts = [cell.execution_count for cell in cells if cell.cell_type == "code"]
+    if counts != list(range(1, len(counts) + 1)):
+        yield "not stored as executed from top to bottom"
+
+
+def _stored_outputs(cells: list[NotebookNode]) -> Iterator[str]:
+    """No errors, no standard error, nothing of one machine or one moment."""
+    for k, cell in enumerate(cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" or output.get("name") == "stderr":
+                yield f"cell {k} stores {'an error' if output.output_type == 'error' else 'standard error'}"
+            if {_WIDGET, "image/svg+xml"} & set(output.get("data", {})):
+                yield f"cell {k} stores a widget or SVG; the static picture is a PNG"
+            text = _text(output)
+            for what, pattern in _UNWANTED.items():
+                if found := re.search(pattern, text):
+                    yield f"cell {k} stores {what}: {found[0]!r}"
+
+
+def _text(output: NotebookNode) -> str:
+    data = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/")}
+    return "\n".join([str(output.get("text", "")), *(str(value) for value in data.values())])
+
+
+def _figures(cells: list[NotebookNode]) -> Iterator[str]:
+    """At least two figures, each with its caption below it."""
+    n = 0
+    for k, cell in enumerate(cells, start=1):
+        kinds = [set(output.get("data", {})) for output in cell.get("outputs", [])]
+        for j, kind in enumerate(kinds):
+            if "image/png" in kind:
+                n += 1
+                if "text/markdown" not in set().union(*kinds[j + 1 : j + 2]):
+                    yield f"cell {k} shows a picture without a caption: use ch.figure(fig, caption)"
+    if n < MIN_FIGURES:
+        yield f"{n} figures; a chapter has at least {MIN_FIGURES}: one of the method, one of the result"
+
+
+def _display_cells(cells: list[NotebookNode]) -> Iterator[str]:
+    """Cells tagged ``display`` don't count for staleness, so no number may hang on them."""
+    code = [(k, cell) for k, cell in enumerate(cells, start=1) if cell.cell_type == "code"]
+    counted = [ast.parse(plain_python(c.source)) for _, c in code if "display" not in c.metadata.get("tags", [])]
+    names = [node for tree in counted for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    made = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | _definitions(counted)
+    used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    for k, cell in code:
+        if "display" not in cell.metadata.get("tags", []):
+            continue
+        tree = ast.parse(plain_python(cell.source))
+        stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        if needed := sorted((used - made) & (stored | _definitions([tree]))):
+            yield f"cell {k} is tagged display, but defines {', '.join(needed)}, which cells that count use"
+        calls = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _of_chapter(node)}
+        if wrong := sorted(calls & {"metric", "claim", "table", "fit", "finish"}):
+            yield f"cell {k} is tagged display, but calls ch.{', ch.'.join(wrong)}"
+
+
+def _definitions(trees: list[ast.Module]) -> set[str]:
+    """Names that functions, classes and imports of the cells define."""
+    found = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+def _of_chapter(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id == "ch"

@@ -1,0 +1,83 @@
+"""``reprobook refresh``: execute a chapter at smoke scale, then store its outputs and its expected metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from reprobook.project import atomic_write, check_slug, notebook_path, root
+from reprobook.runs.runner import RunResult, run_in
+
+DEFAULT_RTOL = 0.05  # of a metric that has no tolerance yet
+
+
+def refresh(slug: str, report: Callable[[str], object] = print) -> RunResult:
+    """Execute ``slug`` at smoke scale and, if the run is complete, store notebook and expected metrics.
+
+    Reports what changes before it writes. Tolerances and their reasons are kept; a new metric gets 5 %.
+    """
+    from reprobook import record
+    from reprobook.params import resolve
+
+    params = resolve(check_slug(slug), "smoke")
+    path = root() / "notebooks" / "expected" / f"{slug}.json"
+    old = record.expected(slug)
+    if old is None:
+        atomic_write(path, "{}\n")  # so that the stored last line is the one that later runs print
+    result = _run(slug, params)
+    if result.status == "failed":
+        if old is None:
+            path.unlink()
+        return result
+    new = merge(old or {}, result.record.metrics)
+    for line in changes(old or {}, new):
+        report(f"{slug}: {line}")
+    _store(slug, result.folder, path, new)
+    return result
+
+
+def _run(slug: str, params: Mapping[str, Any]) -> RunResult:
+    identity = {"slug": slug, "scale": "smoke", "seed": params["seed"], "run_id": "refresh"}
+    params = {name: value for name, value in params.items() if name != "out_dir"}
+    return run_in(root() / "runs" / slug / "refresh", identity, params, again=True, env={"REPROBOOK_REFRESH": "1"})
+
+
+def _store(slug: str, folder: Path, expected: Path, metrics: Mapping[str, Any]) -> None:
+    import nbformat
+
+    from reprobook.runs.notebook import normalise, write
+
+    write(normalise(nbformat.read(folder / "notebook.ipynb", as_version=4)), notebook_path(slug))
+    atomic_write(expected, json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def merge(old: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
+    """Expected values from measured ones; a metric whose old value is still within its tolerance keeps it."""
+    from reprobook.record import compare
+
+    merged = {}
+    for name, value in sorted(metrics.items()):
+        kept = old.get(name)
+        if kept and not compare({name: value}, {name: kept}):
+            merged[name] = dict(kept)
+            continue
+        rounded = None if value is None else float(f"{value:.6g}")
+        merged[name] = {"rtol": DEFAULT_RTOL, **(kept or {}), "value": rounded}
+        if kept and "atol" in kept:
+            del merged[name]["rtol"]
+    return merged
+
+
+def changes(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line per expected metric that is new, gone or moved, and one that counts the others."""
+    lines = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if before is None or after is None:
+            lines.append(f"{name}: new, {after['value']}" if after else f"{name}: gone, was {before['value']}")  # type: ignore[index]
+        elif before["value"] != after["value"]:
+            lines.append(f"{name}: {before['value']} -> {after['value']}")
+    same = len({*old} & {*new}) - sum("->" in line for line in lines)
+    return [*lines, f"{same} expected metrics unchanged"]
