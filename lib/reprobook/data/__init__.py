@@ -48,7 +48,7 @@ class ChapterData:
         return list(self._artefacts)
 
     def path(self, artefact_id: str) -> Path:
-        """The artefact's file (one) or folder (several), fetched if need be and with its checksum verified.
+        """The artefact's file (one) or folder (several files, or any hub artefact), fetched if need be and verified.
 
         With ``REPROBOOK_OFFLINE=1`` nothing is fetched. Raises :class:`DataError`: artefact, cause and remedy.
         """

@@ -134,7 +134,7 @@ def disk_errors(name: str) -> Iterator[None]:
             raise DataError(
                 f"{name}: the disk is full ({cache}); make room or set REPROBOOK_CACHE to a folder on another disk"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise DataError(
                 f"{name}: cannot write to {cache} ({error.strerror}); set REPROBOOK_CACHE to a folder you may write to"
             ) from error

@@ -72,7 +72,7 @@ def check_access(artefact: str, source: HubSource) -> None:
     import huggingface_hub
 
     with _hub_errors(artefact, source, gated=True):
-        huggingface_hub.auth_check(source.repo_id, repo_type=source.repo_type)
+        huggingface_hub.HfApi().auth_check(source.repo_id, repo_type=source.repo_type)
 
 
 def _snapshot(source: HubSource, commit: str | None, *, local: bool) -> str:
@@ -113,3 +113,8 @@ def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]
         ) from error
     except errors.HfHubHTTPError as error:
         raise DataError(f"{name} could not be fetched: {str(error).splitlines()[0]}; try again later") from error
+    except DataError:
+        raise
+    except Exception as error:  # the client's transport has error classes of its own, others with each version
+        reason = f"{type(error).__name__}: {error}"
+        raise OfflineError(f"{name} could not be fetched ({reason}); check the network, then try again") from error

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from reprobook import project
 from reprobook.data.errors import ManifestError
@@ -106,7 +106,7 @@ class GeneratedSource(_Strict):
     arguments: dict[str, Any] = Field(default_factory=dict)
     sha256: Sha256
     bytes: int = Field(gt=0)
-    file: RelativePath | None = Field(default=None, description="name in the cache; default <id>.npy, .txt or .bin")
+    file: RelativePath | None = Field(default=None, description="name in the cache; default <id>.npy")
 
 
 class HubSource(_Strict):
@@ -180,10 +180,17 @@ class Use(_Strict):
     scales: list[Scale] = Field(min_length=1)
 
 
+def _reading(entry: Any) -> str:
+    return "use" if isinstance(entry, Use) or (isinstance(entry, dict) and "use" in entry) else "artefact"
+
+
+Entry = Annotated[Annotated[Artefact, Tag("artefact")] | Annotated[Use, Tag("use")], Discriminator(_reading)]
+
+
 class ManifestFile(_Strict):
     """A manifest as it stands in its file."""
 
-    artefacts: list[Artefact | Use]
+    artefacts: list[Entry]
 
 
 class Manifest(_Strict):
@@ -243,19 +250,15 @@ def read_manifest_file(path: Path) -> ManifestFile:
 
 
 def _readable(error: ValidationError, content: Any) -> list[str]:
-    """One line per fault with the artefact's id; faults of the other reading (``use`` or full) are left out."""
+    """One line per fault, with the artefact's id in place of its number in the list."""
     lines = []
     for fault in error.errors():
-        where = list(fault["loc"])
-        label = ".".join(str(part) for part in where)
-        if len(where) > 2 and where[0] == "artefacts":
-            entry = content["artefacts"][where[1]]
-            reading = "Use" if isinstance(entry, dict) and "use" in entry else "Artefact"
-            if where[2] != reading:
-                continue
-            label = f"{entry.get('id') or entry.get('use') or where[1] if isinstance(entry, dict) else where[1]}: "
-            label += ".".join(str(part) for part in where[3:])
-        lines.append(f"  {label}: {fault['msg'].removeprefix('Value error, ')}")
+        where = [str(part) for part in fault["loc"]]
+        if len(where) > 1:  # artefacts, number, reading, field...
+            entry = content["artefacts"][fault["loc"][1]]
+            name = (entry.get("id") or entry.get("use")) if isinstance(entry, dict) else None
+            where = [f"{name or f'artefact {where[1]}'}:", ".".join(where[3:])]
+        lines.append(f"  {' '.join(where).strip()} {fault['msg'].removeprefix('Value error, ')}")
     return lines
 
 

@@ -25,7 +25,7 @@ def expected_files(slug: str, artefact: Artefact) -> dict[str, str] | None:
     if isinstance(source, BundledSource):
         return {source.path: source.sha256}
     if isinstance(source, GeneratedSource):
-        return {source.file or f"{artefact.id}{_suffix(source)}": source.sha256}
+        return {source.file or f"{artefact.id}.npy": source.sha256}
     if isinstance(source, UrlSource):
         if source.sha256:
             return {_url_name(source): source.sha256}
@@ -124,23 +124,20 @@ def _fetch(slug: str, artefact: Artefact, files: dict[str, str] | None, folder: 
     else:
         raise AssertionError(f"{type(source).__name__} is not kept in this cache")
     if files is None:
-        return _lock_url(slug, artefact, source, folder)
+        assert isinstance(source, UrlSource)  # the only kind here that may have no checksum
+        return _lock_url(slug, artefact.id, source, folder)
     for name, expected in files.items():
         if (got := cache.sha256_of(folder / name)) != expected:
             raise checksum_error(artefact.id, name, expected, got, remedy)
     return files
 
 
-def _lock_url(slug: str, artefact: Artefact, source: object, folder: Path) -> dict[str, str]:
-    assert isinstance(source, UrlSource)
+def _lock_url(slug: str, artefact: str, source: UrlSource, folder: Path) -> dict[str, str]:
+    """Record what the first fetch got; returns it."""
     name = _url_name(source)
     files = {name: cache.sha256_of(folder / name)}
-    lock.write(slug, artefact.id, lock.Locked(source.url, None, files, {name: (folder / name).stat().st_size}))
+    lock.write(slug, artefact, lock.Locked(source.url, None, files, {name: (folder / name).stat().st_size}))
     return files
-
-
-def _suffix(source: GeneratedSource) -> str:
-    return Path(source.file).suffix if source.file else ".npy"
 
 
 def _generate(artefact: str, source: GeneratedSource, target: Path) -> None:
@@ -159,6 +156,9 @@ def _generate(artefact: str, source: GeneratedSource, target: Path) -> None:
         with target.open("wb") as stream:
             np.save(stream, made, allow_pickle=False)
     elif isinstance(made, (bytes, str)):
+        if not source.file:
+            kind = type(made).__name__
+            raise ManifestError(f"{artefact}: {source.function} returned {kind}: name its `file` in the manifest")
         target.write_bytes(made.encode() if isinstance(made, str) else made)
     else:
         kind = type(made).__name__

@@ -35,7 +35,7 @@ class Rates:
 def measure(
     gguf: Path, dtype: str, *, batch: int = 8, length: int = 256, new_tokens: int = 48, repeats: int = 2
 ) -> Rates:
-    """Best of ``repeats``: prefill of ``(batch, length)`` tokens; ``new_tokens`` decoded for ``batch`` short prompts."""
+    """Best of ``repeats``: prefill of ``(batch, length)`` tokens; decoding ``new_tokens`` for short prompts."""
     model, tokenizer = lm.load_lm(gguf, dtype=dtype)
     ids = (tokenizer(TEXT).input_ids * length)[:length]
     x = torch.tensor([ids] * batch)

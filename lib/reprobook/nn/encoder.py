@@ -20,7 +20,7 @@ def load_encoder(folder: Path, *, device: str | torch.device = "cpu") -> tuple[A
     from transformers import AutoModel, AutoTokenizer
 
     with without_progress_bars():
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+        model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     settings = folder / "sentence_bert_config.json"
     if settings.is_file():

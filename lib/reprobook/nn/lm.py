@@ -43,7 +43,7 @@ def load_lm(gguf: Path, *, dtype: str | torch.dtype = "auto", device: str | torc
 
     folder, dtype = converted(gguf), _resolve_dtype(dtype, device)
     with without_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     return model.to(torch.device(device)).eval(), load_tokenizer(gguf)
 
 
