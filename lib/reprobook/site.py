@@ -1,0 +1,129 @@
+"""The site: the book's sources gathered under ``_build/source`` and built into ``_build/html``.
+
+Gathering has two reasons: ``make book`` shows notebooks that were executed here while the stored ones stay as they are,
+and Sphinx never looks at the environment or at run folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reprobook import pages, project
+from reprobook.errors import ReprobookError
+
+SOURCES = ("_config.yml", "book/*.md", "book/*.bib", "book/_toc.yml", "book/_generated/*.md", "book/_static/**/*")
+
+
+def gather(executed: bool = False) -> Path:
+    """Bring ``_build/source`` up to date and return it; ``executed``: with notebooks run here at smoke scale.
+
+    A file is written only if its content changed, so that a second build has little to do.
+    """
+    pages.write_generated()
+    root, target = project.root(), project.root() / "_build" / "source"
+    wanted = {
+        path.relative_to(root): path.read_bytes() for glob in SOURCES for path in root.glob(glob) if path.is_file()
+    }
+    for slug in project.chapters():
+        path = project.notebook_path(slug)
+        wanted[path.relative_to(root)] = _executed(slug) if executed else path.read_bytes()
+    for old in [path for path in target.rglob("*") if path.is_file() and path.relative_to(target) not in wanted]:
+        old.unlink()
+    for name, content in wanted.items():
+        if not (target / name).is_file() or (target / name).read_bytes() != content:
+            project.atomic_write(target / name, content)
+    return target
+
+
+def _executed(slug: str) -> bytes:
+    """The chapter as executed on this machine, run now unless it is complete already and no cell changed since."""
+    from reprobook.runs.runner import run
+
+    result = run(slug, "smoke")
+    if result.status == "skipped" and _sources(result.folder / "notebook.ipynb") != _sources(
+        project.notebook_path(slug)
+    ):
+        result = run(slug, "smoke", again=True)  # prose or a picture changed: the numbers, and so the run, did not
+    if result.status == "failed":
+        raise ReprobookError(f"{slug} failed at smoke scale: {result.where} (log: {result.folder / 'log.txt'})")
+    return normalised(result.folder / "notebook.ipynb")
+
+
+def normalised(path: Path) -> bytes:
+    """The notebook without papermill's banners, times and paths."""
+    import nbformat
+
+    from reprobook.runs.notebook import normalise
+
+    return nbformat.writes(normalise(nbformat.read(path, as_version=4))).encode()
+
+
+def _sources(path: Path) -> list[Any]:
+    """Sources of all cells but papermill's own."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    own = [cell for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    return ["".join(cell["source"]) for cell in own]
+
+
+def build(source: Path, output: Path) -> Path:
+    """Build ``source`` with warnings as errors; returns the folder with ``index.html``.
+
+    Raises :class:`ReprobookError` if Sphinx complains or a page of a chapter is missing."""
+    call = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", str(output), "--quiet",
+            "--toc", str(source / "book" / "_toc.yml"), "-W", "-n", "--keep-going"]  # fmt: skip
+    if subprocess.run(call).returncode:
+        raise ReprobookError("the book did not build: see the warnings above, each one counts as an error")
+    html = output / "_build" / "html"
+    expected = [html / "index.html", *(html / p.relative_to(source).with_suffix(".html") for p in notebooks(source))]
+    missing = [str(page.relative_to(html)) for page in expected if not page.is_file() or page.stat().st_size < 1000]
+    if missing:
+        raise ReprobookError(f"pages missing or empty: {', '.join(missing)} (is each chapter in book/_toc.yml?)")
+    return html
+
+
+def notebooks(source: Path) -> list[Path]:
+    return sorted((source / "notebooks").glob("*.ipynb"))
+
+
+def keep_smoke_records() -> list[Path]:
+    """Store each chapter's smoke record (``book/results/smoke``): the README's smoke times, evidence for nothing."""
+    from reprobook.runs.runner import run
+
+    kept = []
+    for slug in project.chapters():
+        result = run(slug, "smoke")
+        if result.status == "failed":
+            raise ReprobookError(f"{slug} failed at smoke scale: {result.where}")
+        kept.append(project.root() / "book" / "results" / "smoke" / f"{slug}.seed{result.record.seed}.json")
+        kept[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(result.folder / "record.json", kept[-1])
+    return kept
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m reprobook.site``: build the book, from stored outputs or from notebooks executed here."""
+    parser = argparse.ArgumentParser(prog="python -m reprobook.site", description=main.__doc__)
+    parser.add_argument("--execute", action="store_true", help="execute the chapters at smoke scale first")
+    parser.add_argument("--records", action="store_true", help="only store the smoke records, for the README's times")
+    options = parser.parse_args(arguments)
+    try:
+        if options.records:
+            keep_smoke_records()
+            return 0
+        html = build(gather(options.execute), project.root())
+    except ReprobookError as error:
+        print(f"reprobook: {error}", file=sys.stderr)
+        return 1
+    print(f"The book is in {html.relative_to(project.root())}/index.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
