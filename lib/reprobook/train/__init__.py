@@ -55,7 +55,8 @@ def fit(
     - ``loss(model, batch)`` gives a scalar, or a scalar and a dict of scalars to log. It must call the model as a
       function: mixed precision and several processes hook into that call. Noise comes from the global torch generator.
     - ``evaluate(model, step)`` runs after every ``evaluate_every`` updates and after the last one, in eval mode,
-      without gradients, under EMA weights if there are any, with all generators seeded with ``seed``.
+      without gradients, under EMA weights if there are any, with all generators seeded from ``seed`` alone.
+      With several processes it runs in each of them.
     - ``ema_decay``: weights are averaged as ``ema = decay * ema + (1 - decay) * weights`` after each update, from the
       initial weights on; on return the model has the average.
     - ``warmup_steps``: lr rises linearly to ``lr``; then ``constant``, or ``linear`` or ``cosine`` down to 0.
@@ -86,6 +87,9 @@ def fit(
     options.check()
     if evaluate_every and not evaluate:
         raise TrainingError("fit: evaluate_every needs evaluate")
+    if keep < 1 or (checkpoint_every is not None and checkpoint_every < 1):
+        name, value = ("keep", keep) if keep < 1 else ("checkpoint_every", checkpoint_every)
+        raise TrainingError(f"fit: {name} is {value}; it must be at least 1")
     accelerator = make_accelerator(device, precision, accumulation)
     with plain_forward(model), checkpoint.forked_rng(seed + accelerator.process_index, accelerator.device):
         run = Run(accelerator, model, batches, loss, evaluate, options, Path(folder), keep)

@@ -45,7 +45,7 @@ def write(path: Path, payload: Mapping[str, Any]) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns the first into the second
         temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write checkpoint {path}: {error}; free space or choose another folder"

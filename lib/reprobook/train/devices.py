@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import patch_environment
+from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env, patch_environment
 from torch import nn
 
 from reprobook.errors import ReprobookError
@@ -31,21 +32,39 @@ def make_accelerator(device: torch.device | str | None, precision: str, accumula
 
     accelerate keeps one state per process; a notebook trains several models, so precision and device start anew here.
     Raises :class:`ReprobookError` for fp16 off the GPU, and for a device of one's own among several processes."""
-    AcceleratorState._reset_state()
-    state = PartialState()
-    if device is not None and not _same(torch.device(device), state.device):
-        if state.num_processes > 1:
-            raise ReprobookError(
-                f"device {str(device)!r}: with {state.num_processes} processes the launcher chooses; use 'auto'"
-            )
-        PartialState._reset_state()
-        with patch_environment(accelerate_torch_device=str(device)):
-            state = PartialState()
+    state = _process_state(device)
     if precision == "auto":
         precision = "bf16" if bf16_is_fast(state.device) else "fp32"
     if precision == "fp16" and state.device.type == "cpu":
         raise ReprobookError("precision 'fp16' needs a GPU; use 'auto', 'bf16' or 'fp32' on a CPU")
-    return Accelerator(mixed_precision=MIXED[precision], gradient_accumulation_steps=accumulation)
+    return Accelerator(
+        cpu=state.device.type == "cpu",
+        mixed_precision=MIXED[precision],
+        # a plugin, because a launcher's environment would override the plain argument
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation, sync_with_dataloader=False),
+    )
+
+
+def _process_state(device: torch.device | str | None) -> PartialState:
+    """accelerate's state of this process, on ``device``; a single process starts anew, launched ones keep theirs."""
+    AcceleratorState._reset_state()
+    # accelerate takes CPU processes for single ones unless it is told that they are CPU processes
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes == 1 < launched:
+        raise ReprobookError(
+            f"launched as {launched} processes, but this one was set up alone before the first fit: "
+            "make no Accelerator or PartialState of your own"
+        )
+    if state.num_processes > 1:
+        if device is not None and not _same(torch.device(device), state.device):
+            raise ReprobookError(f"device {str(device)!r}: of {launched} processes the launcher chooses it; use 'auto'")
+        return state
+    PartialState._reset_state()
+    wanted = {} if device is None else {"accelerate_torch_device": str(device)}
+    with patch_environment(**wanted):
+        return PartialState(cpu=cpu if device is None else torch.device(device).type == "cpu")
 
 
 def _same(wanted: torch.device, current: torch.device) -> bool:
