@@ -81,6 +81,15 @@ def markov_corpus(source: MarkovSource, length: int, n_train: int, n_test: int, 
     )
 
 
+def open_corpus(name: str, data: Any, length: int) -> Corpus:
+    """The training text: "wikipedia" (27 characters) or "lm1b" (word pieces); ``data`` is the chapter's data."""
+    if name == "wikipedia":
+        return wikipedia_characters(data.path("enwiki-extract"), length)
+    if name == "lm1b":
+        return lm1b(data, length)
+    raise ReprobookError(f"corpus must be 'wikipedia' or 'lm1b', got {name!r}")
+
+
 # ------------------------------------------------------------------------------------------------------- paper scale
 
 
@@ -120,8 +129,9 @@ def read_column(files: Iterable[Path], column: str) -> Iterator[str]:
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """Data files of a split in a hub snapshot: parquet or JSON-lines files whose name starts with it."""
-    found = sorted(p for p in folder.rglob(f"*{split}*") if p.suffix in (".parquet", ".jsonl", ".json"))
+    """Data files of a split in a hub snapshot: parquet or JSON-lines files with its name in their path."""
+    kinds = (".parquet", ".jsonl", ".json")
+    found = sorted(p for p in folder.rglob("*") if p.suffix in kinds and split in p.relative_to(folder).as_posix())
     if not found:
         raise ReprobookError(f"no {split} files (*.parquet, *.jsonl) below the fetched folder {folder.name}")
     return found
@@ -187,12 +197,18 @@ def lm1b(data: Any, length: int) -> Corpus:
     )
 
 
+def gpt2_tokenizer(data: Any) -> Any:
+    """GPT-2's tokenizer, which the OpenWebText models share."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(data.path("gpt2-tokenizer"))
+
+
 def openwebtext_validation(data: Any, length: int, n_documents: int) -> np.ndarray:
     """Rows of the last ``n_documents`` (paper: 100,000) documents of OpenWebText: the held-out part of its only split."""
     import pyarrow.parquet as pq
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(data.path("gpt2-tokenizer"))
+    tokenizer = gpt2_tokenizer(data)
     files, missing = [], n_documents
     for file in reversed(split_files(data.path("openwebtext"), "train")):
         files.insert(0, file)
@@ -215,10 +231,9 @@ ZERO_SHOT: dict[str, tuple[str, str, str]] = {  # data set of Table 5: (artefact
 }
 
 
-def zero_shot_rows(data: Any, name: str, tokenizer: Any, length: int) -> np.ndarray:
-    """Rows of a zero-shot set (Table 5), wrapped to ``length`` without EOS between its texts."""
+def zero_shot_rows(data: Any, name: str, length: int) -> np.ndarray:
+    """Rows of a zero-shot set (Table 5) in GPT-2's tokens, wrapped to ``length`` without EOS between its texts."""
     artefact, split, column = ZERO_SHOT[name]
-    files = split_files(data.path(artefact), split)
-    texts = read_column(files, column)
-    joined = tokenizer("\n".join(map(detokenise_lm1b, texts) if name == "LM1B" else texts), add_special_tokens=False)["input_ids"]
-    return wrap([np.asarray(joined)], length)
+    texts = read_column(split_files(data.path(artefact), split), column)
+    joined = "\n".join(map(detokenise_lm1b, texts) if name == "LM1B" else texts)
+    return wrap([np.asarray(gpt2_tokenizer(data)(joined, add_special_tokens=False)["input_ids"])], length)

@@ -7,7 +7,7 @@ Every loss is per scored token. Position 0 of a sequence is context: it is never
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -231,6 +231,38 @@ def _feasible(process: NoiseProcess, beta: float, omega: float) -> bool:
     except ReprobookError:
         return False
     return True
+
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+
+
+def diffusion_loss(process: NoiseProcess) -> Loss:
+    """Training loss of one fixed noise process."""
+    return lambda model, x: per_token(diffusion_terms(model, x, process))
+
+
+def clipped_loss(state: nn.Module, process: NoiseProcess) -> Loss:
+    """Training loss whose interval is read from ``state.interval`` at every step: the search moves it there."""
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        beta, omega = state.interval.tolist()
+        return per_token(diffusion_terms(model, x, replace(process, beta=beta, omega=omega)))
+
+    return loss
+
+
+def interval_search(
+    state: nn.Module, process: NoiseProcess, batches: Sequence[Tensor]
+) -> Callable[[nn.Module, int], dict[str, float]]:
+    """Evaluation hook of the training loop (Section 6): search on validation batches and keep (beta, omega) in ``state``,
+    whose checkpoint carries it."""
+
+    def search(model: nn.Module, step: int) -> dict[str, float]:
+        beta, omega = search_interval(model, batches, process)
+        state.interval.copy_(torch.tensor([beta, omega]))
+        return {"beta": beta, "omega": omega}
+
+    return search
 
 
 def gradient_variance(model: nn.Module, losses: Sequence[Tensor]) -> float:

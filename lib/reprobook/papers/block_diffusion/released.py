@@ -1,17 +1,24 @@
-"""The released OpenWebText checkpoints in our own module: safetensors in, no remote code (Tables 4, 5 and 7)."""
+"""The released OpenWebText checkpoints in our own module, and the judges of sample quality (Tables 4, 5 and 7).
+
+Safetensors in, no remote code.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 from reprobook.metrics.text import perplexity, windowed_nll
 from reprobook.papers.block_diffusion.model import DiT
+from reprobook.papers.block_diffusion.noise import NoiseProcess
+from reprobook.papers.block_diffusion.objectives import ar_nll, nelbo, sedd_bound
+from reprobook.papers.block_diffusion.sampling import sample_ar, sample_blocks, sample_sedd
 
 _RECOMPUTED = ("rotary_emb.inv_freq", "mask")  # tables that our module builds itself
 
@@ -75,8 +82,36 @@ def write_miniature(
     save_file(weights, folder / "model.safetensors")
 
 
+def likelihood(model: DiT, rows: Tensor, block_size: int, n_samples: int, batch_size: int, seed: int) -> Tensor:
+    """NLL (AR) or its bound (BD3-LM, MDLM, SEDD) of each row per scored token, (N,), whichever the model is for."""
+    mask_id = model.vocab_size - 1
+    if model.causal:
+        return ar_nll(model, rows, batch_size)
+    if model.time_conditioning:
+        return sedd_bound(model, rows, mask_id, n_samples, batch_size, seed)
+    return nelbo(model, rows, NoiseProcess(mask_id, block_size), n_samples, batch_size, seed)
+
+
+Encode = Callable[[str], Tensor]
+
+
+def open_judge(name: str, data: Any, device: torch.device | str = "cpu") -> tuple[nn.Module, Encode]:
+    """A causal language model that scores samples, and its tokenizer: "gpt2-large" (the paper's) or
+    "smollm2-135m-instruct" (fits a laptop)."""
+    if name == "smollm2-135m-instruct":
+        from reprobook.nn.lm import load_lm
+
+        model, tokenizer = load_lm(data.path(name), device=device)
+    else:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(data.path(name)).to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(data.path("gpt2-tokenizer"))
+    return model, lambda text: torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def generative_perplexity(
-    judge: torch.nn.Module, encode: Callable[[str], Tensor], texts: list[str], window: int = 1024, stride: int = 512
+    judge: nn.Module, encode: Encode, texts: list[str], window: int = 1024, stride: int = 512
 ) -> float:
     """exp of the judge's mean NLL per token over all ``texts`` (Appendix C.5): longer texts in windows, each later window
     scoring only its last ``stride`` tokens."""
@@ -84,3 +119,15 @@ def generative_perplexity(
         raise ReprobookError("generative perplexity needs at least one text")
     scored = [windowed_nll(judge, encode(text), window=window, stride=stride) for text in texts]
     return perplexity(sum(nll for nll, _ in scored), sum(n for _, n in scored))
+
+
+def sample_released(
+    model: DiT, prompt: Tensor, length: int, block_size: int, top_p: float, generator: torch.Generator
+) -> Tensor:
+    """Samples (K, length) of a released checkpoint, whichever sampler it is for."""
+    mask_id = model.vocab_size - 1
+    if model.causal:
+        return sample_ar(model, prompt, length, top_p=top_p, forbidden=mask_id, generator=generator).tokens
+    if model.time_conditioning:
+        return sample_sedd(model, prompt, length, mask_id, length, top_p=top_p, generator=generator).tokens
+    return sample_blocks(model, prompt, length, block_size, mask_id, top_p=top_p, generator=generator).tokens

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 
@@ -43,6 +46,10 @@ class MarkovSource:
         """-log p of each sequence per scored token, (n,): position 0 is context."""
         return -self.transition[tokens[:, :-1], tokens[:, 1:]].log().mean(1)
 
+    def denoiser(self, block_size: int) -> nn.Module:
+        """The Bayes-optimal denoiser of the chain as a module with a network's one-pass interface; the mask is the last id."""
+        return _Denoiser(self, block_size)
+
     def posterior(self, x_t: Tensor, x: Tensor, block_size: int, mask_id: int) -> Tensor:
         """Exact p(x_i | x_t^b, x^{<b}) (K, L, n_symbols): forward-backward over every block at once.
 
@@ -61,3 +68,17 @@ class MarkovSource:
             backward.append((backward[-1] * evidence[:, :, -i]) @ self.transition.T)
         joint = torch.stack(forward, 2) * torch.stack(backward[::-1], 2)
         return (joint / joint.sum(-1, keepdim=True)).flatten(1, 2)
+
+
+class _Denoiser(nn.Module):
+    def __init__(self, source: MarkovSource, block_size: int) -> None:
+        super().__init__()
+        self.source, self.block_size = source, block_size
+
+    def forward(
+        self, tokens: Tensor, *, positions: Tensor | None = None, mask: Any = None, n_outputs: int | None = None
+    ) -> Tensor:
+        """Log conditionals (K, L, n_symbols + 1) for ``x_t (+) x`` (K, 2L), or for ``x_t`` alone if it is one block."""
+        x_t, x = (tokens, tokens) if n_outputs is None else (tokens[:, :n_outputs], tokens[:, n_outputs:])
+        log_p = self.source.posterior(x_t, x, self.block_size, self.source.n_symbols).log()
+        return F.pad(log_p, (0, 1)).float()
