@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-import os
-import platform
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,26 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from reprobook.errors import ReprobookError
 from reprobook.project import atomic_write, root
+from reprobook.record.circumstances import commit, hardware, peak_memory_mb, versions
 
+__all__ = [
+    "VERDICTS", "ClaimData", "Mismatch", "Record", "RecordError", "TableData", "commit", "compare", "expected",
+    "hardware", "peak_memory_mb", "plain", "read", "results", "summarise_claim", "verdict", "versions", "write",
+]  # fmt: skip
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
-_PACKAGES = (
-    "accelerate",
-    "datasets",
-    "diffusers",
-    "huggingface_hub",
-    "matplotlib",
-    "numpy",
-    "pandas",
-    "papermill",
-    "peft",
-    "reprobook",
-    "safetensors",
-    "scikit-learn",
-    "scipy",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
 
 
 class RecordError(ReprobookError):
@@ -46,7 +28,10 @@ class RecordError(ReprobookError):
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON knows it: numpy scalars and arrays unpacked, floats that are not finite become ``None``."""
+    """``value`` as JSON knows it: numpy and torch unpacked; floats that are not finite and pandas' NA become ``None``.
+
+    Raises :class:`RecordError` for what has no such form: its text could hold an address or a path.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,7 +42,9 @@ def plain(value: Any) -> Any:
         return None
     if value is None or isinstance(value, bool | int | float | str | BaseModel):
         return value
-    return None if value != value else str(value)  # pandas' NA and NaT differ from themselves or refuse the comparison
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    raise RecordError(f"a record holds numbers, texts and lists, not {type(value).__name__}: convert it first")
 
 
 class _Strict(BaseModel):
@@ -122,8 +109,20 @@ class Record(_Strict):
 
 def write(record: Record, path: Path) -> None:
     """Write ``record`` as sorted JSON, atomically. Floats that are not finite are written as null."""
-    content = plain(record.model_dump(mode="python"))
-    atomic_write(Path(path), json.dumps(content, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    atomic_write(Path(path), _json(plain(record.model_dump())) + "\n")
+
+
+def _json(value: Any, indent: str = "") -> str:
+    """Sorted JSON, one line per key and per table row: a diff shows what changed."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_json(value[key], inner)}" for key in sorted(value)]
+    elif isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+        lines = [json.dumps(item, ensure_ascii=False, sort_keys=True, allow_nan=False) for item in value]
+    else:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}{closing}"
 
 
 def read(path: Path) -> Record:
@@ -253,72 +252,3 @@ def _spread(values: Sequence[float]) -> dict[str, float | int | None]:
         "sd": statistics.stdev(values) if len(values) > 1 else None,
         "n": len(values),
     }
-
-
-# ------------------------------------------------------------------------------------------------ circumstances
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that can move a number."""
-    from importlib import metadata
-
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> tuple[str | None, bool]:
-    """``(commit, clean)`` of the checkout; published results are no change. Without git: ``(None, False)``."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head, not _git("status", "--porcelain", "--", ".", ":(exclude)book/results")
-    except (OSError, subprocess.CalledProcessError):
-        return None, False
-
-
-def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True)
-    return run.stdout.strip()
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores we may use, torch threads, memory in GB of 10^9 bytes, GPUs and the fast precision."""
-    import psutil
-    import torch
-
-    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    name, flags = _processor()
-    fast = torch.cuda.is_bf16_supported() if gpus else bool({"amx_bf16", "avx512_bf16"} & flags)
-    return {
-        "cpu": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "gpus": gpus,
-        "precision": "bf16" if fast else "fp32",
-    }
-
-
-@functools.cache
-def _processor() -> tuple[str, frozenset[str]]:
-    """Name of the processor and its feature flags (Linux; elsewhere the flags are empty)."""
-    try:
-        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    except OSError:
-        return platform.processor() or platform.machine(), frozenset()
-    found = {key.strip(): value.strip() for key, _, value in reversed(lines)}
-    return found.get("model name", platform.machine()), frozenset(found.get("flags", "").split())
-
-
-def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, in MB of 10^6 bytes; None where the system doesn't tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)

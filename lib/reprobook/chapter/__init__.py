@@ -1,0 +1,283 @@
+"""The one object that a notebook talks to: it knows the run's scale, keeps what the run measures, and shows it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reprobook import facts as facts_module
+from reprobook import record, show
+from reprobook.chapter import setup, tables
+from reprobook.errors import ReprobookError
+from reprobook.project import check_scale, check_slug
+from reprobook.record.evidence import evidence as claim_evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.figure import Figure
+
+    from reprobook.data import ChapterData
+    from reprobook.train import History
+
+__all__ = ["Chapter", "open_chapter"]
+
+
+def open_chapter(
+    slug: str,
+    *,
+    scale: str,
+    seed: int,
+    out_dir: str | Path = "",
+    device: str = "auto",
+    params: Mapping[str, Any] | None = None,
+) -> Chapter:
+    """Open a chapter for one run: check parameters, make the output folder, seed Python, numpy and torch.
+
+    ``params`` is the notebook's ``globals()``: the names that the parameters cell declares are kept and validated.
+    ``out_dir`` empty: a fresh folder below ``runs/<slug>/adhoc``, whose checkpoints ``finish`` deletes. A given folder
+    is kept, and training resumes from its checkpoints.
+    """
+    check_slug(slug)
+    check_scale(scale)
+    given = {"scale": scale, "seed": seed, "device": device, "out_dir": str(out_dir)}
+    values = setup.parameters(slug, given, params)
+    facts = facts_module.load(slug)
+    resolved = setup.open_device(device)
+    setup.quiet_progress_bars()
+    from accelerate.utils import set_seed
+
+    set_seed(seed)
+    show.style()
+    folder = setup.open_folder(slug, scale, seed, values["out_dir"])
+    return Chapter(slug, facts, values, resolved, folder)
+
+
+class Chapter:
+    """One run of one chapter. Attributes: ``slug, scale, seed, params, device`` (torch), ``out_dir, facts, data``."""
+
+    def __init__(
+        self, slug: str, facts: facts_module.Facts, params: dict[str, Any], device: torch.device, out_dir: Path
+    ) -> None:
+        self.slug, self.scale, self.seed = slug, params["scale"], params["seed"]
+        self.params, self.facts, self.device, self.out_dir = params, facts, device, out_dir
+        self._started, self._start, self._figures = _now(), time.monotonic(), 0
+        self._metrics: dict[str, float] = {}
+        self._tables: dict[str, record.TableData] = {}
+        self._claims: dict[str, record.ClaimData] = {}
+
+    def __repr__(self) -> str:
+        return f"Chapter({self.slug}, {self.scale} scale, seed {self.seed})"
+
+    @functools.cached_property
+    def data(self) -> ChapterData:
+        """The chapter's data sets and models, from its manifest."""
+        from reprobook.data import ChapterData
+
+        return ChapterData(self.slug, self.scale)
+
+    def fit(
+        self, name: str, model: torch.nn.Module, batches: Callable[[int], Any], loss: Any, **options: Any
+    ) -> History:
+        """Train ``model`` with :func:`reprobook.train.fit`; checkpoints go to ``checkpoints/<name>`` of this run."""
+        from reprobook.train import fit
+
+        if not name or Path(name).name != name:
+            raise ReprobookError(f"fit: {name!r} cannot name a folder of checkpoints: leave out slashes")
+        options = {"seed": self.seed, "device": self.device, **options}
+        return fit(model, batches, loss, folder=self.out_dir / "checkpoints" / name, **options)
+
+    # ------------------------------------------------------------------------------------- what a run measures
+
+    def metric(self, name: str, value: float) -> None:
+        """Keep one number of this run; the same name again replaces it. NaN and infinity are stored as null."""
+        try:
+            self._metrics[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # torch refuses several elements with RuntimeError
+            raise ReprobookError(f"metric {name!r} must be one number, got {type(value).__name__}") from error
+
+    def table(
+        self, name: str, frame: pd.DataFrame, *, paper_table: str | None = None, caption: str = "", display: bool = True
+    ) -> None:
+        """Keep a table of this run and show it, beside the paper's table if ``paper_table`` names one of the facts."""
+        reported = self.facts.table(paper_table) if paper_table else None
+        frame = show.flat(frame)
+        rows = record.plain(frame.astype(object).values.tolist())
+        self._tables[name] = record.TableData(
+            columns=list(frame.columns), rows=rows, caption=caption, paper_table=paper_table
+        )
+        if not display:
+            return
+        ours = f"{caption or name} ({self._this_run()})"
+        if reported is None:
+            show.table(frame, ours)
+        else:
+            captions = (ours, f"Paper, {reported.where}: {reported.caption}")
+            show.side_by_side(frame, self.facts.frame(str(paper_table)), captions)
+
+    def claim(self, cid: str, *, value: Mapping[str, float | None], holds: bool | None, note: str = "") -> None:
+        """Keep what this run found about claim ``cid``: the numbers, and whether it holds (None: cannot tell)."""
+        testable = self.scale in self.facts.claim(cid).testable_at
+        if holds is not None and type(holds).__name__ not in ("bool", "bool_"):
+            raise ReprobookError(f"claim {cid}: holds must be True, False or None, got {holds!r}")
+        held = bool(holds) if testable and holds is not None else None
+        try:
+            numbers = {str(key): None if each is None else float(each) for key, each in value.items()}
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ReprobookError(f"claim {cid}: value must hold one number per key, got {value!r}") from error
+        self._claims[cid] = record.ClaimData(
+            value=record.plain(numbers), holds=held, verdict=record.verdict([held]), note=note
+        )
+        if self.scale == "smoke":
+            print(f"{cid} recorded; a smoke run is no evidence")
+        else:
+            print(f"{cid} {'cannot be told' if held is None else 'holds' if held else 'does not hold'} in this run")
+
+    def figure(self, fig: Figure, caption: str) -> None:
+        """Show ``fig`` with a numbered caption (Markdown) and close it."""
+        show.figure(fig, self._numbered(caption))
+
+    def explore(self, draw: Callable[..., Figure], caption: str, start: Mapping[str, Any], **controls: Any) -> None:
+        """A figure that a JupyterLab user can move; elsewhere it stands still. See :func:`reprobook.show.explore`."""
+        show.explore(draw, self._numbered(caption), start, **controls)
+
+    def _numbered(self, caption: str) -> str:
+        if not caption.strip():
+            raise ReprobookError("a figure needs a caption that says what to see in it")
+        self._figures += 1
+        return f"**Figure {self._figures}.** {caption}"
+
+    def source(self, *objects: Any) -> None:
+        """Show the library's own source of the objects."""
+        show.source(*objects)
+
+    # ------------------------------------------------------------------------------------- evidence
+
+    def _this_run(self) -> str:
+        return "smoke run, no evidence" if self.scale == "smoke" else f"{self.scale} scale, seed {self.seed}"
+
+    @functools.cached_property
+    def _committed(self) -> dict[str, list[record.Record]]:
+        return {scale: record.results(self.slug, scale) for scale in ("laptop", "paper")}
+
+    def evidence(self, name: str) -> pd.DataFrame | None:
+        """Table ``name`` with a column ``seed``: at smoke scale from the committed laptop records, if there are any,
+        else from this run. None if neither has it."""
+        import pandas as pd
+
+        found = []
+        if self.scale == "smoke":
+            found = [(r.seed, r.tables[name]) for r in self._committed["laptop"] if name in r.tables]
+        if not found and name in self._tables:
+            found = [(self.seed, self._tables[name])]
+        frames = [pd.DataFrame(table.rows, columns=table.columns).assign(seed=seed) for seed, table in found]
+        return pd.concat(frames, ignore_index=True) if frames else None
+
+    def evidence_label(self) -> str:
+        """Where :meth:`evidence` comes from, for captions."""
+        if self.scale != "smoke":
+            return f"this {self.scale} run, seed {self.seed}"
+        n = len(self._committed["laptop"])
+        return f"laptop scale, {n} seed{'s' if n > 1 else ''}" if n else "this smoke run: no evidence"
+
+    def _speaking(self, changed: list[str]) -> dict[str, list[record.Record]]:
+        """Scale -> the records that count: the committed ones and this run; with changed parameters this run alone."""
+        if self.scale == "smoke":
+            return self._committed
+        content = {"slug": self.slug, "scale": self.scale, "seed": self.seed, "claims": self._claims}
+        this = record.Record.model_validate({**content, "run_id": "", "status": "running"})
+        if changed:
+            return {self.scale: [this]}
+        others = [r for r in self._committed[self.scale] if r.seed != self.seed]
+        return {**self._committed, self.scale: sorted([*others, this], key=lambda r: r.seed)}
+
+    # ------------------------------------------------------------------------------------- tables of facts
+
+    def facts_table(self) -> None:
+        """Show which paper this is: title, authors, versions, code, licences."""
+        show.table(tables.identity(self.facts))
+
+    def claims_in_paper(self) -> None:
+        """Show the paper's claims, its figures for them, and what the chapter tests."""
+        show.table(tables.claims_in_paper(self.facts), "Claims of the paper")
+
+    def provenance(self) -> None:
+        """Show every knob with its value at each scale and where the paper's value comes from."""
+        show.table(tables.provenance(self.slug), "Parameters at each scale")
+
+    def coverage(self) -> None:
+        """Show every part of the paper and the scales at which the chapter has it."""
+        show.table(tables.coverage(self.facts), "Coverage of the paper")
+
+    def data_table(self) -> None:
+        """Show the manifest rows that this scale uses."""
+        show.table(self.data.table(), f"Data and models at {self.scale} scale")
+
+    def claims_table(self) -> None:
+        """Show the verdict on each claim, from the best records there are; a smoke run adds nothing to it."""
+        changed = [name for name in setup.changed(self.slug, self.params) if name != "seed"]
+        records = self._speaking(changed)
+        found = [claim_evidence(cid, claim.testable_at, records) for cid, claim in self.facts.claims.items()]
+        note = f" with {', '.join(changed)} changed" if changed and self.scale != "smoke" else ""
+        show.table(tables.claims(self.facts, found, note), "Verdicts")
+
+    # ------------------------------------------------------------------------------------- the end
+
+    def finish(self) -> None:
+        """Write ``record.json`` and print one stable line. At smoke scale with the declared defaults the metrics must
+        agree with ``notebooks/expected/<slug>.json``. Raises :class:`ReprobookError` if a claim was never recorded,
+        if there is no metric, or if metrics disagree."""
+        missing = [cid for cid in self.facts.claims if cid not in self._claims]
+        if missing or not self._metrics:
+            what = ", ".join(missing) or "any metric"
+            raise ReprobookError(f"nothing recorded for {what}: call ch.claim and ch.metric before ch.finish")
+        complete = self._record()
+        line = self._smoke_line(complete.metrics) if self.scale == "smoke" else self._count_line()
+        record.write(complete, self.out_dir / "record.json")
+        if not self.params["out_dir"]:
+            shutil.rmtree(self.out_dir / "checkpoints", ignore_errors=True)
+        print(line)
+
+    def _count_line(self) -> str:
+        return f"{self.scale} run recorded: {len(self._metrics)} metrics, {len(self._claims)} claims"
+
+    def _smoke_line(self, metrics: Mapping[str, float | None]) -> str:
+        n, expected, changed = len(metrics), record.expected(self.slug), setup.changed(self.slug, self.params)
+        if changed:
+            return f"smoke metrics: {n} recorded, not compared: {', '.join(changed)} changed"
+        if expected is None:
+            return f"smoke metrics: {n} recorded, none expected yet"
+        refreshing = os.environ.get("REPROBOOK_REFRESH") == "1"  # the expected values are about to be replaced
+        wrong = [] if refreshing else record.compare(metrics, expected)
+        if wrong:
+            listing = "\n  ".join(str(mismatch) for mismatch in wrong)
+            where = f"notebooks/expected/{self.slug}.json"
+            raise ReprobookError(f"{len(wrong)} of {n} smoke metrics are not as in {where}:\n  {listing}")
+        return f"smoke metrics: {n} of {n} within tolerance"
+
+    def _record(self) -> record.Record:
+        from reprobook.runs.content import content_key, run_id
+
+        params = {name: value for name, value in self.params.items() if name != "out_dir"}
+        checksums = self.data.checksums()
+        content = content_key(self.slug, params, checksums)
+        commit, clean = record.commit()
+        return record.Record.model_validate({
+            "slug": self.slug, "scale": self.scale, "seed": self.seed, "status": "complete", "params": params,
+            "run_id": run_id(self.slug, self.scale, self.seed, params, content), "content": content, "data": checksums,
+            "metrics": self._metrics, "tables": self._tables, "claims": self._claims,
+            "seeds": {"python": self.seed, "numpy": self.seed, "torch": self.seed},
+            "versions": record.versions(), "commit": commit, "clean": clean, "hardware": record.hardware(),
+            "started": self._started, "ended": _now(), "wall_s": round(time.monotonic() - self._start, 1),
+            "peak_memory_mb": record.peak_memory_mb(),
+        })  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

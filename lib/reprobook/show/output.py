@@ -1,0 +1,21 @@
+"""How something gets onto the page: one output with several forms, of which the reader's program takes the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Html(str):
+    """Text that is already HTML: tables show it as it is."""
+
+
+def publish(bundle: Mapping[str, str], metadata: Mapping[str, Any] | None = None) -> None:
+    """Show one output given as ``{MIME type: content}``; outside a notebook print its plain text."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:
+        print(bundle["text/plain"])
+        return
+    display(dict(bundle), raw=True, metadata=dict(metadata or {}))
