@@ -32,7 +32,12 @@ LIBRARY = {
         def open_chapter(slug, **kw):
             return Chapter(slug)
 
-        class Chapter:
+        class Base:
+            def score(self):
+                from reprobook.metrics.text import score
+                return score(1)
+
+        class Chapter(Base):
             def fit(self, name, model):
                 return train.fit(model)
 
@@ -58,7 +63,7 @@ LIBRARY = {
     "nn/__init__.py": "",
     "nn/steps.py": "RATE = 0.5\nOTHER = 1\n\ndef step(model):\n    '''Make one step.'''\n    return model * RATE\n",
     "metrics/__init__.py": "",
-    "metrics/text.py": "def perplexity(x):\n    return x\n",
+    "metrics/text.py": "def perplexity(x):\n    return x\n\n\ndef score(x):\n    return 1\n",
     "papers/__init__.py": "",
     "papers/block_diffusion/__init__.py": "from .noise import loss, weight\n",
     "papers/block_diffusion/noise.py": """
@@ -150,10 +155,11 @@ def test_edits_that_make_it_stale_name_the_definition(library: Any, path: str, o
 
 def test_a_method_of_the_chapter_leads_to_what_it_calls(library: Any) -> None:
     before = content_key(SLUG, PARAMS, {})
-    library.notebook(*CELLS[:4], "ch.evaluate()", *CELLS[4:])
+    library.notebook(*CELLS[:4], "ch.evaluate()\nch.score()", *CELLS[4:])
     assert differences(before, content_key(SLUG, PARAMS, {})) == [
         "a code cell changed",
         "reprobook.metrics.text:perplexity is used now",
+        "reprobook.metrics.text:score is used now",
     ]
 
 
