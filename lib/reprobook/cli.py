@@ -168,11 +168,13 @@ def _refresh(options: argparse.Namespace) -> int:
 
 
 def _new(options: argparse.Namespace) -> int:
+    from reprobook.runs.refresh import refresh
     from reprobook.runs.scaffold import new
 
     for path in new(options.slug):
         print(f"wrote {path.relative_to(project.root())}")
-    return 0
+    result = refresh(options.slug)
+    return _report(options.slug, result) if result.status == "failed" else 0
 
 
 def _check(options: argparse.Namespace) -> int:

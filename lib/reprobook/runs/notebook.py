@@ -237,12 +237,14 @@ def _display_cells(cells: list[NotebookNode]) -> Iterator[str]:
 
 
 def _definitions(trees: list[ast.Module]) -> set[str]:
-    """Names that functions, classes and imports of the cells define."""
+    """Names that functions (their arguments too), classes and imports of the cells define."""
     found = set()
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 found.add(node.name)
+            elif isinstance(node, ast.arg):
+                found.add(node.arg)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
     return found

@@ -10,13 +10,14 @@ from typing import Any
 from reprobook.project import atomic_write, check_slug, notebook_path, root
 from reprobook.runs.runner import RunResult, run_in
 
-DEFAULT_RTOL = 0.05  # of a metric that has no tolerance yet
+NEW_TOLERANCE = {"rtol": 0.05}  # of a metric that has no tolerance yet,
+TINY, TINY_TOLERANCE = 1e-4, {"atol": 1e-4}  # and of one that is zero but for rounding
 
 
 def refresh(slug: str, report: Callable[[str], object] = print) -> RunResult:
     """Execute ``slug`` at smoke scale and, if the run is complete, store notebook and expected metrics.
 
-    Reports what changes before it writes. Tolerances and their reasons are kept; a new metric gets 5 %.
+    Reports what changes before it writes. Tolerances and their reasons are kept; a new metric gets a usual one.
     """
     from reprobook import record
     from reprobook.params import resolve
@@ -64,9 +65,8 @@ def merge(old: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, float | No
             merged[name] = dict(kept)
             continue
         rounded = None if value is None else float(f"{value:.6g}")
-        merged[name] = {"rtol": DEFAULT_RTOL, **(kept or {}), "value": rounded}
-        if kept and "atol" in kept:
-            del merged[name]["rtol"]
+        tolerance = TINY_TOLERANCE if abs(value or 0.0) < TINY else NEW_TOLERANCE
+        merged[name] = {**(kept or tolerance), "value": rounded}
     return merged
 
 

@@ -1,0 +1,80 @@
+"""A new chapter works as it stands: written, executed, checked, tested and rehearsed in a copy of the library."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reprobook
+from reprobook.errors import ReprobookError
+from reprobook.project import PARTS
+from reprobook.runs.check import problems
+from reprobook.runs.notebook import check_shape
+from reprobook.runs.scaffold import in_contents, new
+
+SLUG = "gtr"
+CONTENTS = """\
+parts:
+  - caption: Language models
+    chapters:
+      - file: notebooks/block_diffusion
+  # - caption: Agents
+  # - caption: Biology
+"""
+
+
+@pytest.fixture
+def copy(checkout: Any) -> Any:
+    """A checkout with the real library in it, which its kernels import."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(reprobook.__file__).parent, checkout.root / "lib" / "reprobook", ignore=ignored)
+    checkout.write("book/_toc.yml", CONTENTS)
+    checkout.write("book/references.bib", "% entries\n")
+    return checkout
+
+
+def _call(copy: Any, *command: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(copy.root / "lib")}
+    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, env=env, cwd=copy.root)
+
+
+def test_a_new_chapter_is_complete_and_works(copy: Any) -> None:
+    made = _call(copy, "reprobook.cli", "new", SLUG)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert f"wrote notebooks/{SLUG}.ipynb" in made.stdout and f"{SLUG}: error method: new" in made.stdout
+    assert check_shape(SLUG) == []
+    assert problems(SLUG) == [f"book/papers/{SLUG}.yaml still holds the scaffold's facts: fill in the paper's"]
+    assert (
+        "  - caption: Agents\n    chapters:\n      - file: notebooks/gtr\n" in (copy.root / "book/_toc.yml").read_text()
+    )
+    with pytest.raises(ReprobookError, match="exists already"):
+        new(SLUG)
+
+    nbval = _call(copy, "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", f"notebooks/{SLUG}.ipynb")
+    assert nbval.returncode == 0, nbval.stdout
+    own = _call(copy, "pytest", "-q", "-p", "no:cacheprovider", f"lib/tests/papers/test_{SLUG}.py")
+    assert own.returncode == 0, own.stdout
+    rehearsed = _call(copy, "reprobook.cli", "rehearse", SLUG)
+    assert rehearsed.returncode == 0, rehearsed.stderr
+
+
+def test_contents(checkout: Any) -> None:
+    checkout.notebook("1")
+    once = in_contents(CONTENTS, "stasc")
+    assert once.index("block_diffusion") < once.index("stasc") < once.index("# - caption: Agents")
+    assert in_contents(once, "stasc") == once
+    assert in_contents(CONTENTS, "scmmgpt").endswith(
+        "  - caption: Biology\n    chapters:\n      - file: notebooks/scmmgpt\n"
+    )
+    with pytest.raises(ReprobookError, match="Images and geometry"):
+        in_contents(CONTENTS, PARTS["Images and geometry"][0])
+
+
+def test_only_chapters_of_the_book(checkout: Any) -> None:
+    with pytest.raises(ReprobookError, match="'my_paper' is not a chapter of this book; chapters: block_diffusion,"):
+        new("my_paper")
