@@ -23,7 +23,7 @@ from reprobook.errors import ReprobookError
 from reprobook.project import SCALES, check_scale, check_slug, notebook_path, root
 
 COMMON = ("scale", "seed", "device", "out_dir")  # every chapter declares these four
-_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "None": None, "Any": Any}
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Any": Any}
 _SHOWN = 60  # characters of a value that an error repeats
 
 
@@ -118,15 +118,28 @@ def expected_type(param: Param) -> Any:
     """The type that values of ``param`` must have: from its annotation, else from its default (``None``: any)."""
     if param.annotation is None:
         return Any if param.default is None else _type_of(param.default)
-    allowed = {name: kind for name, kind in _TYPES.items() if name != "None"}
     try:
-        kind = eval(param.annotation, {"__builtins__": {}}, allowed)  # names are limited to the builtin types above
-    except Exception as error:
-        known = ", ".join(_TYPES)
+        kind = _read_type(ast.parse(param.annotation, mode="eval").body)
+    except (ValueError, TypeError, SyntaxError) as error:
+        known = f"{', '.join(_TYPES)}, None, list[...], dict[...] and |"
         raise ParameterError(
             f"parameter {param.name!r}: annotation {param.annotation!r} is not made of {known}"
         ) from error
     return kind if param.default is not None or kind is Any else kind | None
+
+
+def _read_type(node: ast.expr) -> Any:
+    """The type that an annotation names; anything but the types above raises ValueError."""
+    if isinstance(node, ast.Name) and node.id in _TYPES:
+        return _TYPES[node.id]
+    if isinstance(node, ast.Constant) and node.value is None:
+        return None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _read_type(node.left) | _read_type(node.right)
+    if isinstance(node, ast.Subscript):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        return _read_type(node.value)[tuple(_read_type(each) for each in inner)]
+    raise ValueError(ast.unparse(node))
 
 
 def _type_of(value: Any) -> Any:
@@ -179,14 +192,10 @@ def check_value(param: Param, value: Any, source: str = "") -> Any:
     kind = expected_type(param)
     if _fits(value, kind):
         return _as(value, kind)
-    shown = repr(value) if len(repr(value)) <= _SHOWN else repr(value)[:_SHOWN] + "..."
+    shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
     message = f"parameter {param.name!r} must be {_kind_name(kind)}, got {shown} ({type(value).__name__})"
-    hint = _hint(value, kind)
-    return _raise(f"{source}: {message}" if source else message, hint)
-
-
-def _raise(message: str, hint: str) -> Any:
-    raise ParameterError(f"{message}; {hint}" if hint else message)
+    parts = [f"{source}: " if source else "", message, f"; {hint}" if (hint := _hint(value, kind)) else ""]
+    raise ParameterError("".join(parts))
 
 
 def _hint(value: Any, kind: Any) -> str:

@@ -258,7 +258,7 @@ class Chapter:
         if wrong:
             listing = "\n  ".join(str(mismatch) for mismatch in wrong)
             where = f"notebooks/expected/{self.slug}.json"
-            raise ReprobookError(f"{len(wrong)} of {n} smoke metrics are not as in {where}:\n  {listing}")
+            raise ReprobookError(f"{len(wrong)} smoke metrics are not as in {where}:\n  {listing}")
         return f"smoke metrics: {n} of {n} within tolerance"
 
     def _record(self) -> record.Record:

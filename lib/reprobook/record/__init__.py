@@ -187,6 +187,8 @@ def expected(slug: str) -> dict[str, dict[str, Any]] | None:
     if not path.exists():
         return None
     content = _read_json(path)
+    if not isinstance(content, dict):
+        raise RecordError(f"{_name(path)} must map each metric to its expected value")
     for name, entry in content.items():
         if not isinstance(entry, dict) or "value" not in entry or ("atol" in entry) == ("rtol" in entry):
             raise RecordError(f"{_name(path)}: {name!r} needs a value and either atol or rtol, got {entry!r}")

@@ -56,7 +56,8 @@ def _cell(value: Any, decimals: int) -> str:
         return "∞" if value > 0 else "−∞"
     if value != 0 and (abs(value) < 0.5 * 10.0**-decimals or abs(value) >= 1e9):
         return f"{value:.2e}".replace("-", "−")
-    text = f"{value:,.{decimals}f}" if abs(value) >= 10_000 else f"{value:.{decimals}f}"
+    places = 0 if isinstance(value, numbers.Integral) else decimals  # a count in a mixed column stays whole
+    text = f"{value:,.{places}f}" if abs(value) >= 10_000 else f"{value:.{places}f}"
     return text.replace("-", "−")
 
 

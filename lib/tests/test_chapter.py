@@ -1,0 +1,455 @@
+"""The chapter object in small checkouts: what it keeps, shows, refuses and writes."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import reprobook
+import torch
+import yaml
+from reprobook import ReprobookError, record, show
+from reprobook.chapter import Chapter, open_chapter
+from reprobook.params import ParameterError
+from reprobook.project import root
+from reprobook.record import ClaimData, Record, TableData
+
+SLUG = "block_diffusion"
+DECLARED = {"scale": "smoke", "seed": 0, "device": "cpu", "out_dir": "", "lr": 1e-3, "steps": 2}
+FACTS = yaml.safe_load("""
+title: A & B
+arxiv: {id: "2503.01234", version: 1}
+authors: [A. Author]
+year: 2025
+code: {url: https://example.org/code, license: MIT}
+licences: {text: CC-BY-4.0}
+citation: author2025
+one_line: A is better.
+claims:
+  C1: {says: A < B, paper: {A: 28.23, B: 1234.5}, where: Table 1, testable_at: [laptop, paper], how: order}
+  C2: {says: people agree, paper: {share: most}, where: S 5, testable_at: [paper], how: not by us}
+tables:
+  table1: {caption: Main, where: Table 1, columns: [Model, PPL], rows: [[A, 28.23], [B, 30.6]]}
+coverage:
+  - {part: method, scales: [smoke, laptop]}
+  - {part: study, scales: [], note: no people}
+""")
+
+
+@pytest.fixture
+def book(checkout: Any) -> Any:
+    """A checkout with the facts above, a parameters cell and no expected values."""
+    checkout.notebook()
+    checkout.write(f"book/papers/{SLUG}.yaml", yaml.safe_dump(FACTS, sort_keys=False))
+    return checkout
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Every output that the code under test publishes, in place of the screen."""
+    import reprobook.show.figures
+    import reprobook.show.tables
+
+    outputs: list[dict[str, str]] = []
+    for module in (show, reprobook.show.tables, reprobook.show.figures):
+        monkeypatch.setattr(module, "publish", lambda bundle, metadata=None: outputs.append(bundle))
+    return outputs
+
+
+def opened(**changes: Any) -> Chapter:
+    """The chapter as a notebook opens it: the parameters cell's names are among the globals."""
+    names = {**DECLARED, **changes, "np": np, "unrelated": object()}
+    given = {name: names[name] for name in ("scale", "seed", "device", "out_dir")}
+    return open_chapter(SLUG, **given, params=names)
+
+
+def filled(ch: Chapter, metric: float = 0.5) -> Chapter:
+    ch.metric("gap", metric)
+    ch.claim("C1", value={"A": 1.0, "B": 2.0}, holds=True)
+    ch.claim("C2", value={}, holds=None)
+    return ch
+
+
+def publish(seed: int, scale: str = "laptop", holds: bool | None = True, **fields: Any) -> Record:
+    claims = {"C1": ClaimData(value={"A": 1.0 + seed / 10}, holds=holds, verdict=record.verdict([holds]))}
+    found = Record(slug=SLUG, scale=scale, seed=seed, run_id="x", status="complete", claims=claims, **fields)
+    record.write(found, root() / f"book/results/{scale}/{SLUG}.seed{seed}.json")
+    return found
+
+
+def table_of(rows: list[list[Any]]) -> dict[str, TableData]:
+    return {"ppl": TableData(columns=["model", "ppl"], rows=rows)}
+
+
+# ------------------------------------------------------------------------------------------------ opening
+
+
+def test_opening_seeds_everything_and_the_order_of_calls_does_not_matter(book: Any) -> None:
+    draws = []
+    for _ in range(2):
+        reprobook.open_chapter(SLUG, scale="smoke", seed=7)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    opened(seed=8)
+    assert draws[0] == draws[1] != (random.random(), np.random.rand(), torch.rand(1).item())
+
+
+def test_the_chapter_keeps_the_declared_names_in_canonical_form(book: Any) -> None:
+    ch = opened(lr=1)
+    assert ch.params == {**DECLARED, "lr": 1.0} and isinstance(ch.params["lr"], float)
+    assert (ch.slug, ch.scale, ch.seed, ch.device, ch.facts.title) == (SLUG, "smoke", 0, torch.device("cpu"), "A & B")
+    assert repr(ch) == "Chapter(block_diffusion, smoke scale, seed 0)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": "1e-4"}, "'lr' must be float, got '1e-4'.*write 0.0001"),
+        ({"steps": 2.5}, "'steps' must be int"),
+        ({"seed": "0"}, "'seed' must be int"),
+        ({"scale": "huge"}, "unknown scale 'huge'; scales: smoke, laptop, paper"),
+        ({"device": "cuda:7"}, "device 'cuda:7' is not available here"),
+        ({"device": "abacus"}, "device 'abacus' is not available here"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_a_folder_is_made(book: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ReprobookError, match=message):
+        opened(**changes)
+    assert not (book.root / "runs").exists()
+
+
+def test_the_parameters_cell_must_have_run(book: Any) -> None:
+    with pytest.raises(ParameterError, match="lr, steps not set: run the parameters cell first"):
+        open_chapter(SLUG, scale="smoke", seed=0, params={"scale": "smoke", "seed": 0, "device": "cpu", "out_dir": ""})
+    with pytest.raises(ReprobookError, match="unknown chapter 'nonsense'"):
+        open_chapter("nonsense", scale="smoke", seed=0)
+
+
+def test_ad_hoc_folders_are_fresh_and_lose_their_checkpoints(book: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = filled(opened()), opened()
+    assert first.out_dir != second.out_dir
+    assert re.fullmatch(rf"runs/{SLUG}/adhoc/smoke-seed0-\w+", first.out_dir.relative_to(root()).as_posix())
+    (first.out_dir / "checkpoints/model").mkdir(parents=True)
+    first.finish()
+    assert sorted(path.name for path in first.out_dir.iterdir()) == ["record.json"]
+
+
+def test_a_given_folder_is_kept_and_an_old_record_never_passes_for_the_new_one(book: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "my run é"
+    ch = filled(opened(out_dir=str(folder)))
+    (ch.out_dir / "checkpoints/model").mkdir(parents=True)
+    ch.finish()
+    assert (folder / "record.json").is_file() and (folder / "checkpoints/model").is_dir()
+    opened(out_dir=str(folder))
+    assert not (folder / "record.json").exists() and (folder / "record.previous.json").is_file()
+
+
+def test_fit_trains_in_the_run_folder_and_resumes(book: Any, tmp_path: Path) -> None:
+    def train() -> tuple[torch.Tensor, Any]:
+        ch = opened(out_dir=str(tmp_path / "run"))
+        model = torch.nn.Linear(2, 1)
+        x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+        history = ch.fit(
+            "model", model, lambda i: x, lambda m, b: (m(b) - 1).square().mean(), num_steps=3, lr=0.1, precision="fp32"
+        )
+        return model.weight.detach().clone(), history
+
+    weight, _ = train()
+    assert any((tmp_path / "run/checkpoints/model").iterdir())
+    again, history = train()
+    assert torch.equal(weight, again) and history.resumed_from == 3
+    with pytest.raises(ReprobookError, match="'a/b' cannot name a folder"):
+        opened().fit("a/b", torch.nn.Linear(1, 1), lambda i: i, lambda m, b: b)
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def test_metrics_take_any_single_number_and_nothing_else(book: Any) -> None:
+    ch = opened()
+    for value in (1, 0.5, np.float32(0.5), torch.tensor([2.0]), True):
+        ch.metric("m", value)
+    for wrong in ("much", None, [1, 2], torch.zeros(2), np.zeros(3)):
+        with pytest.raises(ReprobookError, match="metric 'm' must be one number, got"):
+            ch.metric("m", wrong)  # type: ignore[arg-type]
+
+
+def test_a_table_is_kept_and_shown_beside_the_papers(book: Any, shown: list[dict[str, str]]) -> None:
+    frame = pd.DataFrame({"ppl": [1.23456, np.nan]}, index=pd.Index(["A", "B"], name="model"))
+    ch = opened()
+    ch.table("ppl", frame, paper_table="table1", caption="Perplexity")
+    assert filled(ch)._tables["ppl"].rows == [["A", 1.23456], ["B", None]]
+    html = shown[0]["text/html"]
+    assert "Perplexity (smoke run, no evidence)" in html and "Paper, Table 1: Main" in html
+    assert ">1.235<" in html and ">30.60<" in html and ">–<" in html
+    ch.table("quiet", frame, display=False)
+    assert len(shown) == 1
+    with pytest.raises(ReprobookError, match="unknown table 'Table 9'; reported tables: table1"):
+        ch.table("x", frame, paper_table="Table 9")
+
+
+def test_a_claim_needs_a_known_id_a_truth_value_and_numbers(book: Any) -> None:
+    ch = opened()
+    with pytest.raises(ReprobookError, match="unknown claim 'C9'; claims of this paper: C1, C2"):
+        ch.claim("C9", value={}, holds=True)
+    with pytest.raises(ReprobookError, match="holds must be True, False or None, got 'yes'"):
+        ch.claim("C1", value={}, holds="yes")  # type: ignore[arg-type]
+    with pytest.raises(ReprobookError, match="one number per key"):
+        ch.claim("C1", value={"A": "low"}, holds=True)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("scale", "cid", "holds", "verdict", "line"),
+    [
+        ("smoke", "C1", True, "not testable here", "C1 recorded; a smoke run is no evidence"),
+        ("smoke", "C1", False, "not testable here", "C1 recorded; a smoke run is no evidence"),
+        ("laptop", "C1", np.bool_(True), "reproduced", "C1 holds in this run"),
+        ("laptop", "C1", False, "not reproduced", "C1 does not hold in this run"),
+        ("laptop", "C1", None, "not testable here", "C1 cannot be told in this run"),
+        ("laptop", "C2", True, "not testable here", "C2 cannot be told in this run"),
+        ("paper", "C2", True, "reproduced", "C2 holds in this run"),
+    ],
+)
+def test_a_verdict_needs_a_scale_that_can_test_the_claim(
+    book: Any, capsys: pytest.CaptureFixture[str], scale: str, cid: str, holds: Any, verdict: str, line: str
+) -> None:
+    ch = opened(scale=scale)
+    ch.claim(cid, value={"A": 1.0}, holds=holds)
+    assert ch._claims[cid].verdict == verdict
+    assert capsys.readouterr().out == line + "\n"
+
+
+# ------------------------------------------------------------------------------------------------ evidence
+
+
+def test_smoke_shows_the_committed_laptop_records_never_its_own_numbers(book: Any) -> None:
+    for seed in (0, 1):
+        publish(seed, tables=table_of([["A", 1.0 + seed]]))
+    ch = opened()
+    ch.table("ppl", pd.DataFrame({"model": ["A"], "ppl": [99.0]}), display=False)
+    found = ch.evidence("ppl")
+    assert found is not None
+    assert found.to_dict("list") == {"model": ["A", "A"], "ppl": [1.0, 2.0], "seed": [0, 1]}
+    assert ch.evidence_label() == "laptop scale, 2 seeds"
+
+
+def test_without_records_and_at_other_scales_the_run_shows_itself(book: Any) -> None:
+    frame = pd.DataFrame({"model": ["A"], "ppl": [99.0]})
+    smoke = opened()
+    assert smoke.evidence("ppl") is None
+    smoke.table("ppl", frame, display=False)
+    assert smoke.evidence("ppl").to_dict("list") == {"model": ["A"], "ppl": [99.0], "seed": [0]}  # type: ignore[union-attr]
+    assert smoke.evidence_label() == "this smoke run: no evidence"
+    publish(0, tables=table_of([["A", 1.0]]))
+    laptop = opened(scale="laptop", seed=5)
+    laptop.table("ppl", frame, display=False)
+    assert laptop.evidence("ppl")["seed"].tolist() == [5]  # type: ignore[index]
+    assert laptop.evidence_label() == "this laptop run, seed 5"
+
+
+def rows_of(html: str) -> dict[str, list[str]]:
+    """Cells of a claims table by claim id, tags removed."""
+    rows = re.findall(r"<tr>(<td.*?)</tr>", html, flags=re.DOTALL)
+    cells = [
+        [re.sub("<.*?>", "", c.replace("<br>", " | ")) for c in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows
+    ]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_the_claims_table_of_a_smoke_run_rests_on_records_alone(book: Any, shown: list[dict[str, str]]) -> None:
+    filled(opened()).claims_table()
+    empty = rows_of(shown.pop()["text/html"])
+    assert empty["C1"][3:] == ["never run", "never run", "never run"]
+    publish(0), publish(1, holds=False), publish(2)
+    filled(opened()).claims_table()
+    html = shown.pop()["text/html"]
+    found = rows_of(html)
+    assert found["C1"][:2] == ["A &lt; B", "A: 28.23 | B: 1,234"]
+    assert found["C1"][2:5] == ["A: 1.10 ± 0.10 (n = 3)", "partly", "laptop scale: holds in 2 of 3 runs"]
+    assert found["C1"][5].startswith("stale: the record does not say what it was made from")
+    assert found["C2"][3] == "not testable here"
+    assert 'class="rb-chip rb-partly" style="background:#8a5a00' in html
+
+
+def test_a_laptop_run_counts_itself_once(book: Any, shown: list[dict[str, str]]) -> None:
+    publish(0, holds=False), publish(1)
+    ch = opened(scale="laptop", seed=0)
+    ch.claim("C1", value={"A": 1.2}, holds=True)
+    ch.claims_table()
+    row = rows_of(shown.pop()["text/html"])["C1"]
+    assert row[2:5] == ["A: 1.150 ± 0.071 (n = 2)", "reproduced", "laptop scale: holds in 2 of 2 runs"]
+
+
+def test_a_run_with_changed_parameters_is_never_mixed_with_the_records(book: Any, shown: list[dict[str, str]]) -> None:
+    publish(1, holds=False)
+    ch = opened(scale="laptop", lr=0.5)
+    ch.claim("C1", value={"A": 9.0}, holds=True)
+    ch.claims_table()
+    row = rows_of(shown.pop()["text/html"])["C1"]
+    assert row[2:] == ["A: 9 (n = 1)", "reproduced", "laptop scale with lr changed: holds in 1 of 1 runs", "this run"]
+
+
+def test_current_records_are_called_current_and_a_changed_cell_makes_them_stale(
+    book: Any, shown: list[dict[str, str]]
+) -> None:
+    ch = filled(opened(scale="laptop"))
+    ch.finish()
+    done = record.read(ch.out_dir / "record.json")
+    record.write(done, book.root / f"book/results/laptop/{SLUG}.seed0.json")
+    opened().claims_table()
+    assert rows_of(shown.pop()["text/html"])["C1"][5] == "current"
+    book.notebook("x = 1")
+    opened().claims_table()
+    assert rows_of(shown.pop()["text/html"])["C1"][5] == "stale: a code cell changed"
+
+
+# ------------------------------------------------------------------------------------------------ showing
+
+
+def test_the_tables_of_facts(book: Any, shown: list[dict[str, str]]) -> None:
+    ch = opened()
+    for show_table in (ch.facts_table, ch.claims_in_paper, ch.provenance, ch.coverage, ch.data_table):
+        assert show_table() is None, "nothing for a notebook to echo"
+    facts, claims, provenance, coverage, data = (output["text/html"] for output in shown)
+    assert "A &amp; B" in facts and '<a href="https://arxiv.org/abs/2503.01234v1">' in facts
+    assert "A: 28.23<br>B: 1,234" in claims and "laptop, paper" in claims
+    assert (
+        ">lr<" in provenance and ">0.001<" in provenance and "paper: 1e-4" in provenance and ">seed<" not in provenance
+    )
+    assert "not covered" in coverage and "no people" in coverage
+    assert "Data and models at smoke scale" in data
+    assert all(len(output["text/plain"]) < 100 for output in shown)
+
+
+def test_figures_are_numbered_and_closed(book: Any, shown: list[dict[str, str]]) -> None:
+    ch = opened()
+    before = plt.get_fignums()
+    for _ in range(2):
+        fig, ax = plt.subplots()
+        ch.figure(fig, "A line.")
+    assert plt.get_fignums() == before
+    assert [output["text/markdown"] for output in shown if "text/markdown" in output] == [
+        "**Figure 1.** A line.",
+        "**Figure 2.** A line.",
+    ]
+    with pytest.raises(ReprobookError, match="a figure needs a caption"):
+        ch.figure(plt.figure(), " ")
+
+
+# ------------------------------------------------------------------------------------------------ finishing
+
+
+def test_finish_writes_a_whole_record(book: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    ch = filled(opened(scale="laptop", seed=3, lr=0.25), metric=float("nan"))
+    ch.finish()
+    assert capsys.readouterr().out.splitlines()[-1] == "laptop run recorded: 1 metrics, 2 claims"
+    found = record.read(ch.out_dir / "record.json")
+    assert (found.status, found.scale, found.seed, found.metrics) == ("complete", "laptop", 3, {"gap": None})
+    assert found.params == {"scale": "laptop", "seed": 3, "device": "cpu", "lr": 0.25, "steps": 2}, "no folder in it"
+    assert found.run_id.startswith("laptop-seed3-") and found.content and found.content["params"]["lr"] == 0.25
+    assert found.claims["C1"].value == {"A": 1.0, "B": 2.0}
+    assert (
+        found.wall_s is not None
+        and found.wall_s < 60
+        and found.started
+        and found.ended
+        and found.ended >= found.started
+    )
+    assert str(book.root) not in (ch.out_dir / "record.json").read_text()
+
+
+def test_finish_insists_on_every_claim_and_a_metric(book: Any) -> None:
+    ch = opened()
+    ch.metric("gap", 1)
+    ch.claim("C1", value={}, holds=None)
+    with pytest.raises(ReprobookError, match="nothing recorded for C2: call ch.claim"):
+        ch.finish()
+    ch = opened()
+    ch.claim("C1", value={}, holds=None)
+    ch.claim("C2", value={}, holds=None)
+    with pytest.raises(ReprobookError, match="nothing recorded for any metric"):
+        ch.finish()
+    assert not (ch.out_dir / "record.json").exists()
+
+
+def expect(book: Any, content: dict[str, Any]) -> None:
+    book.write(f"notebooks/expected/{SLUG}.json", json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("expected", "changes", "refresh", "line"),
+    [
+        (None, {}, "", "smoke metrics: 1 recorded, none expected yet"),
+        ({"gap": {"value": 0.52, "atol": 0.05}}, {}, "", "smoke metrics: 1 of 1 within tolerance"),
+        ({"gap": {"value": 9.0, "atol": 0.05}}, {}, "1", "smoke metrics: 1 of 1 within tolerance"),
+        ({"gap": {"value": 9.0, "atol": 0.05}}, {"lr": 0.5}, "", "smoke metrics: 1 recorded, not compared: lr changed"),
+        (
+            {"gap": {"value": 9.0, "atol": 0.05}},
+            {"seed": 1},
+            "",
+            "smoke metrics: 1 recorded, not compared: seed changed",
+        ),
+        ({"gap": {"value": 0.52, "atol": 0.05}}, {"device": "auto"}, "", "smoke metrics: 1 of 1 within tolerance"),
+    ],
+)
+def test_a_smoke_run_ends_with_one_stable_line(
+    book: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    expected: dict[str, Any] | None, changes: dict[str, Any], refresh: str, line: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("REPROBOOK_REFRESH", refresh)
+    if expected is not None:
+        expect(book, expected)
+    ch = filled(opened(**changes))
+    capsys.readouterr()
+    ch.finish()
+    assert capsys.readouterr().out == line + "\n"
+
+
+def test_metrics_out_of_tolerance_are_listed_and_leave_no_record(book: Any) -> None:
+    expect(book, {"gap": {"value": 0.25, "rtol": 0.1}, "lost": {"value": 1, "atol": 0}})
+    ch = filled(opened())
+    with pytest.raises(ReprobookError) as caught:
+        ch.finish()
+    assert str(caught.value).splitlines() == [
+        "2 smoke metrics are not as in notebooks/expected/block_diffusion.json:",
+        "  gap: 0.5 is outside the tolerance: expected 0.25 within 0.025",
+        "  lost: expected, but not measured",
+    ]
+    assert not (ch.out_dir / "record.json").exists()
+
+
+def test_two_runs_of_the_same_chapter_get_the_same_identity(book: Any) -> None:
+    def identity(**changes: Any) -> tuple[str, Any]:
+        ch = filled(opened(**changes))
+        ch.finish()
+        found = record.read(ch.out_dir / "record.json")
+        return found.run_id, found.content
+
+    assert identity() == identity()
+    assert identity()[0] != identity(steps=3)[0]
+
+
+def test_the_runner_and_the_chapter_agree_on_the_run_id(book: Any) -> None:
+    from reprobook.data import ChapterData
+    from reprobook.params import resolve
+    from reprobook.runs.content import content_key, run_id
+
+    params = resolve(SLUG, "smoke", {"device": "cpu"})
+    params.pop("out_dir")
+    content = content_key(SLUG, params, ChapterData(SLUG, "smoke").checksums())
+    ch = filled(opened())
+    ch.finish()
+    assert record.read(ch.out_dir / "record.json").run_id == run_id(SLUG, "smoke", 0, params, content)
+
+
+def test_progress_bars_of_libraries_are_off(book: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    opened()
+    assert are_progress_bars_disabled()

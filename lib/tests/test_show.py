@@ -1,0 +1,360 @@
+"""What is shown: readable numbers, valid HTML, pictures with captions, and outputs that are the same every time."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_notebook
+from reprobook import ReprobookError, record, show
+from reprobook.show.tables import format_column, html_table
+
+FRAME = pd.DataFrame({"model": ["A", "<B>"], "ppl": [28.23, 30.6], "n": [3, 12000], "ok": [True, None]})
+
+
+class Checker(HTMLParser):
+    """Collects the rows of a table and fails on tags that don't nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "br":
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+def cells(html: str) -> list[list[str]]:
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    return checker.rows
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Any:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    outputs: list[dict[str, str]] = []
+    for module in (show, show.tables, show.figures):
+        monkeypatch.setattr(module, "publish", lambda bundle, metadata=None: outputs.append(bundle))
+    return outputs
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([28.23, 30.6], ["28.23", "30.60"]),  # as many decimals as the column has
+        ([1.23456, 2.0], ["1.235", "2.000"]),
+        ([1.0, 2.0], ["1", "2"]),
+        ([1, 20000], ["1", "20,000"]),
+        ([2024, 2025], ["2024", "2025"]),
+        ([0.25, 0.00001], ["0.250", "1.00e−05"]),
+        ([0.0, 0.5], ["0.0", "0.5"]),
+        ([-0.5, None, float("nan")], ["−0.5", "–", "–"]),
+        ([math.inf, -math.inf], ["∞", "−∞"]),
+        ([2.5e12], ["2.50e+12"]),
+        ([True, False], ["yes", "no"]),
+        ([np.bool_(True), np.float32(0.5), np.int64(7)], ["yes", "0.5", "7"]),
+        (["a<b", ["x", 1], pd.NA, pd.NaT], ["a&lt;b", "x, 1", "–", "–"]),
+        ([show.Html("<b>x</b>")], ["<b>x</b>"]),
+    ],
+)
+def test_cells_are_readable(values: list[Any], expected: list[str]) -> None:
+    assert format_column(values) == expected
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=5), st.integers(0, 6))
+def test_a_shown_number_is_the_number_to_its_last_shown_digit(values: list[float], precision: int) -> None:
+    for value, text in zip(values, format_column(values, precision), strict=True):
+        back = float(text.replace("−", "-").replace(",", ""))
+        assert back == pytest.approx(value, rel=0.51e-2, abs=0.51 * 10.0**-precision)
+        assert (back == 0) <= (abs(value) <= 0.5 * 10.0**-precision)
+
+
+@pytest.mark.parametrize(
+    ("spread", "expected"),
+    [
+        ({"mean": 1.9181, "sd": 0.0123, "n": 3}, "1.918 ± 0.012 (n = 3)"),
+        ({"mean": -120.4, "sd": 35.0, "n": 5}, "−120 ± 35 (n = 5)"),
+        ({"mean": 0.5, "sd": 0.0, "n": 2}, "0.5 (n = 2)"),
+        ({"mean": 1234.5, "sd": None, "n": 1}, "1,234 (n = 1)"),
+        ({"mean": None, "sd": None, "n": 0}, "–"),
+    ],
+)
+def test_mean_and_spread_have_the_same_decimals(spread: dict[str, Any], expected: str) -> None:
+    assert show.mean_sd(spread) == expected
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def test_a_table_has_no_index_and_escapes_text() -> None:
+    assert cells(html_table(FRAME, "A <caption>")) == [
+        ["model", "ppl", "n", "ok"],
+        ["A", "28.23", "3", "yes"],
+        ["<B>", "30.60", "12,000", "–"],
+    ]
+    html = html_table(FRAME, "A <caption>")
+    assert "<B>" not in html and "A &lt;caption&gt;" in html
+    assert html.startswith('<div class="rb-table" tabindex="0" style="overflow-x:auto">')
+    assert html.count('class="rb-number"') == 2 * 3, "the two numeric columns, with their heads"
+
+
+def test_named_indices_become_columns_and_nested_heads_one_line() -> None:
+    frame = pd.DataFrame({("ppl", "mean"): [1.0], ("ppl", "sd"): [0.5]}, index=pd.Index(["A"], name="model"))
+    assert cells(html_table(frame)) == [["model", "ppl mean", "ppl sd"], ["A", "1", "0.5"]]
+    grouped = pd.DataFrame({"a": [1, 1], "b": [2, 3], "v": [0.5, 0.25]}).set_index(["a", "b"])
+    assert cells(html_table(grouped))[0] == ["a", "b", "v"]
+    filtered = pd.DataFrame({"v": [1, 2, 3]})[lambda f: f["v"] > 1]
+    assert cells(html_table(filtered)) == [["v"], ["2"], ["3"]], "the leftover of a filter is no column"
+
+
+def test_precision_can_be_given_per_column_and_empty_tables_are_fine() -> None:
+    frame = pd.DataFrame({"a": [1.23456], "b": [1.23456]})
+    assert cells(html_table(frame, precision={"a": 1}))[1] == ["1.2", "1.235"]
+    assert cells(html_table(frame, precision=0))[1] == ["1", "1"]
+    assert cells(html_table(frame.iloc[:0])) == [["a", "b"]]
+
+
+def test_the_frame_itself_is_left_alone() -> None:
+    before = FRAME.copy()
+    html_table(FRAME)
+    pd.testing.assert_frame_equal(FRAME, before)
+
+
+def test_side_by_side_shows_both_with_their_captions(shown: list[dict[str, str]]) -> None:
+    show.side_by_side(FRAME, FRAME[["model"]], ("ours", "theirs"))
+    (output,) = shown
+    assert len(cells(output["text/html"])) == 6
+    assert output["text/html"].index("ours") < output["text/html"].index("theirs")
+    assert output["text/plain"] == "ours (2 rows x 4 columns) | theirs (2 rows x 1 columns)"
+
+
+def test_every_verdict_has_a_chip_that_can_be_read() -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    for verdict in record.VERDICTS:
+        html = show.chip(verdict)
+        colour = re.search("background:(#[0-9a-f]{6})", html)
+        assert colour and verdict in html and 'class="rb-chip rb-' in html
+        assert 1.05 / (luminance(colour[1]) + 0.05) >= 4.5, "white on this colour is hard to read"
+    assert "never run" in show.chip("never run")
+    with pytest.raises(ReprobookError, match="unknown verdict 'maybe'"):
+        show.chip("maybe")
+
+
+# ------------------------------------------------------------------------------------------------ figures
+
+
+def test_curves_show_the_mean_over_seeds_and_a_band() -> None:
+    frame = pd.DataFrame({"step": [0, 1] * 4, "loss": [1, 2, 3, 4, 5, 6, 5, 6], "m": ["a"] * 4 + ["b"] * 4,
+                          "seed": [0, 0, 1, 1] * 2})  # fmt: skip
+    axes = show.curves(frame, "step", "loss", hue="m", xlabel="step (updates)", ylabel="loss (nats)", logy=True).axes[0]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[2.0, 3.0], [5.0, 6.0]]
+    assert len(axes.collections) == 2
+    low, high = axes.collections[0].get_datalim(axes.transData).intervaly
+    assert (low, high) == pytest.approx((2 - math.sqrt(2), 3 + math.sqrt(2)))
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("step (updates)", "loss (nats)", "log")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    with pytest.raises(ReprobookError, match="no column 'time'; columns: step, loss, m, seed"):
+        show.curves(frame, "time", "loss")
+
+
+def test_one_seed_has_no_band_and_a_given_axis_is_used() -> None:
+    ax = plt.subplots()[1]
+    assert show.curves(pd.DataFrame({"x": [0, 1], "y": [1, 2]}), "x", "y", ax=ax) is ax.figure
+    assert len(ax.collections) == 0 and len(ax.lines) == 1
+
+
+def test_a_grid_has_one_picture_per_image() -> None:
+    fig = show.grid([np.zeros((4, 4)), np.zeros((4, 4, 3)), np.ones((4, 4))], ["a", "b", "c"], columns=2)
+    assert [len(axis.images) for axis in fig.axes] == [1, 1, 1, 0]
+    assert [axis.get_title() for axis in fig.axes] == ["a", "b", "c", ""]
+    for images, titles in (([], []), ([np.zeros((2, 2))], ["a", "b"])):
+        with pytest.raises(ReprobookError, match="one title each"):
+            show.grid(images, titles)
+
+
+def test_a_picture_is_the_same_bytes_every_time_and_white_behind() -> None:
+    def draw() -> bytes:
+        fig, ax = plt.subplots()
+        ax.plot([0, 1])
+        return show.png(fig)
+
+    with plt.rc_context():
+        show.style()
+        first = draw()
+        assert first == draw() and first[:8] == b"\x89PNG\r\n\x1a\n"
+        assert b"Software" not in first and len(first) < 60_000
+    import io
+
+    pixels = plt.imread(io.BytesIO(first))
+    assert pixels[0, 0].tolist()[:3] == [1.0, 1.0, 1.0] and pixels[..., 3].min() == 1.0
+
+
+def test_a_figure_is_a_png_with_an_alternative_text_and_a_caption(shown: list[dict[str, str]]) -> None:
+    show.figure(plt.subplots()[0], "**Figure 1.** The $x$ of `y`.")
+    picture, caption = shown
+    assert set(picture) == {"image/png", "text/plain"} and picture["text/plain"] == "figure: Figure 1. The x of y."
+    assert caption["text/markdown"] == "**Figure 1.** The $x$ of `y`."
+    assert plt.get_fignums() == []
+
+
+def test_explore_stands_still_where_nobody_can_move_it(
+    shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    drawn = []
+
+    def draw(k: int) -> Any:
+        drawn.append(k)
+        return plt.subplots()[0]
+
+    show.explore(draw, "Caption.", {"k": 3}, k=[1, 2, 3])
+    assert drawn == [3] and "image/png" in shown[0]
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def test_samples_keep_their_line_breaks_and_are_escaped(shown: list[dict[str, str]]) -> None:
+    show.text_samples({"A": "one\n<two>", "B": ["x", "y"]}, "Samples & more")
+    html = shown[0]["text/html"]
+    cells(html)
+    assert "one\n&lt;two&gt;" in html and "Samples &amp; more" in html and "pre-wrap" in html
+    assert html.count("<strong>") == 2 and html.count("border-left") == 3
+
+
+class Documented:
+    """Has a fence in its text:
+    ```
+    x
+    ```
+    """
+
+    def method(self) -> int:
+        return 1
+
+
+def decorated_function() -> None:
+    """A function."""
+
+
+def test_a_listing_is_the_objects_own_source_in_a_fence_that_holds() -> None:
+    text = show.source_markdown(decorated_function, Documented.method)
+    assert "`" in text and "def decorated_function() -> None:\n" in text
+    assert "\ndef method(self) -> int:\n    return 1\n```" in text, "a method stands without its indent"
+    assert show.source_markdown(Documented).count("````") == 2
+
+
+def test_what_has_no_source_is_refused() -> None:
+    for item in (len, 3, np.add):
+        with pytest.raises(ReprobookError, match="has no Python source to show"):
+            show.source_markdown(item)
+
+
+# ------------------------------------------------------------------------------------------------ in a real kernel
+
+CELLS = """\
+import warnings; import matplotlib.pyplot as plt; import numpy as np; import pandas as pd
+from reprobook import show
+show.style()
+show.table(pd.DataFrame({"a": [1.5, 2]}), "T")
+show.side_by_side(pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]}))
+fig, ax = plt.subplots(); ax.plot([0, 1]); show.figure(fig, "**Figure 1.** A line.")
+show.source(show.table)
+show.text_samples({"A": "x"})
+show.explore(lambda k: plt.subplots()[0], "Moves.", {"k": 1}, k=[1, 2])
+"""
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+    """A notebook of displays, executed by a kernel of its own as papermill does it."""
+    from nbclient import NotebookClient
+
+    nb = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    nb.cells = [new_code_cell(line) for line in CELLS.splitlines()]
+    folder = tmp_path_factory.mktemp("displays")
+    NotebookClient(nb, timeout=60, resources={"metadata": {"path": str(folder)}}).execute()
+    nbformat.write(nb, folder / "displays.ipynb")
+    nb.metadata["folder"] = str(folder)
+    return nb
+
+
+def test_a_kernel_stores_exactly_the_forms_that_readers_need(executed: nbformat.NotebookNode) -> None:
+    nbformat.validate(executed)
+    forms = [[sorted(output.get("data", {output.output_type: 0})) for output in c.outputs] for c in executed.cells]
+    figure = [["image/png", "text/plain"], ["text/markdown", "text/plain"]]
+    html, markdown = [["text/html", "text/plain"]], [["text/markdown", "text/plain"]]
+    assert forms == [[], [], [], html, html, figure, markdown, html, figure]
+    assert executed.cells[5].outputs[0].metadata == {"image/png": {"alt": "Figure 1. A line."}}
+
+
+def test_nothing_stored_holds_an_address_or_a_path(executed: nbformat.NotebookNode) -> None:
+    texts = [
+        text
+        for cell in executed.cells
+        for output in cell.outputs
+        for form, text in output.get("data", {}).items()
+        if form != "image/png"
+    ]
+    assert texts and not [
+        text for text in texts if re.search(r"0x[0-9a-f]{6,}|/home/|/tmp/|/work/|site-packages", text)
+    ]
+
+
+def test_every_form_becomes_html(executed: nbformat.NotebookNode) -> None:
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter(template_name="classic").from_notebook_node(executed)
+    assert 'alt="Figure 1. A line."' in body and "<strong>Figure 1.</strong> A line." in body
+    assert body.count('class="rb-table"') == 3
+    assert re.search(r'<div class="highlight"><pre>.*?<span class="k">def</span>', body, flags=re.DOTALL)
+
+
+def test_nbval_gets_the_same_outputs_from_another_kernel(executed: nbformat.NotebookNode) -> None:
+    import subprocess
+    import sys
+
+    path = Path(executed.metadata["folder"]) / "displays.ipynb"
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", path.name],
+        cwd=path.parent, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    assert json.loads(path.read_text())["cells"], "the stored notebook is what was compared"
