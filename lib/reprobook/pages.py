@@ -5,16 +5,15 @@ Numbers on these pages are never typed: edit the record, the facts or the manife
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
 from reprobook.errors import ReprobookError
+from reprobook.record.evidence import Evidence, evidence, state
 
 if TYPE_CHECKING:
     from reprobook.facts import Facts
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 README_START = "<!-- chapters: written by `reprobook pages`, don't edit -->"
 README_END = "<!-- end of chapters -->"
-NEVER_RUN = show.Html('<span class="rb-chip rb-never-run">never run</span>')
+KINDS = {"dataset": "Data sets", "model": "Models", "tokenizer": "Tokenizers"}
 
 
 def generate() -> list[Path]:
@@ -40,68 +39,9 @@ def write_generated() -> list[Path]:
 
 def _write(path: Path, text: str) -> list[Path]:
     if path.is_file() and path.read_text("utf-8") == text:
-        return []  # an untouched file keeps its time, so the book does not rebuild it
+        return []
     project.atomic_write(path, text)
     return [path]
-
-
-# ------------------------------------------------------------------------------------------------ evidence
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The best records that can tell about one claim; ``scale`` is None while there are none."""
-
-    scale: str | None
-    summary: Mapping[str, Any]
-    records: Sequence[Record]
-
-    @property
-    def chip(self) -> str:
-        """The verdict as a coloured label; a claim that no run was made for is "never run", not "not testable"."""
-        return show.chip(self.summary["verdict"]) if self.scale else NEVER_RUN
-
-
-def evidence(slug: str, facts: Facts, claim_id: str) -> Evidence:
-    """Paper-scale records if there are any for this claim, else laptop records; smoke runs are no evidence."""
-    for scale in ("paper", "laptop"):
-        found = [r for r in record.results(slug, scale) if claim_id in r.claims]
-        if found and scale in facts.claims[claim_id].testable_at:
-            return Evidence(scale, record.summarise_claim(found, claim_id), found)
-    if record.results(slug, "laptop") and "laptop" not in facts.claims[claim_id].testable_at:
-        return Evidence("paper", record.summarise_claim([], claim_id), [])  # run as far as a laptop goes
-    return Evidence(None, record.summarise_claim([], claim_id), [])
-
-
-def state(records: Iterable[Record]) -> str:
-    """``current``, or ``stale`` with what changed since these records were made."""
-    from reprobook.runs.content import staleness
-
-    reasons = dict.fromkeys(reason for found in records for reason in staleness(found))
-    return f"stale: {'; '.join(reasons)}" if reasons else "current"
-
-
-def cost(records: Sequence[Record]) -> str:
-    """What these runs took: ``3 runs, 12 min each on 2 cores, 1.3 GB``."""
-    times = [r.wall_s for r in records if r.wall_s is not None]
-    if not times:
-        return "–"
-    hardware = records[0].hardware
-    gpus = hardware.get("gpus") or []
-    where = f"{len(gpus)} x {gpus[0]}" if gpus else f"{hardware.get('cores', '?')} cores"
-    memory = max((r.peak_memory_mb or 0.0 for r in records), default=0.0)
-    each = " each" if len(records) > 1 else ""
-    runs = f"{len(records)} run{'s' if len(records) > 1 else ''}"
-    return f"{runs}, {duration(statistics.fmean(times))}{each} on {where}, {memory / 1000:.1f} GB"
-
-
-def duration(seconds: float | None) -> str:
-    """``48 s``, ``12 min`` or ``3.5 h``; a dash for None."""
-    if seconds is None:
-        return "–"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 # ------------------------------------------------------------------------------------------------ scoreboard
@@ -110,7 +50,8 @@ def duration(seconds: float | None) -> str:
 def scoreboard() -> str:
     """Markdown: one table of all verdicts, then a table of claims per chapter."""
     chapters = {slug: _facts(slug) for slug in project.chapters()}
-    parts = [_overview(chapters), *(_chapter(slug, facts) for slug, facts in chapters.items())]
+    found = {slug: _evidence(slug, facts) for slug, facts in chapters.items()}
+    parts = [_overview(chapters, found), *(_chapter(slug, chapters[slug], found[slug]) for slug in chapters)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -120,78 +61,68 @@ def _facts(slug: str) -> Facts:
     return load(slug)
 
 
-def _overview(chapters: Mapping[str, Facts]) -> str:
-    width = max((len(facts.claims) for facts in chapters.values()), default=0)
-    head = ["Paper", *(f"C{k}" for k in range(1, width + 1))]
+def _evidence(slug: str, facts: Facts) -> dict[str, Evidence]:
+    """Claim -> the committed records that speak for it."""
+    records = {scale: record.results(slug, scale) for scale in ("paper", "laptop")}
+    return {cid: evidence(cid, claim.testable_at, records) for cid, claim in facts.claims.items()}
+
+
+def _overview(chapters: Mapping[str, Facts], found: Mapping[str, Mapping[str, Evidence]]) -> str:
+    width = max((len(claims) for claims in found.values()), default=0)
     rows = []
     for slug, facts in chapters.items():
-        chips = [evidence(slug, facts, cid).chip for cid in facts.claims]
-        link = show.link(f"../notebooks/{slug}.html", facts.title)
-        rows.append([_cell(link, "rb-says"), *map(_cell, chips), *[_cell("")] * (width - len(chips))])
-    waiting = len(project.SLUGS) - len(chapters)
-    note = (
-        f"{len(chapters)} of {len(project.SLUGS)} papers have a chapter." if waiting else "All papers have a chapter."
-    )
-    return f"## All verdicts\n\n{note}\n\n{_html_table(head, rows)}"
+        chips = [show.chip(each.verdict) for each in found[slug].values()]
+        paper = show.link(f"../notebooks/{slug}.html", facts.title)
+        rows.append([paper, *chips, *[show.Html("")] * (width - len(chips))])
+    count = f"{len(chapters)} of {len(project.SLUGS)} papers have a chapter."
+    return f"## All verdicts\n\n{count}\n\n{_table(['Paper', *(f'C{k + 1}' for k in range(width))], rows)}"
 
 
-def _chapter(slug: str, facts: Facts) -> str:
-    head = ["Claim", "The paper says", "Paper", "Here", "Verdict", "Scale", "State", "Cost"]
-    rows = [_claim_row(slug, facts, cid) for cid in facts.claims]
-    title = f"## [{facts.title}](../notebooks/{slug}.ipynb)"
-    paper = f"{facts.one_line} ([arXiv {facts.arxiv.id}v{facts.arxiv.version}]({facts.arxiv_url}))"
-    return f"{title}\n\n{paper}\n\n{_html_table(head, rows)}"
+def _chapter(slug: str, facts: Facts, found: Mapping[str, Evidence]) -> str:
+    head = ["Claim", "The paper says", "Paper", "Here (mean ± sd)", "Verdict", "Scale", "State", "Cost"]
+    rows = [_claim_row(cid, facts, each) for cid, each in found.items()]
+    links = f"[Chapter](../notebooks/{slug}.ipynb), [arXiv {facts.arxiv.id}v{facts.arxiv.version}]({facts.arxiv_url})."
+    return f"## {facts.title}\n\n{facts.one_line} {links}\n\n{_table(head, rows)}"
 
 
-def _claim_row(slug: str, facts: Facts, claim_id: str) -> list[str]:
-    claim, found = facts.claims[claim_id], evidence(slug, facts, claim_id)
-    told = f"{found.scale}<br>{found.summary['holds']} of {found.summary['n']} runs hold" if found.records else "–"
+def _claim_row(cid: str, facts: Facts, found: Evidence) -> list[Any]:
+    claim, summary = facts.claims[cid], found.summary
+    holds = f"{found.scale}: holds in {summary['holds']} of {summary['n']} runs" if found.records else "–"
     return [
-        _cell(claim_id),
-        _cell(f"{escape(claim.says)}<br><small>{escape(claim.where)}</small>", "rb-says"),
-        _cell(_lines((label, _number(value)) for label, value in claim.paper.items()), "rb-number"),
-        _cell(_lines((key, mean_sd(spread)) for key, spread in found.summary["value"].items()) or "–", "rb-number"),
-        _cell(found.chip),
-        _cell(told if found.scale else "–", "rb-number"),
-        _cell(escape(state(found.records)) if found.records else "never run"),
-        _cell(escape(cost(found.records)) if found.records else "–"),
+        cid,
+        show.Html(f"{escape(claim.says)}<br><small>{escape(claim.where)}</small>"),
+        show.lines({label: show.number(value) for label, value in claim.paper.items()}),
+        show.lines({key: show.mean_sd(spread) for key, spread in summary["value"].items()}),
+        show.chip(found.verdict),
+        holds,
+        state(found.records),
+        cost(found.records),
     ]
 
 
-def mean_sd(spread: Mapping[str, Any]) -> str:
-    """``1.918 ± 0.012 (n = 3)``: two digits of the spread, and as many decimals of the mean."""
-    mean, sd = spread["mean"], spread["sd"]
-    if mean is None:
+def cost(records: Sequence[Record]) -> str:
+    """What these runs took: ``3 runs, 12 min each on 2 cores, 1.3 GB``; a dash without records."""
+    times = [r.wall_s for r in records if r.wall_s is not None]
+    if not times:
         return "–"
-    if not sd:
-        return f"{_number(mean)} (n = {spread['n']})"
-    decimals = min(6, max(0, 1 - math.floor(math.log10(sd))))
-    return f"{mean:.{decimals}f} ± {sd:.{decimals}f} (n = {spread['n']})".replace("-", "−")
+    gpus = records[0].hardware.get("gpus") or []
+    where = f"{len(gpus)} x {gpus[0]}" if gpus else f"{records[0].hardware.get('cores', '?')} cores"
+    memory = max((r.peak_memory_mb or 0.0 for r in records), default=0.0)
+    runs = f"{len(times)} runs, {duration(statistics.fmean(times))} each" if len(times) > 1 else duration(times[0])
+    return f"{runs} on {where}, {memory / 1000:.1f} GB"
 
 
-def _number(value: float | str | None) -> str:
-    if value is None or isinstance(value, str):
-        return value or "–"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return text.replace("-", "−")
+def duration(seconds: float) -> str:
+    """``48 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _lines(pairs: Iterable[tuple[str, str]]) -> str:
-    return "<br>".join(f"{escape(label)}: {escape(text)}" for label, text in pairs)
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    import pandas as pd
 
-
-def _cell(html: str, name: str = "") -> str:
-    return f'<td class="{name}">{html}</td>' if name else f"<td>{html}</td>"
-
-
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of ready cells that scrolls in its own box; no blank lines, which would end Markdown's HTML block."""
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    return (
-        '<div class="rb-table" tabindex="0"><table>\n'
-        f"<thead><tr>{titles}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
+    return show.html_table(pd.DataFrame([list(row) for row in rows], columns=list(columns), dtype=object))
 
 
 # ------------------------------------------------------------------------------------------------ data page
@@ -201,38 +132,31 @@ def data_page() -> str:
     """Markdown: every artefact of every manifest, once, with the chapters and scales that use it."""
     from reprobook.data import load_manifest
 
-    uses: dict[str, dict[str, Any]] = {}
+    artefacts: dict[str, Any] = {}
+    users: dict[str, list[str]] = {}
     for slug in project.SLUGS:
-        if not (project.root() / "data_manifests" / f"{slug}.yaml").is_file():
-            continue
-        for artefact in load_manifest(slug).artefacts:
-            entry = uses.setdefault(artefact.id, {"artefact": artefact, "users": []})
-            entry["users"].append(f"{slug} ({', '.join(artefact.scales)})")
-    titles = {"dataset": "Data sets", "model": "Models", "tokenizer": "Tokenizers"}
+        if (project.root() / "data_manifests" / f"{slug}.yaml").is_file():
+            for artefact in load_manifest(slug).artefacts:
+                artefacts[artefact.id] = artefact
+                users.setdefault(artefact.id, []).append(f"{slug}: {', '.join(artefact.scales)}")
+    columns = ["Artefact", "What it is", "Source", "Download", "Licence", "Gated", "Used by"]
     parts = []
-    for kind, title in titles.items():
-        chosen = [use for use in uses.values() if use["artefact"].kind == kind]
-        if chosen:
-            parts.append(f"## {title}\n\n{_html_table(_DATA_HEAD, [_data_row(**use) for use in chosen])}")
+    for kind, title in KINDS.items():
+        rows = [_data_row(artefact, users[key]) for key, artefact in artefacts.items() if artefact.kind == kind]
+        parts += [f"## {title}\n\n{_table(columns, rows)}"] if rows else []
     return "\n\n".join(parts) + "\n"
 
 
-_DATA_HEAD = ["Artefact", "What it is", "Source", "Download", "Licence", "Gated", "Used by"]
-
-
-def _data_row(artefact: Any, users: Sequence[str]) -> list[str]:
+def _data_row(artefact: Any, users: Sequence[str]) -> list[Any]:
     from reprobook.data import describe, download_bytes, readable_bytes
 
     size = download_bytes(artefact)
+    gated = "yes: its owner grants access" if artefact.gated else "no"
     return [
-        _cell(f"<code>{escape(artefact.id)}</code>"),
-        _cell(escape(artefact.what), "rb-says"),
-        _cell(escape(describe(artefact))),
-        _cell("none" if size == 0 else readable_bytes(size), "rb-number"),
-        _cell(escape(artefact.license)),
-        _cell("yes: ask its owner for access" if artefact.gated else "no"),
-        _cell("<br>".join(map(escape, users))),
-    ]
+        show.Html(f"<code>{escape(artefact.id)}</code>"), artefact.what, describe(artefact),
+        "none" if size == 0 else readable_bytes(size), artefact.license, gated,
+        show.Html("<br>".join(map(escape, users))),
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ README
@@ -248,17 +172,12 @@ def readme_table() -> str:
 
 def _readme_row(slug: str) -> str:
     facts = _facts(slug)
-    verdicts = [(found := evidence(slug, facts, cid)).scale and found.summary["verdict"] for cid in facts.claims]
-    counts = [f"{verdicts.count(v)} {v}" for v in record.VERDICTS if v in verdicts]
-    counts += [f"{verdicts.count(None)} never run"] if None in verdicts else []
+    verdicts = [each.verdict for each in _evidence(slug, facts).values()]
+    counts = ", ".join(
+        f"{verdicts.count(v)} {v}" for v in dict.fromkeys((*record.VERDICTS, *verdicts)) if v in verdicts
+    )
     paper = f"[{facts.title}]({facts.arxiv_url})"
-    cells = [
-        f"[`{slug}`](notebooks/{slug}.ipynb)",
-        paper,
-        _time(slug, "smoke"),
-        _time(slug, "laptop"),
-        ", ".join(counts),
-    ]
+    cells = [f"[`{slug}`](notebooks/{slug}.ipynb)", paper, _time(slug, "smoke"), _time(slug, "laptop"), counts]
     return f"| {' | '.join(cells)} |"
 
 

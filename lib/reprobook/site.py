@@ -76,12 +76,16 @@ def build(source: Path, output: Path) -> Path:
     """Build ``source`` with warnings as errors; returns the folder with ``index.html``.
 
     Raises :class:`ReprobookError` if Sphinx complains or a page of a chapter is missing."""
-    call = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", str(output), "--quiet",
-            "--toc", str(source / "book" / "_toc.yml"), "-W", "-n", "--keep-going"]  # fmt: skip
-    if subprocess.run(call).returncode:
+    command = Path(sys.executable).with_name("jupyter-book")
+    call = [command, "build", source, "--path-output", output, "--toc", source / "book" / "_toc.yml"]
+    call += ["--quiet", "-W", "-n", "--keep-going"]
+    if subprocess.run(call, stdout=subprocess.DEVNULL).returncode:  # warnings come on the other stream
         raise ReprobookError("the book did not build: see the warnings above, each one counts as an error")
     html = output / "_build" / "html"
-    expected = [html / "index.html", *(html / p.relative_to(source).with_suffix(".html") for p in notebooks(source))]
+    expected = [
+        html / "book" / "index.html",
+        *(html / p.relative_to(source).with_suffix(".html") for p in notebooks(source)),
+    ]
     missing = [str(page.relative_to(html)) for page in expected if not page.is_file() or page.stat().st_size < 1000]
     if missing:
         raise ReprobookError(f"pages missing or empty: {', '.join(missing)} (is each chapter in book/_toc.yml?)")
