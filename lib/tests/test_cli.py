@@ -1,0 +1,120 @@
+"""The command: quick answers, clear mistakes, exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from reprobook import project
+from reprobook.cli import main
+from reprobook.record import Record, write
+from reprobook.runs.content import content_key
+
+SLUG = "block_diffusion"
+
+
+def _seconds(*command: str) -> float:
+    """Best of three: the machine may be busy."""
+    times = []
+    for _ in range(3):
+        begin = time.monotonic()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        times.append(time.monotonic() - begin)
+    return min(times)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"]])
+def test_quick_answers(arguments: list[str]) -> None:
+    assert _seconds("-m", "reprobook.cli", *arguments) < 0.5
+
+
+def test_importing_the_package_is_light() -> None:
+    heavy = "{'torch', 'pandas', 'pydantic', 'transformers', 'papermill', 'matplotlib'}"
+    code = f"import sys, reprobook, reprobook.cli; found = {heavy} & set(sys.modules); assert not found, found"
+    assert _seconds("-c", code) - _seconds("-c", "") < 0.25
+
+
+def test_list_names_every_chapter_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    words = capsys.readouterr().out.split()
+    assert all(words.count(slug) == 1 for slug in project.SLUGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nonsense"], "unknown chapter 'nonsense'; chapters: block_diffusion"),
+        (["run", SLUG, "--scale", "huge"], "unknown scale 'huge'; scales: smoke, laptop, paper"),
+        (["run", SLUG, "-p", "stepz=3"], "unknown parameter 'stepz'"),
+        (["run", SLUG, "-p", "steps"], "write name=value"),
+        (["run", SLUG, "-p", "scale=laptop"], "choose the scale with --scale"),
+        (["rehearse"], "name a chapter or say --all"),
+        (["refresh"], "name a chapter or say --all"),
+        (["data", "plan", "nonsense"], "no manifest of nonsense; manifests: block_diffusion"),
+        (["data", "plan", "--scale", "huge"], "unknown scale 'huge'"),
+        (["status", "nonsense"], "unknown chapter"),
+    ],
+)
+def test_mistakes(checkout: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    checkout.notebook("1")
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.out == ""
+
+
+def test_status_says_current_stale_and_why(checkout: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    checkout.notebook("x = 1")
+    params = {"scale": "laptop", "seed": 1, "device": "auto", "lr": 1.0e-3, "steps": 2}
+    found = Record(slug=SLUG, scale="laptop", seed=1, run_id="r", status="complete", params=params,
+                   content=content_key(SLUG, params, {}))  # fmt: skip
+    write(found, checkout.root / "book" / "results" / "laptop" / f"{SLUG}.seed1.json")
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "laptop  current (seeds 1)" in said and "paper   never run" in said
+    checkout.notebook("x = 2")
+    write(
+        found.model_copy(update={"status": "failed", "where": "x"}),
+        checkout.root / "runs" / SLUG / "smoke-seed0-a" / "record.json",
+    )
+    (checkout.root / "runs" / SLUG / "smoke-seed0-b").mkdir()
+    assert main(["status", SLUG]) == 0
+    said = capsys.readouterr().out
+    assert "stale: 1 of 1 seeds" in said and "- a code cell changed" in said
+    assert "run smoke-seed0-a failed: x" in said and "run smoke-seed0-b was interrupted" in said
+
+
+def test_check_counts_problems(checkout: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    checkout.notebook("x = 1")
+    assert main(["check"]) == 1
+    said = capsys.readouterr()
+    assert "1 chapters checked" in said.out and f"notebooks/{SLUG}.ipynb: sections (##) must be" in said.err
+
+
+def test_data_commands(checkout: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    checkout.write("data_manifests/bundled/points.txt", "1 2 3\n")
+    checkout.write(
+        f"data_manifests/{SLUG}.yaml",
+        f"""
+        artefacts:
+          - id: points
+            kind: dataset
+            what: three numbers
+            license: CC0-1.0
+            scales: [smoke, laptop]
+            source: {{bundled: {{path: points.txt, sha256: {"0" * 64}}}}}
+        """,
+    )
+    checkout.notebook("x = 1")
+    assert main(["data", "list"]) == 0 and "points" in capsys.readouterr().out
+    assert main(["data", "verify"]) == 1 and "points" in capsys.readouterr().err
+    assert main(["data", "fetch"]) == 1 and "checksum" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error(checkout: Any) -> None:
+    command = f"{sys.executable} -m reprobook.cli list | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0 and "Traceback" not in done.stderr
