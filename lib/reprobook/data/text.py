@@ -1,6 +1,7 @@
 """Real text: Wikipedia's XML dump to plain articles, cleaned in the text8 manner to 27 characters.
 
-The rules follow the text8 data set (M. Mahoney, "About the Test Data", 2011): keep what a reader sees, spell out digits,
+The rules follow the text8 data set (M. Mahoney, "About the Test Data", 2011): keep what a reader sees, spell out
+digits,
 lower the case, keep a-z, and turn everything else into single spaces.
 """
 
@@ -28,7 +29,8 @@ class Article:
 
 
 def wikipedia_articles(path: Path) -> list[Article]:
-    """Articles of a ``pages-articles`` dump (.xml.bz2) in its order; redirects and pages outside the main namespace are left out."""
+    """Articles of a ``pages-articles`` dump (.xml.bz2) in its order; redirects and pages outside the main namespace
+    are left out."""
     found = []
     with bz2.open(path) as stream:
         for _, page in ET.iterparse(stream):
@@ -56,7 +58,8 @@ _URL = re.compile(r"\[?\b(?:https?|ftp)://[^\s\]]+\s*([^\]\n]*)\]?")
 
 
 def visible_text(markup: str) -> str:
-    """What a reader of the article sees: templates, tables, comments, references, media and categories removed, link texts kept."""
+    """What a reader of the article sees: templates, tables, comments, references, media and categories removed, link
+    texts kept."""
     text = _DROP.sub(" ", html.unescape(markup))
     while (shorter := _INNERMOST.sub(" ", text)) != text:
         text = shorter
@@ -94,5 +97,7 @@ def wrap(pieces: list[np.ndarray], length: int) -> np.ndarray:
     if not joined.size:
         raise ReprobookError("the corpus is empty: no text is left to cut into contexts")
     if joined.size < length:
-        raise ReprobookError(f"the text has {joined.size} tokens, less than one context of {length}: use more text or a shorter context")
+        raise ReprobookError(
+            f"the text has {joined.size} tokens, less than one context of {length}: use more text or a shorter context"
+        )
     return joined[: joined.size // length * length].reshape(-1, length)

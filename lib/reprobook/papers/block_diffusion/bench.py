@@ -1,6 +1,7 @@
 """What block diffusion makes cheap, measured as ratios in one run: one pass against two, a KV cache against none (C6).
 
-Each timing first asserts that both ways give the same result. ``python -m reprobook.papers.block_diffusion.bench`` prints
+Each timing first asserts that both ways give the same result. ``python -m reprobook.papers.block_diffusion.bench``
+prints
 the two tables at a size where the model, not the overhead of a call, sets the pace.
 """
 
@@ -71,7 +72,9 @@ def sampling_costs(
 
     def run(use_cache: bool) -> Tensor:
         generator = torch.Generator(device=prompt.device).manual_seed(0)
-        return sample_blocks(model, prompt, length, block_size, mask_id, use_cache=use_cache, generator=generator).tokens
+        return sample_blocks(
+            model, prompt, length, block_size, mask_id, use_cache=use_cache, generator=generator
+        ).tokens
 
     if not torch.equal(run(True), run(False)):
         raise ReprobookError("cached and uncached sampling gave different tokens for the same random stream")

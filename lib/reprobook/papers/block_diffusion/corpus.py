@@ -1,4 +1,5 @@
-"""Text as rows of token ids: Wikipedia at character level, the Markov source, LM1B and OpenWebText (Section 4, C.1, C.4).
+"""Text as rows of token ids: Wikipedia at character level, the Markov source, LM1B and OpenWebText (Section 4, C.1,
+C.4).
 
 A :class:`Corpus` holds rows of L tokens; position 0 of a row is context for every model.
 """
@@ -25,7 +26,8 @@ from reprobook.papers.block_diffusion.source import MarkovSource
 class Corpus:
     """Rows ``train``, ``valid``, ``test`` (n, L) of token ids and the ids that matter.
 
-    vocab_size counts the mask token. decode turns a row of ids into text. eos_id is None where documents have no end mark.
+    vocab_size counts the mask token. decode turns a row of ids into text. eos_id is None where documents have no end
+    mark.
     """
 
     train: np.ndarray
@@ -38,7 +40,9 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if not 0 <= self.mask_id < self.vocab_size:
-            raise ReprobookError(f"mask_id {self.mask_id} is outside the vocabulary of {self.vocab_size} ids: append a mask token")
+            raise ReprobookError(
+                f"mask_id {self.mask_id} is outside the vocabulary of {self.vocab_size} ids: append a mask token"
+            )
         for name in ("train", "valid", "test"):
             if not len(getattr(self, name)):
                 raise ReprobookError(f"the {name} split of the corpus is empty")
@@ -76,8 +80,12 @@ def markov_corpus(source: MarkovSource, length: int, n_train: int, n_test: int, 
     rows = source.sample(n_train + 2 * n_test, length, generator).numpy()
     letters = np.array([chr(ord("a") + i) for i in range(source.n_symbols)] + ["_"])
     return Corpus(
-        rows[: -2 * n_test], rows[-2 * n_test : -n_test], rows[-n_test:],
-        vocab_size=source.n_symbols + 1, mask_id=source.n_symbols, decode=lambda ids: "".join(letters[np.asarray(ids)]),
+        rows[: -2 * n_test],
+        rows[-2 * n_test : -n_test],
+        rows[-n_test:],
+        vocab_size=source.n_symbols + 1,
+        mask_id=source.n_symbols,
+        decode=lambda ids: "".join(letters[np.asarray(ids)]),
     )
 
 
@@ -96,9 +104,7 @@ def open_corpus(name: str, data: Any, length: int) -> Corpus:
 _LM1B_RULES = [
     (re.compile(r"(https?) : / / "), r"\1://"),
     (re.compile(r" '(\w+)"), r"'\1"),
-    (re.compile(r" (\w+) \. "), r" \1. "),
-    (re.compile(r" (\w+) \.$"), r" \1."),
-    (re.compile(r" ([?!])(?= |$)"), r"\1"),
+    (re.compile(r" ([.?!])(?= |$)"), r"\1"),
     (re.compile(r" ([,:;]) "), r"\1 "),
     (re.compile(r" / "), "/"),
     (re.compile(r'" ([^"]+) "'), r'"\1"'),
@@ -137,7 +143,9 @@ def split_files(folder: Path, split: str) -> list[Path]:
     return found
 
 
-def token_rows(texts: Iterable[str], tokenizer: Any, length: int, *, frame: bool, batch_size: int = 1000) -> Iterator[np.ndarray]:
+def token_rows(
+    texts: Iterable[str], tokenizer: Any, length: int, *, frame: bool, batch_size: int = 1000
+) -> Iterator[np.ndarray]:
     """Tokenise, join and wrap texts into rows (n, length), a batch of texts at a time; uint16 where the ids fit.
 
     frame=True (LM1B): every row is [CLS] payload [SEP], texts are joined by [SEP]. frame=False (OpenWebText): texts are
@@ -192,8 +200,13 @@ def lm1b(data: Any, length: int) -> Corpus:
     train = rows("train")
     n_valid = max(1, min(10_000, len(train) // 10))  # selection (the interval search) never looks at the test split
     return Corpus(
-        train[:-n_valid], train[-n_valid:], rows("test"), vocab_size=len(tokenizer), mask_id=tokenizer.mask_token_id,
-        decode=tokenizer.decode, eos_id=tokenizer.sep_token_id,
+        train[:-n_valid],
+        train[-n_valid:],
+        rows("test"),
+        vocab_size=len(tokenizer),
+        mask_id=tokenizer.mask_token_id,
+        decode=tokenizer.decode,
+        eos_id=tokenizer.sep_token_id,
     )
 
 
@@ -205,7 +218,8 @@ def gpt2_tokenizer(data: Any) -> Any:
 
 
 def openwebtext_validation(data: Any, length: int, n_documents: int) -> np.ndarray:
-    """Rows of the last ``n_documents`` (paper: 100,000) documents of OpenWebText: the held-out part of its only split."""
+    """Rows of the last ``n_documents`` (paper: 100,000) documents of OpenWebText: the held-out part of its only
+    split."""
     import pyarrow.parquet as pq
 
     tokenizer = gpt2_tokenizer(data)

@@ -23,7 +23,8 @@ def training_mask(length: int, block_size: int, device: torch.device | str = "cp
 
     $$M = \begin{bmatrix} M_{BD} & M_{OBC} \\ 0 & M_{BC} \end{bmatrix}$$
 
-    M_BD: a noisy token sees the noisy tokens of its own block. M_OBC: it sees the clean tokens of blocks strictly before
+    M_BD: a noisy token sees the noisy tokens of its own block. M_OBC: it sees the clean tokens of blocks strictly
+    before
     its own (``<=`` would show it the answer). M_BC: a clean token sees the clean tokens of its own and earlier blocks.
     """
     check_blocks(length, block_size)
@@ -61,7 +62,8 @@ def rotary(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
 class KVCache:
     """Keys and values of finished, clean tokens, one pair a layer; at most ``max_length`` tokens are kept.
 
-    Keys are stored after rotation at their absolute positions. Rotary scores depend on differences of positions alone, so
+    Keys are stored after rotation at their absolute positions. Rotary scores depend on differences of positions
+    alone, so
     dropping the oldest tokens needs no new rotation (the released code shifts un-rotated keys: the same scores).
     """
 
@@ -144,9 +146,7 @@ class Block(nn.Module):
         )
         self.adaLN_modulation = _zero_linear(cond_dim, 6 * dim) if adaln else None
 
-    def attend(
-        self, x: Tensor, positions: Tensor, mask: Any, cache: KVCache | None, store: bool, layer: int
-    ) -> Tensor:
+    def attend(self, x: Tensor, positions: Tensor, mask: Any, cache: KVCache | None, store: bool, layer: int) -> Tensor:
         q, k, v = self.attn_qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotary(q, positions), rotary(k, positions)
         if cache is not None:
@@ -196,7 +196,8 @@ class DiT(nn.Module):
     """Diffusion transformer over tokens (Appendix C.2); with ``causal=True, adaln=False`` the AR baseline's body.
 
     ``time_conditioning=False`` (BD3-LM, MDLM) feeds sigma = 0, so that adaLN sees a constant; SEDD conditions on sigma.
-    The buffer ``interval`` holds (beta, omega) of the clipped schedule: it is searched during training and is part of the
+    The buffer ``interval`` holds (beta, omega) of the clipped schedule: it is searched during training and is part
+    of the
     model's state (the released checkpoints carry it too).
     """
 
@@ -220,9 +221,7 @@ class DiT(nn.Module):
         self.time_conditioning = time_conditioning
         self.vocab_embed = TokenEmbedding(vocab_size, dim)
         self.sigma_map = TimestepEmbedder(cond_dim) if adaln else None
-        self.blocks = nn.ModuleList(
-            [Block(dim, n_heads, cond_dim, mlp_ratio, dropout, adaln) for _ in range(n_layers)]
-        )
+        self.blocks = nn.ModuleList([Block(dim, n_heads, cond_dim, mlp_ratio, dropout, adaln) for _ in range(n_layers)])
         self.output_layer = OutputLayer(dim, vocab_size, cond_dim, adaln)
         self.register_buffer("interval", torch.tensor([1e-3, 1.0], dtype=torch.float64))
 
@@ -252,7 +251,9 @@ class DiT(nn.Module):
         if positions is None:
             positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         if self.causal and mask is None:
-            mask = torch.ones(tokens.shape[1], past + tokens.shape[1], dtype=torch.bool, device=tokens.device).tril(past)
+            mask = torch.ones(tokens.shape[1], past + tokens.shape[1], dtype=torch.bool, device=tokens.device).tril(
+                past
+            )
         c = None
         if self.sigma_map is not None:
             if sigma is None or not self.time_conditioning:
@@ -269,9 +270,11 @@ class DiT(nn.Module):
 def one_pass_logits(
     model: nn.Module, x_t: Tensor, x: Tensor, block_size: int, attention: str = "sdpa", **kwargs: Any
 ) -> Tensor:
-    """Logits (K, L, V) of every noisy block given the clean blocks before it, in one pass over ``x_t (+) x`` (2L tokens).
+    """Logits (K, L, V) of every noisy block given the clean blocks before it, in one pass over ``x_t (+) x`` (2L
+    tokens).
 
-    Both halves carry the positions 0..L-1. With one block (L' = L) nothing of the clean half is visible to the noisy one,
+    Both halves carry the positions 0..L-1. With one block (L' = L) nothing of the clean half is visible to the noisy
+    one,
     so that it is left out: that is MDLM.
     """
     length = x.shape[1]
@@ -286,7 +289,8 @@ def one_pass_logits(
 
 
 def two_pass_logits(model: DiT, x_t: Tensor, x: Tensor, block_size: int) -> Tensor:
-    """The same logits by Algorithm 1: pass 1 over ``x`` stores keys and values, pass 2 over ``x_t`` reads those of earlier blocks."""
+    """The same logits by Algorithm 1: pass 1 over ``x`` stores keys and values, pass 2 over ``x_t`` reads those of
+    earlier blocks."""
     length = x.shape[1]
     full = training_mask(length, block_size, x.device)
     own, before, up_to = full[:length, :length], full[:length, length:], full[length:, length:]

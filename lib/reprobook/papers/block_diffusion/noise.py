@@ -1,6 +1,7 @@
 """Mask-rate schedules, the stratified time sampler, clipped intervals and the masking of a batch.
 
-Notation: ``t`` in [0, 1] is the time of a block, ``p(t) = 1 - alpha_t`` its mask rate, ``w(t) = -alpha'_t / (1 - alpha_t)``
+Notation: ``t`` in [0, 1] is the time of a block, ``p(t) = 1 - alpha_t`` its mask rate, ``w(t) = -alpha'_t / (1 -
+alpha_t)``
 the positive weight of the masked tokens' negative log-likelihood (Eq. 8).
 """
 
@@ -60,7 +61,9 @@ def check_blocks(length: int, block_size: int) -> int:
     if block_size < 1:
         raise ReprobookError(f"block_size must be at least 1, got {block_size}")
     if length < 1 or length % block_size:
-        raise ReprobookError(f"block_size {block_size} does not divide the length {length}: choose a divisor of {length}")
+        raise ReprobookError(
+            f"block_size {block_size} does not divide the length {length}: choose a divisor of {length}"
+        )
     return length // block_size
 
 
@@ -69,10 +72,12 @@ class NoiseProcess:
     """How tokens of a block are masked and how their losses are weighted (Sections 3.1, 5 and 6).
 
     block_size: L', tokens per block. mask_id: id of the mask token m, must be inside the vocabulary.
-    beta, omega: the time is drawn from U[beta, omega]; (1e-3, 1) covers everything and gives the NELBO, any other interval
+    beta, omega: the time is drawn from U[beta, omega]; (1e-3, 1) covers everything and gives the NELBO, any other
+    interval
     gives a training objective that is a biased estimate of it; (1, 1) masks every token.
     resample: redraw blocks whose share of masked tokens falls outside [beta, omega] (released code).
-    weighting: "code": w(t), but 1 where beta > 0.5; "paper": (omega - beta) w(t), the weight that p = beta + (omega - beta) t
+    weighting: "code": w(t), but 1 where beta > 0.5; "paper": (omega - beta) w(t), the weight that p = beta + (omega
+    - beta) t
     implies. Both differ by a constant factor, except where the code's rule for beta > 0.5 applies.
     """
 
@@ -96,7 +101,8 @@ class NoiseProcess:
         full = self.beta == self.omega == 1
         if not (full or 0 < self.beta < self.omega <= 1):
             raise ReprobookError(
-                f"the interval needs 0 < beta < omega <= 1 (or beta = omega = 1), got beta={self.beta}, omega={self.omega}"
+                "the interval needs 0 < beta < omega <= 1 (or beta = omega = 1), "
+                f"got beta={self.beta}, omega={self.omega}"
             )
         counts = range(self.block_size + 1)
         if self.resample and not any(self._inside(torch.tensor(k / self.block_size)).item() for k in counts):
@@ -175,7 +181,8 @@ def candidate_intervals(
 def constant_loss_variance(beta: float, omega: float, block_size: int, c: float = 1.0) -> float:
     """Closed form of ``Var`` of a block's mean loss when every masked token costs ``c`` and the weight is 1/p.
 
-    ``c^2 (E[1/p] - 1) / L'`` with ``E[1/p] = ln(omega / beta) / (omega - beta)`` (independent masks, no resampling): with
+    ``c^2 (E[1/p] - 1) / L'`` with ``E[1/p] = ln(omega / beta) / (omega - beta)`` (independent masks, no resampling):
+    with
     k ~ Binomial(L', p) the block's mean is c k / (L' p), whose mean is c and whose variance is c^2 (1 - p) / (L' p).
     """
     inverse = 1 / omega if beta == omega else math.log(omega / beta) / (omega - beta)

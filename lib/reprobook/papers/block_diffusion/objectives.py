@@ -40,7 +40,8 @@ def subs_log_probs(logits: Tensor, x_t: Tensor, mask_id: int) -> Tensor:
 
 
 def masked_nll(logits: Tensor, x: Tensor, masked: Tensor, mask_id: int) -> Tensor:
-    """-log p(x | x_t) under SUBS, (K, L): cross-entropy where masked, exactly 0 elsewhere; no (K, L, V) carry-over is built."""
+    """-log p(x | x_t) under SUBS, (K, L): cross-entropy where masked, exactly 0 elsewhere; no (K, L, V) carry-over
+    is built."""
     logits = logits.index_fill(-1, torch.tensor([mask_id], device=logits.device), -torch.inf)
     nll = F.cross_entropy(logits.transpose(1, 2), x, reduction="none")
     return torch.where(masked, nll, 0.0)
@@ -56,7 +57,8 @@ def diffusion_terms(
 ) -> Tensor:
     r"""One Monte-Carlo draw of the weighted losses (K, L) whose sum over L estimates the bound (Eq. 8):
 
-    $$\mathcal L_{BD}(x)=\sum_{b}\mathbb E_{t}\,\mathbb E_{q}\Big[\tfrac{\alpha_t'}{1-\alpha_t}\log p_\theta(x^b\mid x^b_t,x^{<b})\Big]$$
+    $$\mathcal L_{BD}(x)=\sum_{b}\mathbb E_{t}\,\mathbb E_{q}\Big[\tfrac{\alpha_t'}{1-\alpha_t}\log p_\theta(x^b\mid
+    x^b_t,x^{<b})\Big]$$
 
     One stratified time a block. ``shuffle`` permutes the times over the batch, for statistics by sequence.
     """
@@ -83,7 +85,8 @@ def ar_terms(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def thinned_ar_loss(model: nn.Module, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """AR loss on a random share of the tokens (Table 1, "random batch size"): each sequence keeps a share t ~ U[0, 1]."""
+    """AR loss on a random share of the tokens (Table 1, "random batch size"): each sequence keeps a share t ~ U[0,
+    1]."""
     keep = torch.rand(x.shape, generator=generator) < stratified_times(x.shape[0], 1, generator)
     keep = keep.to(x.device)
     keep[:, 0] = False
@@ -94,7 +97,8 @@ def score_entropy_terms(model: nn.Module, x: Tensor, mask_id: int, generator: to
     r"""SEDD's score entropy for the absorbing process, (K, L) (Section 3.7; Lou et al. 2024).
 
     With noise level $\sigma=-\log(1-p)$ and $r = 1/(e^\sigma-1)$, a masked token costs
-    $\sigma'\,[\sum_{y\ne m}e^{s_y}-r\,s_{x_0}+r(\log r-1)]$, where s is the network's log score. The loss is an upper bound
+    $\sigma'\,[\sum_{y\ne m}e^{s_y}-r\,s_{x_0}+r(\log r-1)]$, where s is the network's log score. The loss is an
+    upper bound
     of the NLL as the diffusion NELBO is.
     """
     t = EPS + (1 - EPS) * stratified_times(x.shape[0], 1, generator, x.device)[:, 0]
@@ -111,7 +115,8 @@ def score_entropy_terms(model: nn.Module, x: Tensor, mask_id: int, generator: to
 
 
 def sedd_log_score(model: nn.Module, x_t: Tensor, sigma: Tensor, mask_id: int) -> Tensor:
-    """SEDD's log ratios (K, L, V): logits - log(e^sigma - 1) - log(number of real tokens); 0 for the token that stands there."""
+    """SEDD's log ratios (K, L, V): logits - log(e^sigma - 1) - log(number of real tokens); 0 for the token that
+    stands there."""
     logits = model(x_t, sigma=sigma)
     log_score = logits - torch.log(torch.expm1(sigma))[:, None, None] - math.log(logits.shape[-1] - 1)
     return log_score.scatter(-1, x_t[..., None], 0.0)
@@ -139,9 +144,11 @@ def nelbo(
 def exact_nelbo(model: nn.Module, x: Tensor, block_size: int, mask_id: int, batch_size: int = 256) -> Tensor:
     r"""The bound without Monte Carlo (linear schedule), (N,) per scored token: a sum over the subsets S of a block,
 
-    $$\mathcal L(x^b)=\sum_{\emptyset\ne S\subseteq\{1..n\}}\frac{1}{|S|\binom{n}{|S|}}\sum_{i\in S}-\log p_\theta(x_i\mid x_{S^c},x^{<b}),$$
+    $$\mathcal L(x^b)=\sum_{\emptyset\ne S\subseteq\{1..n\}}\frac{1}{|S|\binom{n}{|S|}}\sum_{i\in S}-\log
+    p_\theta(x_i\mid x_{S^c},x^{<b}),$$
 
-    as $\int_0^1 t^{k-1}(1-t)^{n-k}dt = 1/(k\binom nk)$. The first block has one maskable token less, as position 0 is context.
+    as $\int_0^1 t^{k-1}(1-t)^{n-k}dt = 1/(k\binom nk)$. The first block has one maskable token less, as position 0
+    is context.
     """
     if block_size > EXACT_BLOCK_LIMIT:
         raise ReprobookError(
@@ -158,7 +165,8 @@ def exact_nelbo(model: nn.Module, x: Tensor, block_size: int, mask_id: int, batc
             x_t = torch.where(masked, mask_id, chunk)
             nll = masked_nll(one_pass_logits(model, x_t, chunk, block_size), chunk, masked, mask_id)
             by_block = nll.unflatten(1, (n_blocks, block_size)).sum(-1).double()
-            # Block 0: patterns that differ in position 0 alone are the same subset, so count it once, with n - 1 tokens.
+            # Block 0: patterns that differ in position 0 alone are the same subset, so count it once, with n - 1
+            # tokens.
             first = 0.0 if pattern[0] else _subset_weight(int(pattern.sum()), block_size - 1)
             weight = torch.full((n_blocks,), _subset_weight(int(pattern.sum()), block_size), dtype=torch.float64)
             weight[0] = first
@@ -178,7 +186,9 @@ def ar_nll(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
 
 
 @torch.no_grad()
-def sedd_bound(model: nn.Module, x: Tensor, mask_id: int, n_samples: int, batch_size: int = 64, seed: int = 0) -> Tensor:
+def sedd_bound(
+    model: nn.Module, x: Tensor, mask_id: int, n_samples: int, batch_size: int = 64, seed: int = 0
+) -> Tensor:
     """Monte-Carlo score-entropy bound of each sequence's NLL per scored token, (N,)."""
     generator = torch.Generator(device=x.device).manual_seed(seed)
     rows = []
@@ -200,7 +210,8 @@ def interval_variances(
     intervals: Sequence[tuple[float, float]],
     seed: int = 0,
 ) -> Tensor:
-    """Variance of the loss for each interval, (n_intervals,) (Section 6): per-block mean losses of a batch, their variance
+    """Variance of the loss for each interval, (n_intervals,) (Section 6): per-block mean losses of a batch, their
+    variance
     over sequences x blocks, averaged over the batches. The same random stream serves every interval."""
     found = []
     for beta, omega in intervals:
@@ -218,9 +229,7 @@ def search_interval(
     model: nn.Module, batches: Sequence[Tensor], process: NoiseProcess, seed: int = 0, **candidates: Any
 ) -> tuple[float, float]:
     """The candidate interval (beta, omega) whose loss varies least on validation batches (Section 6)."""
-    intervals = [
-        pair for pair in candidate_intervals(process.block_size, **candidates) if _feasible(process, *pair)
-    ]
+    intervals = [pair for pair in candidate_intervals(process.block_size, **candidates) if _feasible(process, *pair)]
     variances = interval_variances(model, batches, process, intervals, seed)
     return intervals[int(variances.argmin())]
 
@@ -254,19 +263,21 @@ def clipped_loss(state: nn.Module, process: NoiseProcess) -> Loss:
 def interval_search(
     state: nn.Module, process: NoiseProcess, batches: Sequence[Tensor]
 ) -> Callable[[nn.Module, int], dict[str, float]]:
-    """Evaluation hook of the training loop (Section 6): search on validation batches and keep (beta, omega) in ``state``,
+    """Evaluation hook of the training loop (Section 6): search on validation batches and keep (beta, omega) in
+    ``state``,
     whose checkpoint carries it."""
 
     def search(model: nn.Module, step: int) -> dict[str, float]:
         beta, omega = search_interval(model, batches, process)
-        state.interval.copy_(torch.tensor([beta, omega]))
+        state.interval.copy_(torch.tensor([beta, omega], dtype=torch.float64))
         return {"beta": beta, "omega": omega}
 
     return search
 
 
 def gradient_variance(model: nn.Module, losses: Sequence[Tensor]) -> float:
-    """Variance of the gradient over batches (Eq. 10): squared L2 distances of the M gradients from their mean, over M - 1."""
+    """Variance of the gradient over batches (Eq. 10): squared L2 distances of the M gradients from their mean, over
+    M - 1."""
     if len(losses) < 2:
         raise ReprobookError(f"the gradient variance needs at least 2 batches, got {len(losses)}")
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -39,8 +39,14 @@ def load_released(folder: Path, device: torch.device | str = "cpu") -> tuple[DiT
     weights = {name: value for name, value in weights.items() if name not in _RECOMPUTED}
     causal = bool(config.get("causal", False))
     model = DiT(
-        vocab_size=config["vocab_size"], dim=config["hidden_dim"], n_layers=config["n_blocks"], n_heads=config["n_heads"],
-        cond_dim=config["cond_dim"], dropout=config.get("dropout", 0.1), adaln=config.get("adaln", not causal), causal=causal,
+        vocab_size=config["vocab_size"],
+        dim=config["hidden_dim"],
+        n_layers=config["n_blocks"],
+        n_heads=config["n_heads"],
+        cond_dim=config["cond_dim"],
+        dropout=config.get("dropout", 0.1),
+        adaln=config.get("adaln", not causal),
+        causal=causal,
         time_conditioning=config.get("time_conditioning", False),
     )
     wanted = set(model.state_dict()) - {"interval"}
@@ -49,7 +55,7 @@ def load_released(folder: Path, device: torch.device | str = "cpu") -> tuple[DiT
     if extra := sorted(set(weights) - wanted):
         raise ReprobookError(f"{folder.name}: weights this architecture has no place for: {', '.join(extra[:5])}")
     if all(end is not None for end in interval):
-        weights["interval"] = torch.stack([end.double().reshape(()) for end in interval])
+        weights["interval"] = torch.stack([end.double().reshape(()).round(decimals=6) for end in interval])
     model.load_state_dict(weights, strict=False)
     length = config["model_length"]
     return model.to(device).eval(), config.get("block_size", length), length
@@ -69,12 +75,25 @@ def write_miniature(
 
     torch.manual_seed(seed)
     config = {
-        "model_type": "bd3lm", "block_size": block_size, "vocab_size": vocab_size, "model_length": length, "hidden_dim": 32,
-        "cond_dim": 16, "n_blocks": 2, "n_heads": 2, "dropout": 0.1, "adaln": not causal, "causal": causal,
-        "time_conditioning": time_conditioning, "cross_attn": not causal, "var_min": True,
+        "model_type": "bd3lm",
+        "block_size": block_size,
+        "vocab_size": vocab_size,
+        "model_length": length,
+        "hidden_dim": 32,
+        "cond_dim": 16,
+        "n_blocks": 2,
+        "n_heads": 2,
+        "dropout": 0.1,
+        "adaln": not causal,
+        "causal": causal,
+        "time_conditioning": time_conditioning,
+        "cross_attn": not causal,
+        "var_min": True,
     }
     model = DiT(vocab_size, 32, 2, 2, 16, adaln=not causal, causal=causal)
-    weights = {f"backbone.{name}": value.contiguous() for name, value in model.state_dict().items() if name != "interval"}
+    weights = {
+        f"backbone.{name}": value.contiguous() for name, value in model.state_dict().items() if name != "interval"
+    }
     weights["backbone.rotary_emb.inv_freq"] = 10_000.0 ** (-torch.arange(0, 16, 2) / 16)
     weights["sampling_eps_min"], weights["sampling_eps_max"] = torch.tensor(1e-3), torch.tensor(1.0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +132,8 @@ def open_judge(name: str, data: Any, device: torch.device | str = "cpu") -> tupl
 def generative_perplexity(
     judge: nn.Module, encode: Encode, texts: list[str], window: int = 1024, stride: int = 512
 ) -> float:
-    """exp of the judge's mean NLL per token over all ``texts`` (Appendix C.5): longer texts in windows, each later window
+    """exp of the judge's mean NLL per token over all ``texts`` (Appendix C.5): longer texts in windows, each later
+    window
     scoring only its last ``stride`` tokens."""
     if not texts:
         raise ReprobookError("generative perplexity needs at least one text")

@@ -1,4 +1,5 @@
-"""Generation: KV-cached block sampling, first-hitting and ancestral steps, AR and SEDD samplers, stop rules (Section 3.6).
+"""Generation: KV-cached block sampling, first-hitting and ancestral steps, AR and SEDD samplers, stop rules (Section
+3.6).
 
 NFE counts network calls that a sequence needed for its tokens; storing a finished block in the cache is not counted,
 as in the released code.
@@ -50,7 +51,8 @@ def nucleus(probs: Tensor, top_p: float, rule: str = "code") -> Tensor:
 
 
 def categorical(probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One draw per row by an exponential race in float64 (float32 truncates the noise and lowers the temperature, C.5)."""
+    """One draw per row by an exponential race in float64 (float32 truncates the noise and lowers the temperature,
+    C.5)."""
     noise = torch.empty(probs.shape, dtype=torch.float64, device=probs.device).exponential_(generator=generator)
     return (probs.double() / noise).argmax(-1)
 
@@ -58,7 +60,8 @@ def categorical(probs: Tensor, generator: torch.Generator | None = None) -> Tens
 def _block_probs(
     model: DiT, block: Tensor, done: Tensor, cache: KVCache | None, mask_id: int, block_size: int, top_p: float
 ) -> Tensor:
-    """p(x^b | x_t^b, x^{<b}) (K, L', V): with a cache one block goes through the network, without it everything does."""
+    """p(x^b | x_t^b, x^{<b}) (K, L', V): with a cache one block goes through the network, without it everything
+    does."""
     if cache is not None:
         logits = model(block, cache=cache)
     else:
@@ -88,7 +91,8 @@ def first_hitting_block(
 
 
 def first_hitting_times(n_masked: int, n_samples: int, generator: torch.Generator | None = None) -> Tensor:
-    """Times (n_samples, n_masked) at which the next token is unmasked, from t = 1: ``t_{n-1} = t_n u^{1/n}`` (Eq. 25)."""
+    """Times (n_samples, n_masked) at which the next token is unmasked, from t = 1: ``t_{n-1} = t_n u^{1/n}`` (Eq.
+    25)."""
     u = torch.rand(n_samples, n_masked, generator=generator, dtype=torch.float64)
     return u.pow(1 / torch.arange(n_masked, 0, -1)).cumprod(1)
 
@@ -130,7 +134,8 @@ def sample_blocks(
     use_cache: bool = True,
     generator: torch.Generator | None = None,
 ) -> Samples:
-    """Algorithm 2: start block b from masks, denoise it given the clean blocks, run it once more to store its keys and values.
+    """Algorithm 2: start block b from masks, denoise it given the clean blocks, run it once more to store its keys
+    and values.
 
     prompt: (K, 1) first token of each sequence (BOS or context). length: tokens to produce, a multiple of L'; it may
     exceed ``context``, the number of tokens the model looks back over, including the block at hand (default: all).
@@ -175,9 +180,12 @@ def sample_strided(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Samples:
-    """MDLM beyond its context: fill a window of ``context`` tokens, then keep its last ``context - stride`` as given and fill on."""
+    """MDLM beyond its context: fill a window of ``context`` tokens, then keep its last ``context - stride`` as given
+    and fill on."""
     if not 0 < stride <= context or (length - context) % stride:
-        raise ReprobookError(f"stride {stride} must be in 1..{context} and divide length - context = {length - context}")
+        raise ReprobookError(
+            f"stride {stride} must be in 1..{context} and divide length - context = {length - context}"
+        )
     tokens, given = prompt, prompt
     nfe = torch.zeros(prompt.shape[0], dtype=torch.long, device=prompt.device)
     while tokens.shape[1] < length:
@@ -230,7 +238,8 @@ def sample_sedd(
     r"""SEDD's analytic (Tweedie) sampler for the absorbing process (Lou et al. 2024, Section 4.2).
 
     From noise $\sigma_t$ to $\sigma_s$, with $\Delta=\sigma_t-\sigma_s$ and scores s: a masked token becomes y with
-    probability $\propto (e^{\Delta}-1)\,s_y$ and stays masked with $\propto 1-(e^{\Delta}-1)\sum_y s_y$ (cut at 0). The last
+    probability $\propto (e^{\Delta}-1)\,s_y$ and stays masked with $\propto 1-(e^{\Delta}-1)\sum_y s_y$ (cut at 0).
+    The last
     step goes to $\sigma_s=0$ and may not leave a mask.
     """
     tokens = torch.full((prompt.shape[0], length), mask_id, device=prompt.device)
@@ -243,8 +252,12 @@ def sample_sedd(
         score = sedd_log_score(model, tokens, level, mask_id).double().exp()
         score[..., mask_id] = 0
         leave = torch.expm1(t - s) * score
-        probs = leave if s == 0 else leave.index_add(
-            -1, torch.tensor([mask_id], device=tokens.device), (1 - leave.sum(-1, keepdim=True)).clamp_min(0)
+        probs = (
+            leave
+            if s == 0
+            else leave.index_add(
+                -1, torch.tensor([mask_id], device=tokens.device), (1 - leave.sum(-1, keepdim=True)).clamp_min(0)
+            )
         )
         probs = nucleus(probs / probs.sum(-1, keepdim=True), top_p)
         tokens = torch.where(masked, categorical(probs, generator), tokens)
@@ -268,7 +281,8 @@ def stop_position(
     """Where a long sample (length,) ends and why: ``("eos" | "entropy" | "length")`` (Section 6.2, Table 6).
 
     eos: BOS and EOS share an id, so the cut is right after the second one. entropy: the unigram entropy (nats) of the
-    last ``window`` tokens is below ``min_entropy``; those tokens are dropped. The entropy is looked at after every block,
+    last ``window`` tokens is below ``min_entropy``; those tokens are dropped. The entropy is looked at after every
+    block,
     once more than ``window`` tokens exist.
     """
     end, why = tokens.numel(), "length"

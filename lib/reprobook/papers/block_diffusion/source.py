@@ -47,7 +47,8 @@ class MarkovSource:
         return -self.transition[tokens[:, :-1], tokens[:, 1:]].log().mean(1)
 
     def denoiser(self, block_size: int) -> nn.Module:
-        """The Bayes-optimal denoiser of the chain as a module with a network's one-pass interface; the mask is the last id."""
+        """The Bayes-optimal denoiser of the chain as a module with a network's one-pass interface; the mask is the
+        last id."""
         return _Denoiser(self, block_size)
 
     def posterior(self, x_t: Tensor, x: Tensor, block_size: int, mask_id: int) -> Tensor:

@@ -1,0 +1,168 @@
+"""Corpora and released checkpoints of the block diffusion chapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reprobook.errors import ReprobookError
+from reprobook.papers import block_diffusion as bd
+from reprobook.papers.block_diffusion import corpus, released
+
+
+@pytest.fixture(scope="module")
+def words():
+    """A word-level tokenizer with the special tokens that the loaders ask for."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {w: i for i, w in enumerate(["[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefgh"])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        eos_token="[SEP]",
+        unk_token="[UNK]",
+    )
+
+
+def test_rows_with_frame_wrap_sentences_between_marks(words) -> None:
+    rows = np.concatenate(list(corpus.token_rows(["a b", "c d e", "f"], words, 5, frame=True)))
+    assert rows.tolist() == [[0, 4, 5, 1, 1], [0, 6, 7, 8, 1], [0, 1, 9, 1, 1]]
+    assert rows.dtype == np.uint16
+
+
+def test_rows_without_frame_join_documents_by_eos(words) -> None:
+    rows = np.concatenate(list(corpus.token_rows(["a b c", "d"], words, 3, frame=False)))
+    assert rows.tolist() == [[4, 5, 6], [1, 7, 1]]
+
+
+def test_rows_do_not_depend_on_the_batches_of_texts(words) -> None:
+    texts = ["a b c d"] * 7 + ["e f"] * 5
+    whole = np.concatenate(list(corpus.token_rows(texts, words, 6, frame=True)))
+    split = np.concatenate(list(corpus.token_rows(texts, words, 6, frame=True, batch_size=2)))
+    assert np.array_equal(whole, split)
+
+
+@pytest.mark.parametrize(
+    "raw, clean",
+    [
+        ('He said , " It works . "', 'He said, "It works."'),
+        ("the company 's plan cost $ 3 million ( about half ) .", "the company's plan cost $3 million (about half)."),
+        ("Really ? Yes ; see http : / / example.org / a", "Really? Yes; see http://example.org/a"),
+    ],
+)
+def test_lm1b_is_detokenised(raw: str, clean: str) -> None:
+    assert corpus.detokenise_lm1b(raw) == clean
+
+
+def test_files_of_a_split_are_found_by_folder_or_name(tmp_path: Path) -> None:
+    import pandas as pd
+
+    (tmp_path / "penn" / "test").mkdir(parents=True)
+    pd.DataFrame({"sentence": ["a", "b"]}).to_parquet(tmp_path / "penn" / "test" / "0000.parquet")
+    (tmp_path / "train.jsonl").write_text('{"text": "c"}\n')
+    files = corpus.split_files(tmp_path, "test")
+    assert [f.name for f in files] == ["0000.parquet"]
+    assert list(corpus.read_column(files, "sentence")) == ["a", "b"]
+    with pytest.raises(ReprobookError, match="has no column 'text'; it has sentence"):
+        list(corpus.read_column(files, "text"))
+    with pytest.raises(ReprobookError, match="no validation files"):
+        corpus.split_files(tmp_path, "validation")
+
+
+def test_markov_corpus_is_fresh_for_every_seed() -> None:
+    source = bd.MarkovSource(4)
+    a, b = (bd.markov_corpus(source, 8, 50, 10, seed=s) for s in (0, 1))
+    assert a.train.shape == (50, 8) and a.test.shape == a.valid.shape == (10, 8)
+    assert a.vocab_size == 5 and a.mask_id == 4 and not np.array_equal(a.train, b.train)
+    assert len(a.decode(a.train[0])) == 8
+
+
+def test_unknown_corpus_is_named() -> None:
+    with pytest.raises(ReprobookError, match="'wikipedia' or 'lm1b', got 'c4'"):
+        bd.open_corpus("c4", None, 8)
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_released_weights_load_by_their_names(tmp_path: Path, causal: bool) -> None:
+    released.write_miniature(tmp_path, block_size=4, causal=causal)
+    model, block_size, length = bd.load_released(tmp_path)
+    assert (block_size, length, model.vocab_size, model.causal) == (4, 32, 513, causal)
+    assert model.interval.tolist() == pytest.approx([1e-3, 1.0])
+    assert (model.sigma_map is None) == causal
+
+
+def test_released_checkpoint_with_other_weights_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    released.write_miniature(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    moved = weights.pop("backbone.blocks.0.attn_qkv.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ReprobookError, match=r"missing in the checkpoint: blocks.0.attn_qkv.weight"):
+        bd.load_released(tmp_path)
+    save_file(
+        {**weights, "backbone.blocks.0.attn_qkv.weight": moved, "backbone.odd": moved.clone()},
+        tmp_path / "model.safetensors",
+    )
+    with pytest.raises(ReprobookError, match="no place for: odd"):
+        bd.load_released(tmp_path)
+
+
+def test_pickled_checkpoints_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 3}))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(ReprobookError, match="pickled checkpoints are not read"):
+        bd.load_released(tmp_path)
+
+
+def test_size_of_the_real_architecture() -> None:
+    """170M on the hub: 12 layers of width 768, two embeddings of 50,258 tokens (counted by hand)."""
+    with torch.device("meta"):
+        model = bd.DiT(50_258)
+    d, c, v = 768, 128, 50_258
+    layer = 3 * d * d + d * d + 2 * d + 4 * d * d + 4 * d + 4 * d * d + d + 6 * d * c + 6 * d
+    rest = v * d + (d * v + v) + d + (2 * d * c + 2 * d) + (256 * c + c + c * c + c)
+    assert sum(p.numel() for p in model.parameters()) == 12 * layer + rest
+    assert 12 * layer + rest == pytest.approx(170e6, rel=0.01)
+
+
+def test_generative_perplexity_is_exp_of_the_mean_nll_of_all_tokens() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    judge = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=16, n_embd=8, n_layer=1, n_head=2)).eval()
+    texts = ["abcab", "hgfedcba"]
+
+    def encode(text: str) -> torch.Tensor:
+        return torch.tensor([ord(c) - ord("a") for c in text])
+
+    total = count = 0.0
+    with torch.no_grad():
+        for ids in map(encode, texts):
+            total += torch.nn.functional.cross_entropy(judge(ids[None]).logits[0, :-1], ids[1:], reduction="sum").item()
+            count += len(ids) - 1
+    assert bd.generative_perplexity(judge, encode, texts) == pytest.approx(np.exp(total / count), rel=1e-4)
+    with pytest.raises(ReprobookError, match="at least one text"):
+        bd.generative_perplexity(judge, encode, [])
+
+
+@pytest.mark.parametrize("kind", [{"causal": True}, {"time_conditioning": True}, {"block_size": 8}])
+def test_released_models_of_every_kind_are_scored_and_sampled(tmp_path: Path, kind: dict[str, int]) -> None:
+    released.write_miniature(tmp_path, vocab_size=40, **kind)
+    model, block_size, length = bd.load_released(tmp_path)
+    rows = torch.randint(39, (4, length), generator=torch.Generator().manual_seed(0))
+    nll = bd.likelihood(model, rows, block_size, n_samples=40, batch_size=4, seed=0)
+    assert nll.mean().item() == pytest.approx(np.log(40), abs=0.35)  # the output layer is zero: uniform over the tokens
+    tokens = bd.sample_released(model, rows[:, :1], length, block_size, 0.9, torch.Generator().manual_seed(0))
+    assert tokens.shape == (4, length) and (tokens < 39).all()
