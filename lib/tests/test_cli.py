@@ -105,7 +105,7 @@ def test_data_commands(checkout: Any, capsys: pytest.CaptureFixture[str]) -> Non
             what: three numbers
             license: CC0-1.0
             scales: [smoke, laptop]
-            source: {{bundled: {{path: points.txt, sha256: {"0" * 64}}}}}
+            source: {{bundled: {{path: points.txt, sha256: {"a" * 64}}}}}
         """,
     )
     checkout.notebook("x = 1")
