@@ -39,6 +39,8 @@ def gather(executed: bool = False) -> Path:
     for name, content in wanted.items():
         if not (target / name).is_file() or (target / name).read_bytes() != content:
             project.atomic_write(target / name, content)
+            if "_static" in name.parts:  # Sphinx copies static files only together with a page that changed
+                shutil.rmtree(root / "_build" / "html", ignore_errors=True)
     return target
 
 
