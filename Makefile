@@ -1,0 +1,64 @@
+# Every target sets up what it needs; a second call of any is quick. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTEST := $(BIN)/python -m pytest --quiet
+TWO_WORKERS := -n 2 --dist loadscope
+BENCHES := $(shell find lib/reprobook -name 'bench*.py' -o -name '*_bench.py' | sort | sed 's|^lib/||; s|\.py$$||; s|/|.|g')
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data book html lab test bench rehearse refresh clean browser
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: $(STAMP) ## make .venv with the versions of requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+data: $(STAMP) ## fetch and verify the data of the smoke and laptop scales
+	reprobook data fetch
+
+book: data ## execute every chapter at smoke scale, then build the pages in _build/html
+	$(BIN)/python -m reprobook.site --execute
+
+html: $(STAMP) ## build the pages from the stored outputs
+	$(BIN)/python -m reprobook.site
+
+lab: data ## open JupyterLab with the chapters
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+test: data browser ## run all checks
+	$(BIN)/ruff check lib notebooks
+	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
+	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
+	reprobook rehearse --all
+	$(PYTEST) lib/tests/book
+
+bench: data ## measure speed: each benchmark prints ratios and checks that both ways agree
+	@set -e; for module in $(BENCHES); do echo "== $$module"; $(BIN)/python -m $$module; done
+
+rehearse: $(STAMP) ## run the paper-scale code of every chapter on miniatures, offline
+	reprobook rehearse --all
+
+refresh: data ## execute at smoke scale and store outputs, expected metrics, measured times and the README's table
+	reprobook refresh --all
+	$(BIN)/python -m reprobook.site --records
+	reprobook pages
+
+clean: ## remove what can be made again; runs and .venv stay
+	rm -rf _build book/_generated .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find lib notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+# The tests of the pages need Chromium and its driver. As root on Debian or Ubuntu they are installed; elsewhere say so.
+browser:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium chromium-driver >/dev/null || echo "Chromium could not be installed: the browser tests will be skipped"; \
+	else echo "No chromium and chromedriver here: the browser tests will be skipped"; fi
