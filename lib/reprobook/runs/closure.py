@@ -17,7 +17,7 @@ from reprobook.runs.source import Chain, Module, Target, digest, imports, parse_
 PACKAGE = "reprobook"
 # These carry numbers, they don't make them: followed (a chapter object leads to the training loop), but not counted.
 _BOOKKEEPING = frozenset(
-    "chapter facts record show params project errors cli pages progress runs rehearsal data".split()
+    "chapter facts record show params project errors cli pages site progress runs rehearsal data".split()
 )
 _CARRIES_TOO = ("reprobook.train.progress",)
 _COUNTED_ANYWAY = ("reprobook.data.text",)
