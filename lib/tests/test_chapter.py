@@ -254,25 +254,26 @@ def test_without_records_and_at_other_scales_the_run_shows_itself(book: Any) -> 
 
 
 def rows_of(html: str) -> dict[str, list[str]]:
-    """Cells of a claims table by claim id, tags removed."""
+    """Cells of a claims table by claim id, lines joined with |, tags removed."""
     rows = re.findall(r"<tr>(<td.*?)</tr>", html, flags=re.DOTALL)
-    cells = [
-        [re.sub("<.*?>", "", c.replace("<br>", " | ")) for c in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows
-    ]
-    return {row[0]: row[1:] for row in cells}
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+    texts = [[re.sub("<.*?>", "", cell.replace("<br>", " | ")) for cell in row] for row in cells]
+    return {row[0].split()[0]: row for row in texts}
 
 
 def test_the_claims_table_of_a_smoke_run_rests_on_records_alone(book: Any, shown: list[dict[str, str]]) -> None:
     filled(opened()).claims_table()
-    empty = rows_of(shown.pop()["text/html"])
-    assert empty["C1"][3:] == ["never run", "never run", "never run"]
+    assert rows_of(shown.pop()["text/html"])["C1"][2:] == ["–", "never run"]
     publish(0), publish(1, holds=False), publish(2)
     filled(opened()).claims_table()
     html = shown.pop()["text/html"]
     found = rows_of(html)
-    assert found["C1"][:2] == ["A &lt; B", "A: 28.23 | B: 1,234"]
-    assert found["C1"][2:5] == ["A: 1.10 ± 0.10 (n = 3)", "partly", "laptop scale: holds in 2 of 3 runs"]
-    assert found["C1"][5].startswith("stale: the record does not say what it was made from")
+    assert found["C1"][:3] == ["C1 A &lt; B | Table 1", "A: 28.23 | B: 1234.50", "A: 1.10 ± 0.10"]
+    assert found["C1"][3].split(" | ") == [
+        "partly",
+        "laptop scale: holds in 2 of 3 runs",
+        "stale: the record does not say what it was made from",
+    ]
     assert found["C2"][3] == "not testable here"
     assert 'class="rb-chip rb-partly" style="background:#8a5a00' in html
 
@@ -283,7 +284,8 @@ def test_a_laptop_run_counts_itself_once(book: Any, shown: list[dict[str, str]])
     ch.claim("C1", value={"A": 1.2}, holds=True)
     ch.claims_table()
     row = rows_of(shown.pop()["text/html"])["C1"]
-    assert row[2:5] == ["A: 1.150 ± 0.071 (n = 2)", "reproduced", "laptop scale: holds in 2 of 2 runs"]
+    assert row[2] == "A: 1.150 ± 0.071"
+    assert row[3].startswith("reproduced | laptop scale: holds in 2 of 2 runs | stale")
 
 
 def test_a_run_with_changed_parameters_is_never_mixed_with_the_records(book: Any, shown: list[dict[str, str]]) -> None:
@@ -292,7 +294,7 @@ def test_a_run_with_changed_parameters_is_never_mixed_with_the_records(book: Any
     ch.claim("C1", value={"A": 9.0}, holds=True)
     ch.claims_table()
     row = rows_of(shown.pop()["text/html"])["C1"]
-    assert row[2:] == ["A: 9 (n = 1)", "reproduced", "laptop scale with lr changed: holds in 1 of 1 runs", "this run"]
+    assert row[2:] == ["A: 9", "reproduced | laptop scale with lr changed: holds in 1 of 1 runs | this run alone"]
 
 
 def test_current_records_are_called_current_and_a_changed_cell_makes_them_stale(
@@ -303,10 +305,10 @@ def test_current_records_are_called_current_and_a_changed_cell_makes_them_stale(
     done = record.read(ch.out_dir / "record.json")
     record.write(done, book.root / f"book/results/laptop/{SLUG}.seed0.json")
     opened().claims_table()
-    assert rows_of(shown.pop()["text/html"])["C1"][5] == "current"
+    assert rows_of(shown.pop()["text/html"])["C1"][3].endswith(" | current")
     book.notebook("x = 1")
     opened().claims_table()
-    assert rows_of(shown.pop()["text/html"])["C1"][5] == "stale: a code cell changed"
+    assert rows_of(shown.pop()["text/html"])["C1"][3].endswith(" | stale: a code cell changed")
 
 
 # ------------------------------------------------------------------------------------------------ showing
@@ -318,7 +320,7 @@ def test_the_tables_of_facts(book: Any, shown: list[dict[str, str]]) -> None:
         assert show_table() is None, "nothing for a notebook to echo"
     facts, claims, provenance, coverage, data = (output["text/html"] for output in shown)
     assert "A &amp; B" in facts and '<a href="https://arxiv.org/abs/2503.01234v1">' in facts
-    assert "A: 28.23<br>B: 1,234" in claims and "laptop, paper" in claims
+    assert "A: 28.23<br>B: 1234.50" in claims and "at scale laptop and paper" in claims
     assert (
         ">lr<" in provenance and ">0.001<" in provenance and "paper: 1e-4" in provenance and ">seed<" not in provenance
     )

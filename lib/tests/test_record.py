@@ -52,11 +52,11 @@ def test_a_record_survives_its_file(
     json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_the_file_is_sorted_and_has_a_line_per_row(tmp_path: Path) -> None:
+def test_the_file_keeps_the_order_of_the_run_and_has_a_line_per_row(tmp_path: Path) -> None:
     before = made(metrics={"b": 1.0, "a": 2.0}, tables={"t": TableData(columns=["x", "y"], rows=[[1, "é"], [2, "["]])})
     record.write(before, tmp_path / "a.json")
     text = (tmp_path / "a.json").read_text("utf-8")
-    assert text.index('"a": 2.0') < text.index('"b": 1.0')
+    assert text.index('"b": 1.0') < text.index('"a": 2.0')
     assert '    [1, "é"],\n    [2, "["]\n' in text
     assert json.loads(text) == json.loads(before.model_dump_json())
     record.write(record.read(tmp_path / "a.json"), tmp_path / "b.json")

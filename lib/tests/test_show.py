@@ -116,6 +116,11 @@ def test_mean_and_spread_have_the_same_decimals(spread: dict[str, Any], expected
     assert show.mean_sd(spread) == expected
 
 
+def test_an_n_that_is_said_elsewhere_is_left_out() -> None:
+    spread = {"mean": 1.9181, "sd": 0.0123, "n": 3}
+    assert show.mean_sd(spread, 3) == "1.918 ± 0.012" and show.mean_sd(spread, 4) == "1.918 ± 0.012 (n = 3)"
+
+
 # ------------------------------------------------------------------------------------------------ tables
 
 
@@ -151,6 +156,13 @@ def test_the_frame_itself_is_left_alone() -> None:
     before = FRAME.copy()
     html_table(FRAME)
     pd.testing.assert_frame_equal(FRAME, before)
+
+
+def test_sentences_get_room_and_notes_stand_below() -> None:
+    frame = pd.DataFrame({"id": ["C1"], "says": [show.with_note("A < B " * 10, "Table 1", "")]}, dtype=object)
+    html = html_table(frame)
+    assert html.count("min-width:10rem") == 2, "head and cell of the long column"
+    assert "A &lt; B" in html and html.count("<br><small>Table 1</small>") == 1
 
 
 def test_side_by_side_shows_both_with_their_captions(shown: list[dict[str, str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from reprobook import params as params_module
@@ -25,8 +26,11 @@ def identity(facts: Facts) -> pd.DataFrame:
 
 def claims_in_paper(facts: Facts) -> pd.DataFrame:
     """The paper's claims, its figures, and what the chapter tests."""
-    rows = [(cid, c.says, _figures(c), c.where, c.how, c.testable_at) for cid, c in facts.claims.items()]
-    return _frame(rows, ["Claim", "The paper says", "Its figures", "Where", "What we test", "Testable at"])
+    rows = []
+    for cid, c in facts.claims.items():
+        how = show.with_note(c.how, f"at scale {' and '.join(c.testable_at)}" if c.testable_at else "at no scale")
+        rows.append((_says(cid, c), _figures(c), how))
+    return _frame(rows, ["The paper says", "Its figures", "What we test"])
 
 
 def coverage(facts: Facts) -> pd.DataFrame:
@@ -45,27 +49,37 @@ def provenance(slug: str) -> pd.DataFrame:
 def claims(facts: Facts, found: Iterable[Evidence], note: str = "") -> pd.DataFrame:
     """The verdict on each claim and what it rests on; ``note`` qualifies the evidence."""
     rows = [_claim_row(cid, facts.claims[cid], each, note) for cid, each in zip(facts.claims, found, strict=True)]
-    return _frame(rows, ["Claim", "The paper says", "Its figures", "Ours (mean ± sd)", "Verdict", "Evidence", "State"])
+    return _frame(rows, ["The paper says", "Its figures", "Ours (mean ± sd)", "Verdict"])
 
 
 def _claim_row(cid: str, claim: Claim, found: Evidence, note: str) -> tuple[Any, ...]:
-    ours = show.lines({key: show.mean_sd(spread) for key, spread in found.summary["value"].items()})
-    told = f"{found.scale} scale{note}: holds in {found.summary['holds']} of {found.summary['n']} runs"
-    current = state(r for r in found.records if r.status == "complete")
-    if found.records and all(r.status != "complete" for r in found.records):
-        current = "this run"
-    evidence = told if found.records else found.verdict
-    return cid, claim.says, _figures(claim), ours, show.chip(found.verdict), evidence, current
+    n = len(found.records)
+    ours = show.lines({key: show.mean_sd(spread, n) for key, spread in found.summary["value"].items()})
+    verdict = show.chip(found.verdict)
+    if found.records:
+        told = f"{found.scale} scale{note}: holds in {found.summary['holds']} of {found.summary['n']} runs"
+        published = [r for r in found.records if r.status == "complete"]
+        verdict = show.with_note(verdict, told, state(published) if published else "this run alone")
+    return _says(cid, claim), _figures(claim), ours, verdict
+
+
+def _says(cid: str, claim: Claim) -> show.Html:
+    return show.with_note(show.Html(f"<strong>{cid}</strong> {escape(claim.says)}"), claim.where)
 
 
 def _figures(claim: Claim) -> show.Html:
-    return show.lines({label: show.number(value) for label, value in claim.paper.items()})
+    cells = show.format_column(list(claim.paper.values()))  # numbers of one claim share their decimals; HTML already
+    return show.Html(
+        "<br>".join(f"{escape(label)}: {cell}" for label, cell in zip(claim.paper, cells, strict=True)) or "–"
+    )
 
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return "none" if value is None else "(empty)" if value == "" else show.joined(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    return "none" if value is None or value == [] else "(empty)" if value == "" else show.joined(value)
 
 
 def _frame(rows: Sequence[Sequence[Any]], columns: list[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
@@ -20,7 +20,8 @@ __all__ = [
     "VERDICTS", "ClaimData", "Mismatch", "Record", "RecordError", "TableData", "commit", "compare", "expected",
     "hardware", "peak_memory_mb", "plain", "read", "results", "summarise_claim", "verdict", "versions", "write",
 ]  # fmt: skip
-VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
+Verdict = Literal["reproduced", "partly", "not reproduced", "not testable here"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 class RecordError(ReprobookError):
@@ -71,7 +72,7 @@ class ClaimData(_Strict):
 
     value: dict[str, float | None]
     holds: bool | None
-    verdict: Literal["reproduced", "partly", "not reproduced", "not testable here"]
+    verdict: Verdict
     note: str = ""
 
 
@@ -108,17 +109,17 @@ class Record(_Strict):
 
 
 def write(record: Record, path: Path) -> None:
-    """Write ``record`` as sorted JSON, atomically. Floats that are not finite are written as null."""
+    """Write ``record`` as JSON, atomically, in the order the run gave. Floats that are not finite become null."""
     atomic_write(Path(path), _json(plain(record.model_dump())) + "\n")
 
 
 def _json(value: Any, indent: str = "") -> str:
-    """Sorted JSON, one line per key and per table row: a diff shows what changed."""
+    """JSON with one line per key and per table row: a diff shows what changed."""
     inner = indent + " "
     if isinstance(value, dict) and value:
-        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_json(value[key], inner)}" for key in sorted(value)]
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_json(value[key], inner)}" for key in value]
     elif isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
-        lines = [json.dumps(item, ensure_ascii=False, sort_keys=True, allow_nan=False) for item in value]
+        lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in value]
     else:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     opening, closing = "{}" if isinstance(value, dict) else "[]"
@@ -219,7 +220,7 @@ def _outside(name: str, value: float | None, entry: Mapping[str, Any]) -> list[M
 # ------------------------------------------------------------------------------------------------ verdicts
 
 
-def verdict(holds: Sequence[bool | None]) -> str:
+def verdict(holds: Sequence[bool | None]) -> Verdict:
     """Verdict over runs: all hold, none holds, some do; runs that could not tell (``None``) don't count."""
     told = [held for held in holds if held is not None]
     if not told:

@@ -29,12 +29,13 @@ from reprobook.show.tables import (
     number,
     side_by_side,
     table,
+    with_note,
 )
 
 __all__ = [
     "CHIPS", "COLOURS", "Html", "chip", "curves", "explore", "figure", "flat", "format_column", "grid", "html_table",
     "joined", "lines", "link", "mean_sd", "number", "png", "publish", "side_by_side", "source", "source_markdown",
-    "style", "table", "text_samples",
+    "style", "table", "text_samples", "with_note",
 ]  # fmt: skip
 
 

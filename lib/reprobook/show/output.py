@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Html(str):
-    """Text that is already HTML: tables show it as it is."""
+    """Text that is already HTML: tables show it as it is. A frame keeps it only in a column of ``dtype=object``."""
 
 
 def publish(bundle: Mapping[str, str], metadata: Mapping[str, Any] | None = None) -> None:

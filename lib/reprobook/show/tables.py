@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ CHIPS = {  # background colours with a contrast of at least 4.5 to white text
 
 _NUMBER = 'class="rb-number" style="text-align:right;vertical-align:top"'
 _TEXT = 'style="text-align:left;vertical-align:top"'
+_PROSE = 'style="text-align:left;vertical-align:top;min-width:10rem"'
 
 
 def format_column(values: Sequence[Any], precision: int = 3) -> list[str]:
@@ -92,7 +94,7 @@ def html_table(frame: pd.DataFrame, caption: str = "", precision: int | Mapping[
         digits = precision.get(name, 3) if isinstance(precision, Mapping) else precision
         cells.append(format_column(values, digits))
         numeric.append(all(_is_number(v) or is_missing(v) for v in values))
-    looks = [_NUMBER if right else _TEXT for right in numeric]
+    looks = [_NUMBER if right else _look(column) for right, column in zip(numeric, cells, strict=True)]
     head = "".join(f"<th {look}>{escape(str(name))}</th>" for look, name in zip(looks, frame.columns, strict=True))
     rows = [
         "".join(f"<td {look}>{cell}</td>" for look, cell in zip(looks, row, strict=True))
@@ -106,6 +108,12 @@ def html_table(frame: pd.DataFrame, caption: str = "", precision: int | Mapping[
     )
 
 
+def _look(column: Sequence[str]) -> str:
+    """Style of a column of texts: sentences get room, or a narrow page would show one word a line."""
+    longest = max((len(line) for cell in column for line in re.sub("<(?!br)[^>]*>", "", cell).split("<br>")), default=0)
+    return _PROSE if longest > 45 else _TEXT
+
+
 def number(value: float | str | None) -> str:
     """One number for running text: four digits, whole from a thousand on; a text stays."""
     if value is None or isinstance(value, str):
@@ -113,18 +121,25 @@ def number(value: float | str | None) -> str:
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}").replace("-", "−")
 
 
-def mean_sd(spread: Mapping[str, Any]) -> str:
-    """``1.918 ± 0.012 (n = 3)``: two digits of the spread, and as many decimals of the mean."""
-    mean, sd, n = spread["mean"], spread["sd"], spread["n"]
+def mean_sd(spread: Mapping[str, Any], n: int | None = None) -> str:
+    """``1.918 ± 0.012 (n = 3)``: two digits of the spread, as many decimals of the mean; no n where it is ``n``."""
+    mean, sd = spread["mean"], spread["sd"]
+    count = f" (n = {spread['n']})" if spread["n"] and spread["n"] != n else ""
     if mean is None or not sd:
-        return number(mean) + (f" (n = {n})" if n else "")
+        return number(mean) + count
     decimals = min(6, max(0, 1 - math.floor(math.log10(sd))))
-    return f"{mean:.{decimals}f} ± {sd:.{decimals}f} (n = {n})".replace("-", "−")
+    return f"{mean:.{decimals}f} ± {sd:.{decimals}f}".replace("-", "−") + count
 
 
 def lines(pairs: Mapping[str, str]) -> Html:
     """``label: text`` lines for one cell."""
     return Html("<br>".join(f"{escape(label)}: {escape(text)}" for label, text in pairs.items()) or "–")
+
+
+def with_note(text: str, *notes: str) -> Html:
+    """A cell with smaller lines below its text; ``text`` may be :class:`Html`."""
+    main = text if isinstance(text, Html) else escape(text)
+    return Html("<br>".join([main, *(f"<small>{escape(note)}</small>" for note in notes if note)]))
 
 
 def _summary(frame: pd.DataFrame, caption: str) -> str:
