@@ -20,6 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from reprobook import ReprobookError, record, show
 from reprobook.show.tables import format_column, html_table
 
+CHECKOUT = re.escape(str(Path(__file__).resolve().parents[2]))
 FRAME = pd.DataFrame({"model": ["A", "<B>"], "ppl": [28.23, 30.6], "n": [3, 12000], "ok": [True, None]})
 
 
@@ -346,7 +347,7 @@ def test_nothing_stored_holds_an_address_or_a_path(executed: nbformat.NotebookNo
         if form != "image/png"
     ]
     assert texts and not [
-        text for text in texts if re.search(r"0x[0-9a-f]{6,}|/home/|/tmp/|/work/|site-packages", text)
+        text for text in texts if re.search(rf"0x[0-9a-f]{{6,}}|/home/|/tmp/|{CHECKOUT}|site-packages", text)
     ]
 
 
