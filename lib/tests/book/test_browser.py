@@ -1,0 +1,99 @@
+"""Pages as a reader gets them: opened in Chromium at a desktop's and a phone's width, in light and dark."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from reprobook import project
+
+PAGES = [
+    "book/scoreboard",
+    "book/index",
+    "book/data",
+    "book/how_to_run",
+    *(f"notebooks/{s}" for s in project.chapters()),
+]
+
+READY = """
+const done = arguments[0];
+const maths = () => !document.querySelector('.math') || (window.MathJax && MathJax.startup && MathJax.startup.promise);
+const wait = () => document.readyState === 'complete' && maths()
+    ? Promise.resolve(maths()).then(() => document.fonts.ready).then(() => requestAnimationFrame(() => done(true)))
+    : setTimeout(wait, 50);
+wait();
+"""
+TOO_WIDE = """
+const limit = document.documentElement.clientWidth;
+return [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > limit + 1)
+    .filter(e => { for (let p = e.parentElement; p; p = p.parentElement)
+        if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX) && p.tagName != 'BODY'
+            && p.tagName != 'HTML') return false; return true; })
+    .slice(0, 5).map(e => e.tagName + ' ' + e.className + ': ' + e.textContent.slice(0, 60));
+"""
+IMAGES = (
+    "return [...document.images].map(i => [i.getAttribute('src').slice(0, 80), i.complete, i.naturalWidth, i.alt]);"
+)
+
+
+@pytest.fixture(params=PAGES)
+def page(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def open_page(chromium: Any, address: str, page: str, width: int, theme: str = "light") -> None:
+    chromium.get_log("browser"), chromium.get_log("performance")
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = [{"name": "prefers-color-scheme", "value": theme}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    chromium.get(f"{address}/{page}.html")
+    chromium.set_script_timeout(30)
+    assert chromium.execute_async_script(READY)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_errors_no_overflow_all_figures_decoded(chromium: Any, address: str, page: str, width: int) -> None:
+    open_page(chromium, address, page, width)
+    problems = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert problems == []
+    wide, visible = chromium.execute_script(
+        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert wide <= visible, chromium.execute_script(TOO_WIDE)
+    images = chromium.execute_script(IMAGES)
+    assert [image for image in images if not image[1] or image[2] == 0] == []
+    assert all(alt for *_, alt in images), "every picture has a text for those who can't see it"
+
+
+def test_formulas_are_set_and_nothing_comes_from_elsewhere(chromium: Any, address: str, page: str) -> None:
+    open_page(chromium, address, page, 1280)
+    formulas, set_ = chromium.execute_script(
+        "return [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length]"
+    )
+    assert set_ >= formulas and not chromium.find_elements("css selector", "mjx-merror")
+    messages = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:", "chrome:", "about:"))] == []
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2) of ``rgb(r, g, b)``."""
+    parts = [float(x) / 255 for x in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_verdict_colours_are_readable(chromium: Any, address: str, theme: str) -> None:
+    open_page(chromium, address, "book/index", 1280, theme)
+    chips = chromium.execute_script(
+        "const page = getComputedStyle(document.body).backgroundColor;"
+        "return [...document.querySelectorAll('.rb-chip')].map(c => { const s = getComputedStyle(c);"
+        "return [c.textContent, s.color, s.backgroundColor == 'rgba(0, 0, 0, 0)' ? page : s.backgroundColor]; })"
+    )
+    assert len(chips) == 5
+    for name, ink, ground in chips:
+        light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (theme, name, ink, ground)
