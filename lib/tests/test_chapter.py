@@ -253,6 +253,30 @@ def test_without_records_and_at_other_scales_the_run_shows_itself(book: Any) -> 
     assert laptop.evidence_label() == "this laptop run, seed 5"
 
 
+def test_a_smoke_page_shows_laptop_tables_over_their_seeds(
+    book: Any, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mean and sample standard deviation of 1, 2 and 6: 3 and sqrt(7) = 2.65."""
+    for seed, value in enumerate((1.0, 2.0, 6.0)):
+        publish(seed, tables=table_of([["A", value], ["B", 5.0]]))
+    frame = pd.DataFrame({"model": ["A", "B"], "ppl": [99.0, 98.0]})
+    opened().table("ppl", frame, caption="Perplexity")
+    page = shown[-1]["text/html"]
+    assert "3.0 ± 2.6" in page and ">5<" in page and "99" not in page
+    assert "Perplexity (laptop scale, 3 seeds, mean ± sd)" in page
+    monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")  # a person moves a parameter: both are shown
+    opened().table("ppl", frame)
+    assert "99" in shown[-2]["text/html"] and "smoke run, no evidence" in shown[-2]["text/html"]
+    assert "3.0 ± 2.6" in shown[-1]["text/html"]
+
+
+def test_laptop_tables_of_different_shape_are_stacked(book: Any, shown: list[dict[str, str]]) -> None:
+    publish(0, tables=table_of([["A", 1.0]]))
+    publish(1, tables=table_of([["A", 2.0], ["B", 3.0]]))
+    opened().table("ppl", pd.DataFrame({"model": ["A"], "ppl": [99.0]}))
+    assert shown[-1]["text/html"].count("<tr><td") == 3
+
+
 def rows_of(html: str) -> dict[str, list[str]]:
     """Cells of a claims table by claim id, lines joined with |, tags removed."""
     rows = re.findall(r"<tr>(<td.*?)</tr>", html, flags=re.DOTALL)

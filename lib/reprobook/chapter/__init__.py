@@ -105,7 +105,10 @@ class Chapter:
     def table(
         self, name: str, frame: pd.DataFrame, *, paper_table: str | None = None, caption: str = "", display: bool = True
     ) -> None:
-        """Keep a table of this run and show it, beside the paper's table if ``paper_table`` names one of the facts."""
+        """Keep a table of this run and show it, beside the paper's table if ``paper_table`` names one of the facts.
+
+        A smoke run shows the committed laptop records in its place, over their seeds, as soon as there are any; in a
+        JupyterLab session it shows both, so that a reader who moves a parameter sees what it does."""
         reported = self.facts.table(paper_table) if paper_table else None
         frame = show.flat(frame)
         rows = record.plain(frame.astype(object).values.tolist())
@@ -115,6 +118,12 @@ class Chapter:
         if not display:
             return
         ours = f"{caption or name} ({self._this_run()})"
+        committed = self._committed["laptop"] if self.scale == "smoke" else []
+        if found := [r.tables[name] for r in committed if name in r.tables]:
+            if show.interactive():
+                show.table(frame, ours)
+            frame = tables.over_seeds(found)
+            ours = f"{caption or name} ({self.evidence_label()}{', mean ± sd' if len(found) > 1 else ''})"
         if reported is None:
             show.table(frame, ours)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from reprobook import params as params_module
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from reprobook.facts import Claim, Facts
+    from reprobook.record import TableData
 
 
 def identity(facts: Facts) -> pd.DataFrame:
@@ -80,6 +82,31 @@ def _value(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     return "none" if value is None or value == [] else "(empty)" if value == "" else show.joined(value)
+
+
+def over_seeds(found: Sequence[TableData]) -> pd.DataFrame:
+    """One table for the runs of several seeds, row by row: what all runs share stays, numbers become mean ± sd.
+
+    Runs that differ in their columns or in the number of rows are stacked."""
+    import pandas as pd
+
+    frames = [pd.DataFrame(each.rows, columns=each.columns, dtype=object) for each in found]
+    if any(f.shape != frames[0].shape or list(f.columns) != list(frames[0].columns) for f in frames):
+        return pd.concat(frames, ignore_index=True)
+    merged = {
+        name: [_over_seeds(cells) for cells in zip(*(frame[name] for frame in frames), strict=True)]
+        for name in frames[0].columns
+    }
+    return pd.DataFrame(merged, dtype=object)
+
+
+def _over_seeds(cells: Sequence[Any]) -> Any:
+    if all(cell == cells[0] for cell in cells):
+        return cells[0]
+    numbers = [cell for cell in cells if isinstance(cell, int | float) and not isinstance(cell, bool)]
+    if len(numbers) < len(cells):
+        return " / ".join(dict.fromkeys(str(cell) for cell in cells))
+    return show.mean_sd({"mean": mean(numbers), "sd": stdev(numbers), "n": len(numbers)}, len(numbers))
 
 
 def _frame(rows: Sequence[Sequence[Any]], columns: list[str]) -> pd.DataFrame:

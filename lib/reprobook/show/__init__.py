@@ -15,7 +15,7 @@ from typing import Any
 
 from reprobook.errors import ReprobookError
 from reprobook.show.figures import COLOURS, curves, explore, figure, grid, png, style
-from reprobook.show.output import Html, publish
+from reprobook.show.output import Html, interactive, publish
 from reprobook.show.tables import (
     CHIPS,
     chip,
@@ -34,7 +34,7 @@ from reprobook.show.tables import (
 
 __all__ = [
     "CHIPS", "COLOURS", "Html", "chip", "curves", "explore", "figure", "flat", "format_column", "grid", "html_table",
-    "joined", "lines", "link", "mean_sd", "number", "png", "publish", "side_by_side", "source", "source_markdown",
+    "interactive", "joined", "lines", "link", "mean_sd", "number", "png", "publish", "side_by_side", "source", "source_markdown",
     "style", "table", "text_samples", "with_note",
 ]  # fmt: skip
 

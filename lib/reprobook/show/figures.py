@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
-from reprobook.show.output import publish
+from reprobook.show.output import interactive, publish
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +148,7 @@ def explore(draw: Callable[..., Figure], caption: str, start: Mapping[str, Any],
     ``controls``: one per argument of ``draw``, a list of values or ``(low, high, step)``. Values that ``draw`` refuses
     (:class:`ReprobookError`) show the reason in place of the figure.
     """
-    if not os.environ.get("JPY_SESSION_NAME"):  # set by Jupyter's server for a notebook that a person opened
+    if not interactive():
         figure(draw(**start), caption)
         return
     import ipywidgets as widgets

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 
 class Html(str):
     """Text that is already HTML: tables show it as it is. A frame keeps it only in a column of ``dtype=object``."""
+
+
+def interactive() -> bool:
+    """Whether a person opened this notebook in Jupyter; papermill, nbval and the book have nobody to move a slider."""
+    return bool(os.environ.get("JPY_SESSION_NAME"))  # set by Jupyter's server
 
 
 def publish(bundle: Mapping[str, str], metadata: Mapping[str, Any] | None = None) -> None:
