@@ -25,7 +25,8 @@ def root() -> Path:
     """Folder of the checkout: ``$REPROBOOK_ROOT``, else the one that holds this package, else a parent of the
     working directory. Raises :class:`ReprobookError` if none of them is a checkout."""
     override = os.environ.get("REPROBOOK_ROOT")
-    candidates = [Path(override)] if override else [Path(__file__).resolve().parents[2], *(p for p in [Path.cwd(), *Path.cwd().parents])]
+    nearby = [Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents]
+    candidates = [Path(override)] if override else nearby
     for folder in candidates:
         if (folder / "data_manifests").is_dir() and (folder / "notebooks").is_dir():
             return folder.resolve()

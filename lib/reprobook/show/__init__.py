@@ -33,9 +33,9 @@ from reprobook.show.tables import (
 )
 
 __all__ = [
-    "CHIPS", "COLOURS", "Html", "chip", "curves", "explore", "figure", "flat", "format_column", "grid", "html_table",
-    "interactive", "joined", "lines", "link", "mean_sd", "number", "png", "publish", "side_by_side", "source", "source_markdown",
-    "style", "table", "text_samples", "with_note",
+    "CHIPS", "COLOURS", "Html", "chip", "curves", "explore", "figure", "flat", "format_column", "grid",
+    "html_table", "interactive", "joined", "lines", "link", "mean_sd", "number", "png", "publish",
+    "side_by_side", "source", "source_markdown", "style", "table", "text_samples", "with_note",
 ]  # fmt: skip
 
 
