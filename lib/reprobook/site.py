@@ -79,7 +79,7 @@ def build(source: Path, output: Path) -> Path:
 
     Raises :class:`ReprobookError` if Sphinx complains or a page of a chapter is missing."""
     command = Path(sys.executable).with_name("jupyter-book")
-    call = [command, "build", source, "--path-output", output, "--toc", source / "book" / "_toc.yml"]
+    call: list[str | Path] = [command, "build", source, "--path-output", output, "--toc", source / "book" / "_toc.yml"]
     call += ["--quiet", "-W", "-n", "--keep-going"]
     if subprocess.run(call, stdout=subprocess.DEVNULL).returncode:  # warnings come on the other stream
         raise ReprobookError("the book did not build: see the warnings above, each one counts as an error")
