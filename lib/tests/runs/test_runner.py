@@ -93,7 +93,7 @@ def test_time_limit(checkout: Any) -> None:
     begin = time.monotonic()
     result = run(SLUG, "smoke", time_limit=20.0)
     assert result.status == "failed" and "time limit of 20 s reached in cell 3 of 4" in str(result.where)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
 
 
 @pytest.mark.parametrize(
