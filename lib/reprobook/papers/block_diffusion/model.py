@@ -23,9 +23,9 @@ def training_mask(length: int, block_size: int, device: torch.device | str = "cp
 
     $$M = \begin{bmatrix} M_{BD} & M_{OBC} \\ 0 & M_{BC} \end{bmatrix}$$
 
-    M_BD: a noisy token sees the noisy tokens of its own block. M_OBC: it sees the clean tokens of blocks strictly
-    before
-    its own (``<=`` would show it the answer). M_BC: a clean token sees the clean tokens of its own and earlier blocks.
+    M_BD: a noisy token sees the noisy tokens of its own block.
+    M_OBC: it sees the clean tokens of blocks strictly before its own (``<=`` would show it the answer).
+    M_BC: a clean token sees the clean tokens of its own and earlier blocks.
     """
     check_blocks(length, block_size)
     block = torch.arange(length, device=device) // block_size
