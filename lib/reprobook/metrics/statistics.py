@@ -79,6 +79,14 @@ def paired_bootstrap(
     return Interval(mean, float(found.low), float(found.high), len(difference))
 
 
+def all_above_zero(intervals: Sequence[Interval]) -> bool | None:
+    """Whether a direction holds for every one of ``intervals``: True if all lie above 0, False if one lies below, None
+    (it cannot be told) if none contradicts but one includes 0."""
+    if all(each.low > 0 for each in intervals):
+        return True
+    return False if any(each.high < 0 for each in intervals) else None
+
+
 def over_seeds(frame: pd.DataFrame, by: str | Sequence[str], value: str) -> pd.DataFrame:
     """One row per group of ``by`` (in order of appearance) with the ``mean``, ``sd`` (n - 1) and ``n`` of ``value``.
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from reprobook.data.cache import convert_once, sha256_of
 from reprobook.data.errors import DataError
 from reprobook.errors import ReprobookError
+from reprobook.train.devices import bf16_is_fast
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _CONVERSION = "v1"  # part of the cache key: raise it when _convert writes something else
@@ -27,10 +28,7 @@ Prompt = str | Sequence[Mapping[str, str]]
 
 def preferred_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     """bf16 where the device computes in it (CPU: AMX or AVX512-bf16), else fp32."""
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    has = torch.cpu.get_capabilities()
-    return torch.bfloat16 if has.get("amx_bf16") or has.get("avx512_bf16") else torch.float32
+    return torch.bfloat16 if bf16_is_fast(torch.device(device)) else torch.float32
 
 
 def load_lm(gguf: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ _BOOKKEEPING = frozenset(
     "chapter facts record show params project errors cli pages site progress runs rehearsal data".split()
 )
 _CARRIES_TOO = ("reprobook.train.progress",)
-_COUNTED_ANYWAY = ("reprobook.data.text",)
+_COUNTED_ANYWAY = ("reprobook.data.text", "reprobook.data.corpus")
 
 
 def is_bookkeeping(module: str) -> bool:

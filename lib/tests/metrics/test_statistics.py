@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reprobook.errors import ReprobookError
-from reprobook.metrics.statistics import Interval, mean_sd, over_seeds, paired_bootstrap
+from reprobook.metrics.statistics import Interval, all_above_zero, mean_sd, over_seeds, paired_bootstrap
 
 
 def test_mean_sd_by_hand() -> None:
@@ -82,3 +82,11 @@ def test_over_seeds_by_hand() -> None:
     assert len(over_seeds(frame, ["method", "seed"], "loss")) == 5
     with pytest.raises(ReprobookError, match="'acc'; columns: method, seed, loss"):
         over_seeds(frame, "method", "acc")
+
+
+def test_a_direction_holds_fails_or_cannot_be_told() -> None:
+    above, across, below = (Interval((low + high) / 2, low, high, 9) for low, high in ((1, 2), (-1, 2), (-2, -1)))
+    assert all_above_zero([above, above]) is True
+    assert all_above_zero([above, across]) is None
+    assert all_above_zero([above, across, below]) is False
+    assert all_above_zero([Interval(1.0, math.nan, math.nan, 1)]) is None  # one pair has no interval

@@ -626,7 +626,7 @@ def test_flex_mask_refuses_what_the_dense_mask_refuses() -> None:
 
 
 def test_corpus_needs_a_mask_and_text() -> None:
-    from reprobook.papers.block_diffusion.corpus import Corpus
+    from reprobook.data.corpus import Corpus
 
     rows = np.zeros((2, 4), dtype=np.int64)
     with pytest.raises(ReprobookError, match="append a mask token"):
