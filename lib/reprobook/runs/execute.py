@@ -7,11 +7,14 @@ found no error; whether the run is complete is decided by the runner.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -62,6 +65,10 @@ def kernel_manager(report: Any) -> type:
         def _ipc(self) -> str:
             return "ipc" if os.name == "posix" else "tcp"
 
+        @default("ip")
+        def _private_sockets(self) -> str:
+            return f"{socket_folder()}/kernel" if self.transport == "ipc" else self._ip_default()
+
         @default("kernel_spec_manager")
         def _this_python(self) -> KernelSpecManager:
             return ThisPython(parent=self)
@@ -73,6 +80,18 @@ def kernel_manager(report: Any) -> type:
         post_start_kernel = _async_post_start_kernel
 
     return Manager
+
+
+def socket_folder() -> str:
+    """A fresh folder for the sockets of one kernel, readable by this user alone, removed at exit.
+
+    jupyter_client's default is the same file names for all kernels of a working directory: runs that start together
+    would answer each other. A socket's path may have 107 bytes, so a long TMPDIR gives way to /tmp.
+    """
+    base = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="reprobook-", dir=base if len(os.fsencode(base)) < 70 else "/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _end_with_parent(parent: int) -> None:
