@@ -87,7 +87,7 @@ def _chapter(slug: str, facts: Facts, found: Mapping[str, Evidence]) -> str:
 
 def _claim_row(cid: str, facts: Facts, found: Evidence) -> list[Any]:
     claim, summary = facts.claims[cid], found.summary
-    holds = f"{found.scale}: holds in {summary['holds']} of {summary['n']} runs" if found.records else "–"
+    holds = f"{found.scale}: {found.told}" if found.records else "–"
     return [
         cid,
         show.Html(f"{escape(claim.says)}<br><small>{escape(claim.where)}</small>"),
