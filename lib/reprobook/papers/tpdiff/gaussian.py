@@ -8,16 +8,17 @@ samples can be followed through every step and every renoising.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from reprobook.errors import ReprobookError
+from reprobook.papers.tpdiff import naive, pyramid
 from reprobook.papers.tpdiff.pyramid import (
     DownMode,
     Renoising,
     Stage,
-    diffuse,
     junction,
     printed_factor,
     stage_ends,
@@ -35,16 +36,18 @@ def ar1_covariance(n_frames: int, correlation: float) -> Tensor:
     return torch.tensor(correlation, dtype=torch.float64) ** (index[:, None] - index[None]).abs()
 
 
-def best_prediction(t: float, stage: Stage, path: Path, covariance: Tensor, mode: DownMode = "subsample") -> Tensor:
-    """Matrix G (T_k, T_k) of the Bayes-optimal prediction: E[target | x_t] = G x_t."""
+def best_prediction(
+    t: float, stage: Stage, path: Path, covariance: Tensor, mode: DownMode = "subsample", way: ModuleType = pyramid
+) -> Tensor:
+    """Matrix G (T_k, T_k) of the Bayes-optimal prediction: E[target | x_t] = G x_t. ``way``: where diffuse comes from."""
     n = len(covariance)
     data, source = (each[..., 0].T for each in stage_ends(torch.eye(n).double()[..., None], stage, mode))
     zero, one = torch.zeros_like(data.T)[..., None], torch.eye(len(data)).double()[..., None]
     columns = torch.full((n,), t, dtype=torch.float64)
     # a linear map is known by what it makes of unit vectors: of x_0 (no noise), then of the noise (no data)
-    of_data = diffuse(data.T[..., None], source.T[..., None], zero, columns, stage, path)
+    of_data = way.diffuse(data.T[..., None], source.T[..., None], zero, columns, stage, path)
     nothing = torch.zeros_like(one)
-    of_noise = diffuse(nothing, nothing, one, columns[: len(data)], stage, path)
+    of_noise = way.diffuse(nothing, nothing, one, columns[: len(data)], stage, path)
     m, b = (each[..., 0].T for each in of_data)
     s, c = (each[..., 0].T for each in of_noise)
     joint = b @ covariance @ m.T + c @ s.T
@@ -58,8 +61,12 @@ def sample_covariance(
     steps: Sequence[int],
     renoising: Renoising = "correct",
     mode: DownMode = "subsample",
+    control: bool = False,
 ) -> Tensor:
-    """Covariance (T, T) of the videos that the sampler makes with the best denoiser: exact, nothing is drawn."""
+    """Covariance (T, T) of the videos that the sampler makes with the best denoiser: exact, nothing is drawn.
+
+    control: every stage as a complete DDIM process of its own (:mod:`naive`)."""
+    way, move = (naive, naive.step) if control else (pyramid, step)
     n = stages[0].frames(len(covariance))
     law = torch.eye(n, dtype=torch.float64)
     for i, (stage, count) in enumerate(zip(stages, steps, strict=True)):
@@ -68,8 +75,9 @@ def sample_covariance(
         times = torch.linspace(stage.start, stage.end, count + 1, dtype=torch.float64).tolist()
         one = torch.eye(len(law), dtype=torch.float64)
         for t, t_next in zip(times[:-1], times[1:], strict=True):
-            move = step(one, best_prediction(t, stage, path, covariance, mode), t, t_next, stage, path)
-            law = move @ law @ move.T
+            best = best_prediction(t, stage, path, covariance, mode, way)
+            taken = move(one, best, t, t_next, stage, path)
+            law = taken @ law @ taken.T
     return law
 
 

@@ -45,11 +45,12 @@ def sample(
     steps: Sequence[int],
     *,
     renoising: Renoising = "correct",
+    move: Callable[..., Tensor] = step,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Videos of ``shape`` (B, T, ...). ``steps``: network calls of each stage, in the order of ``stages``."""
+    """Videos of ``shape`` (B, T, ...). ``steps``: network calls of each stage, in the order of ``stages``. ``move``: the step."""
     check_frames(shape[1], len(stages))
     if len(steps) != len(stages):
         raise ReprobookError(f"steps must have one number for each of {len(stages)} stages, got {list(steps)}")
@@ -60,5 +61,5 @@ def sample(
             x = renoise(x, stages[i - 1], stage, renoising, generator)
         times = torch.linspace(stage.start, stage.end, n + 1, dtype=torch.float64).tolist()
         for t, t_next in zip(times[:-1], times[1:], strict=True):
-            x = step(x, predict(x, t, stage), t, t_next, stage, path)
+            x = move(x, predict(x, t, stage), t, t_next, stage, path)
     return x
