@@ -45,7 +45,8 @@ class StridedPositions(nn.Module):
         """x (batch, T_k, width) plus the positions of its frames."""
         n = x.shape[1] * self.stride
         if n > self.inner.pe.shape[1]:
-            raise ReprobookError(f"{x.shape[1]} frames of stride {self.stride} leave the {self.inner.pe.shape[1]} positions")
+            longest = self.inner.pe.shape[1]
+            raise ReprobookError(f"{x.shape[1]} frames of stride {self.stride} leave the {longest} positions")
         return x + self.inner.pe[:, : n : self.stride]
 
 
@@ -76,24 +77,37 @@ def stage_time(t: Tensor, stage: Stage) -> Tensor:
 
 
 class StageNetwork(nn.Module):
-    """A video network of diffusers, told the stage. ``n_labels``: words of a small vocabulary with an embedding of
-    their own; None: the prompt comes as text embeddings."""
+    """A video network of diffusers, told the stage.
 
-    def __init__(self, net: nn.Module, n_labels: int | None = None, text_dim: int = 32) -> None:
+    ``n_labels``: words of a small vocabulary with an embedding of their own. None: the prompt comes as text embeddings,
+    of which ``empty_text`` (n, D) is that of the empty prompt.
+    """
+
+    def __init__(
+        self, net: nn.Module, n_labels: int | None = None, text_dim: int = 32, empty_text: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.net = net
         self.positions = attach_strides(net)  # a plain list: they are parts of ``net`` already
         self.words = nn.Embedding(n_labels + 1, text_dim) if n_labels else None  # the last word is the empty prompt
+        self.register_buffer("empty_text", empty_text, persistent=False)
+        self.text_for_each_frame = type(net).__name__ == "UNetMotionModel"
 
     def empty(self, prompt: Tensor) -> Tensor:
-        """The empty prompt in the form of ``prompt`` (guidance and its training); text embeddings: zeros."""
-        return torch.full_like(prompt, self.words.num_embeddings - 1) if self.words else torch.zeros_like(prompt)
+        """The empty prompt in the form of ``prompt``, for guidance and its training."""
+        if self.words is not None:
+            return torch.full_like(prompt, self.words.num_embeddings - 1)
+        if self.empty_text is None:
+            raise ReprobookError("guidance and dropped prompts need empty_text, the embedding of the empty prompt")
+        return self.empty_text.to(prompt).expand_as(prompt)
 
     def forward(self, x: Tensor, t: Tensor, stage: Stage, prompt: Tensor) -> Tensor:
         """x (B, T_k, C, H, W), t (B,) inside ``stage``, prompt: ids (B, n) or embeddings (B, n, D) -> like x."""
         for each in self.positions:
             each.stride = stage.stride
         text = self.words(prompt) if self.words is not None else prompt
+        if self.text_for_each_frame:
+            text = text.repeat_interleave(x.shape[1], 0)
         time = 1000 * stage_time(t, stage)
         return self.net(x.transpose(1, 2), time.to(x.dtype), text, return_dict=False)[0].transpose(1, 2)
 
