@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -87,20 +87,35 @@ def frechet(features: Tensor, reference: Tensor) -> Tensor:
     return ((mean - mean_r).square().sum(-1) + traces - 2 * cross).clamp_min(0)
 
 
-def frechet_gap(worse: Tensor, better: Tensor, reference: Tensor, n_resamples: int = 400, seed: int = 0) -> Interval:
-    """Distance of ``worse`` minus distance of ``better`` to ``reference``, features (N, D), 95 % bootstrap over clips.
+def frechet_gap(
+    worse: Tensor, better: Tensor, reference: Tensor, slack: float = 0.0, n_resamples: int = 400, seed: int = 0
+) -> Interval:
+    """(1 + slack) times the distance of ``worse`` minus that of ``better`` to ``reference``, features (N, D), with a
+    95 % bootstrap interval over clips.
 
-    Row i of both was drawn for the same prompt, so rows are drawn together; the reference is fixed.
+    Row i of both was drawn for the same prompt, so rows are drawn together; the reference is fixed. Resampling inflates
+    both distances alike, so the interval is moved to the plain estimate.
     """
     if worse.shape != better.shape:
         raise ReprobookError(f"frechet_gap: shapes {list(worse.shape)} and {list(better.shape)} must be equal")
+
+    def gap(a: Tensor, b: Tensor) -> Tensor:
+        return (1 + slack) * frechet(a, reference) - frechet(b, reference)
+
     rows = torch.randint(len(worse), (n_resamples, len(worse)), generator=torch.Generator().manual_seed(seed))
-    gaps = torch.cat([frechet(worse[part], reference) - frechet(better[part], reference) for part in rows.split(50)])
+    gaps = torch.cat([gap(worse[part], better[part]) for part in rows.split(50)])
     low, high = torch.quantile(gaps, torch.tensor([0.025, 0.975], dtype=gaps.dtype)).tolist()
-    # resampling inflates both distances alike; the interval is moved to the plain estimate
-    plain = float(frechet(worse, reference) - frechet(better, reference))
+    plain = float(gap(worse, better))
     shift = plain - float(gaps.mean())
     return Interval(plain, low + shift, high + shift, len(worse))
+
+
+def seconds_to(level: float, seconds: Sequence[float], distances: Sequence[float]) -> float:
+    """When a curve of distances over training seconds first reaches ``level``, linear between points; NaN if never."""
+    best = np.minimum.accumulate(np.asarray(distances, dtype=np.float64))
+    if best[-1] > level:
+        return float("nan")
+    return float(np.interp(-level, -best, np.asarray(seconds, dtype=np.float64)))
 
 
 # ------------------------------------------------------------------------------------------------------ motion, flicker

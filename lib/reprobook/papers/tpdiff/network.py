@@ -112,9 +112,15 @@ class StageNetwork(nn.Module):
         return self.net(x.transpose(1, 2), time.to(x.dtype), text, return_dict=False)[0].transpose(1, 2)
 
 
-def small_wan(n_labels: int, dim: int = 96, n_layers: int = 3, n_heads: int = 3, patch: int = 4) -> StageNetwork:
-    """Wan's video transformer in laptop size for grey 16 x 16 clips; weights from the global torch generator."""
+def small_wan(
+    n_labels: int, dim: int = 64, n_layers: int = 3, n_heads: int = 2, patch: int = 4, theta: float = 100.0
+) -> StageNetwork:
+    """Wan's video transformer in laptop size for grey clips; weights from the global torch generator.
+
+    theta: base of the rotary frequencies. Wan's 10,000 is made for long axes; here an axis has 4 to 8 places.
+    """
     from diffusers import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
     if dim % n_heads or dim // n_heads % 2:
         raise ReprobookError(f"dim {dim} must be n_heads {n_heads} times an even number")
@@ -122,6 +128,22 @@ def small_wan(n_labels: int, dim: int = 96, n_layers: int = 3, n_heads: int = 3,
         patch_size=(1, patch, patch), num_attention_heads=n_heads, attention_head_dim=dim // n_heads, in_channels=1,
         out_channels=1, text_dim=32, freq_dim=64, ffn_dim=4 * dim, num_layers=n_layers, rope_max_seq_len=64,
     )  # fmt: skip
-    nn.init.zeros_(net.proj_out.weight)
-    nn.init.zeros_(net.proj_out.bias)
+    net.rope = WanRotaryPosEmbed(dim // n_heads, (1, patch, patch), 64, theta=theta)
+    start_weights(net)
     return StageNetwork(net, n_labels)
+
+
+def start_weights(net: nn.Module) -> None:
+    """Weights to train Wan's transformer from nothing, which diffusers' class does not aim at: blocks start open and
+    without modulation, the output at zero."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.zeros_(net.condition_embedder.time_proj.weight)
+    nn.init.zeros_(net.scale_shift_table)
+    for block in net.blocks:
+        nn.init.zeros_(block.scale_shift_table)
+        block.scale_shift_table.data[:, [2, 5]] = 1  # the gates of attention and feed-forward
+    nn.init.zeros_(net.proj_out.weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class VideoFile:
     name: str
     caption: str
 
-    def frames(self, n_frames: int, size: tuple[int, int], fps: float) -> Tensor:
+    def frames(self, n_frames: int, size: Sequence[int], fps: float) -> Tensor:
         """The first ``n_frames`` at ``fps`` as (T, 3, H, W) in [-1, 1], scaled to cover ``size`` and cut in the middle.
 
         Raises :class:`ReprobookError` if the clip is too short.
@@ -49,7 +49,7 @@ class VideoFile:
         return torch.from_numpy(np.stack(picked)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _decode(content: bytes, size: tuple[int, int], fps: float) -> Iterator[np.ndarray]:
+def _decode(content: bytes, size: Sequence[int], fps: float) -> Iterator[np.ndarray]:
     """Frames (H, W, 3) uint8 at regular times."""
     import av
 
@@ -82,29 +82,34 @@ def clips(folder: Path, n: int, seconds: float) -> list[VideoFile]:
     return found[:n]
 
 
-def write_miniature(folder: Path, n: int = 40, n_frames: int = 64) -> None:
-    """A table with the real columns and one zip of ``n`` short clips: a bright square that moves."""
-    import av
-
-    rng = np.random.default_rng(0)
+def write_miniature(folder: Path, parts: int = 2, n: int = 20, n_frames: int = 64) -> None:
+    """A table with the real columns and zip files of ``n`` short clips each: a bright square that moves."""
     rows = []
-    with zipfile.ZipFile(folder / "OpenVid_part0.zip", "w") as archive:
-        for i in range(n):
-            content = io.BytesIO()
-            with av.open(content, "w", format="mp4") as container:
-                stream = container.add_stream("mpeg4", rate=24)
-                stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-                for k in range(n_frames if i < 4 else 2):
-                    image = np.zeros((48, 64, 3), np.uint8)
-                    image[10 + i % 20 : 26 + i % 20, k % 48 : k % 48 + 16] = 200
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-                container.mux(stream.encode())
-            archive.writestr(f"clip{i}.mp4", content.getvalue())
-            length = n_frames if i < 4 else 2
-            rows.append({
-                "video": f"clip{i}.mp4", "caption": f"a square moves, clip {i}", LOOKS: 9.0 - i / n, MOTION: 9.0 - i / n,
-                "temporal consistency score": float(rng.random()), "camera motion": "static", "frame": length,
-                "fps": 24.0, "seconds": length / 24,
-            })  # fmt: skip
+    for part in range(parts):
+        with zipfile.ZipFile(folder / f"OpenVid_part{part}.zip", "w") as archive:
+            for i in range(n):
+                name, length = f"clip{part}-{i}.mp4", n_frames if i < 2 else 2
+                archive.writestr(name, _square(length, 10 + i))
+                rows.append({
+                    "video": name, "caption": f"a square moves, clip {i}", LOOKS: 9.0 - i / n, MOTION: 9.0 - i / n,
+                    "temporal consistency score": 0.9, "camera motion": "static", "frame": length, "fps": 24.0,
+                    "seconds": length / 24,
+                })  # fmt: skip
     (folder / TABLE).parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(folder / TABLE, index=False)
+
+
+def _square(n_frames: int, top: int) -> bytes:
+    """An MP4 file of 48 x 64 pixels in which a square moves to the right."""
+    import av
+
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(n_frames):
+            image = np.zeros((48, 64, 3), np.uint8)
+            image[top : top + 16, k % 48 : k % 48 + 16] = 200
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return content.getvalue()

@@ -37,7 +37,7 @@ class Base:
 
 
 def open_base(
-    name: str, data: Any, device: torch.device, size: tuple[int, int], n_frames: int, lora_rank: int
+    name: str, data: Any, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int
 ) -> Base:
     """``wan`` or ``animatediff`` from the chapter's data; ``size``: height and width in pixels."""
     if name == "wan":
@@ -60,7 +60,7 @@ def latent_frames(n_frames: int) -> int:
 
 
 def open_wan(
-    folder: FilePath, device: torch.device, size: tuple[int, int], n_frames: int, lora_rank: int
+    folder: FilePath, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int
 ) -> Base:
     """Wan 2.1 with LoRA on the attention projections; everything else is frozen."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -116,7 +116,7 @@ def add_lora(net: nn.Module, rank: int) -> None:
 
 
 def open_animatediff(
-    folder: FilePath, adapter: FilePath, device: torch.device, size: tuple[int, int], n_frames: int
+    folder: FilePath, adapter: FilePath, device: torch.device, size: Sequence[int], n_frames: int
 ) -> Base:
     """SD 1.5 with AnimateDiff's temporal modules, which alone are trained."""
     from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -152,7 +152,7 @@ def open_animatediff(
 # ------------------------------------------------------------------------------------------------------------- clips
 
 
-def prepare(base: Base, files: Sequence[VideoFile], size: tuple[int, int], fps: float, folder: FilePath) -> list[FilePath]:
+def prepare(base: Base, files: Sequence[VideoFile], size: Sequence[int], fps: float, folder: FilePath) -> list[FilePath]:
     """Latents and text embedding of each clip in one safetensors file, written whole; what is there is kept."""
     from safetensors.torch import save
 

@@ -46,11 +46,14 @@ def sample(
     *,
     renoising: Renoising = "correct",
     move: Callable[..., Tensor] = step,
+    ends: list[Tensor] | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Videos of ``shape`` (B, T, ...). ``steps``: network calls of each stage, in the order of ``stages``. ``move``: the step."""
+    """Videos of ``shape`` (B, T, ...). ``steps``: network calls of each stage, in the order of ``stages``.
+
+    move: the step. ends: a list that gets the state at the end of each stage."""
     check_frames(shape[1], len(stages))
     if len(steps) != len(stages):
         raise ReprobookError(f"steps must have one number for each of {len(stages)} stages, got {list(steps)}")
@@ -62,4 +65,6 @@ def sample(
         times = torch.linspace(stage.start, stage.end, n + 1, dtype=torch.float64).tolist()
         for t, t_next in zip(times[:-1], times[1:], strict=True):
             x = move(x, predict(x, t, stage), t, t_next, stage, path)
+        if ends is not None:
+            ends.append(x)
     return x

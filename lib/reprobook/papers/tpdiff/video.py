@@ -1,4 +1,7 @@
-"""Short videos with a label: digits that move on known paths, and patches of real clips. Pixels are in [-1, 1]."""
+"""Short videos with a label: digits that move on known paths, and patches of real clips.
+
+Pixels are in [-1, 1]; networks see them with the mean and deviation of the training part taken out.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,25 @@ N_DIGITS, N_DIRECTIONS = 10, 4
 
 @dataclass(frozen=True)
 class Clips:
-    """``videos`` (N, T, 1, H, W) in [-1, 1]; ``labels`` (N, n) of ids below ``n_labels``, the words of the prompt."""
+    """``pixels`` (N, T, 1, H, W) in [-1, 1]; ``labels`` (N, n) of ids below ``n_labels``, the words of the prompt;
+    ``mean`` and ``std`` of the training pixels."""
 
-    videos: Tensor
+    pixels: Tensor
     labels: Tensor
     n_labels: int
+    mean: float
+    std: float
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return self.videos[index], self.labels[index]
+        """(videos as a network sees them, labels) of the rows ``index``."""
+        return (self.pixels[index] - self.mean) / self.std, self.labels[index]
+
+    def to_pixels(self, videos: Tensor) -> Tensor:
+        """What a network made, as pixels in [-1, 1]."""
+        return (videos * self.std + self.mean).clamp(-1, 1)
 
     def __len__(self) -> int:
-        return len(self.videos)
+        return len(self.pixels)
 
 
 # ------------------------------------------------------------------------------------------------------ moving digits
@@ -72,7 +83,14 @@ def moving_digits(paths: np.ndarray, images: np.ndarray, digits: np.ndarray) -> 
     corners = bounce(paths[:, None, 1:3] + frames * paths[:, None, 3:5])
     videos = torch.from_numpy(render(images[chosen], corners)[:, :, None] * 2 - 1).float()
     is_test = torch.from_numpy(paths[:, 5] == 1)
-    return tuple(Clips(videos[part], labels[part], N_DIGITS + N_DIRECTIONS) for part in (~is_test, is_test))  # type: ignore[return-value]
+    return _split([videos[~is_test], videos[is_test]], [labels[~is_test], labels[is_test]], N_DIGITS + N_DIRECTIONS)
+
+
+def _split(videos: list[Tensor], labels: list[Tensor], n_labels: int) -> tuple[Clips, Clips]:
+    """(train, test) with the training part's mean and deviation."""
+    mean, std = float(videos[0].mean()), float(videos[0].std())
+    train, test = (Clips(v, each, n_labels, mean, std) for v, each in zip(videos, labels, strict=True))
+    return train, test
 
 
 def render(images: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -122,9 +140,6 @@ def real_clips(
                 np.abs(np.diff(found, axis=1)).mean((1, 2, 3)) > min_contrast / 5
             )
             parts[is_test].append((found[alive], np.full(int(alive.sum()), label)))
-    made = []
-    for is_test in (False, True):
-        videos = torch.from_numpy(np.concatenate([v for v, _ in parts[is_test]])[:, :, None] * 2 - 1).float()
-        labels = torch.from_numpy(np.concatenate([each for _, each in parts[is_test]]))[:, None]
-        made.append(Clips(videos, labels, len(files)))
-    return made[0], made[1]
+    videos = [torch.from_numpy(np.concatenate([v for v, _ in parts[k]])[:, :, None] * 2 - 1).float() for k in parts]
+    labels = [torch.from_numpy(np.concatenate([each for _, each in parts[k]]))[:, None] for k in parts]
+    return _split(videos, labels, len(files))
