@@ -50,7 +50,9 @@ _REMEDY = "raise the limit in `unpack` of the manifest if this is meant, else fi
 def _target(artefact: str, archive: Path, folder: Path, name: str) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
-        raise DataError(f"{artefact}: {archive.name} holds the path {name!r}, which leads out of its folder; not unpacked")
+        raise DataError(
+            f"{artefact}: {archive.name} holds the path {name!r}, which leads out of its folder; not unpacked"
+        )
     target = folder.joinpath(*parts)
     if target.exists():
         raise DataError(f"{artefact}: {archive.name} holds {name!r} twice; not unpacked")

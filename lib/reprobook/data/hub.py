@@ -41,10 +41,11 @@ def obtain(slug: str, artefact: str, source: HubSource, *, gated: bool, offline:
         damaged = _damaged(folder, entry.files) if folder and entry else []
         if offline and (folder is None or damaged):
             raise FileNotFoundError(artefact)
-        if folder is None or (entry is None and not offline):  # as long as nothing is locked, the hub says what is whole
+        unsure = entry is None and not offline  # as long as nothing is locked, the hub says what is whole
+        if folder is None or unsure:
             folder = Path(_snapshot(source, revision(slug, artefact, source), local=False))
         elif damaged:
-            _fetch_again(source, folder.name, damaged)
+            _fetch_again(source, folder, damaged)
     check(slug, artefact, source, folder)
     return folder
 
@@ -60,14 +61,30 @@ def _damaged(folder: Path, files: Mapping[str, str]) -> list[str]:
     return [name for name, expected in files.items() if cache.problems(folder, {name: expected})]
 
 
-def _fetch_again(source: HubSource, commit: str, names: Iterable[str]) -> None:
+def _fetch_again(source: HubSource, folder: Path, names: Iterable[str]) -> None:
     """Replace files of a snapshot that are missing or damaged: the client takes what is there for good."""
     import huggingface_hub
 
     for name in names:
-        huggingface_hub.hf_hub_download(
-            source.repo_id, name, repo_type=source.repo_type, revision=commit, force_download=True
-        )
+        with _set_aside(folder / name):
+            huggingface_hub.hf_hub_download(
+                source.repo_id, name, repo_type=source.repo_type, revision=folder.name, force_download=True
+            )
+
+
+@contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    """Take ``path`` away; it comes back if what should replace it fails."""
+    aside = path.with_name(f".{path.name}.old")
+    if path.is_symlink() or path.exists():
+        path.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.is_symlink() or aside.exists():
+            aside.rename(path)
+        raise
+    aside.unlink(missing_ok=True)
 
 
 def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: bool = False) -> None:
@@ -158,7 +175,12 @@ def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]
     try:
         yield
     except errors.RevisionNotFoundError as error:
-        raise DataError(f"{name} has no revision {source.revision}; correct it in the manifest") from error
+        if source.revision:
+            raise DataError(f"{name} has no revision {source.revision}; correct it in the manifest") from error
+        raise DataError(
+            f"{name} no longer has the commit of the first fetch; "
+            "delete its entry in the lock file to take what it has now"
+        ) from error
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
         if gated or isinstance(error, errors.GatedRepoError):
             raise AccessError(
@@ -166,15 +188,21 @@ def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]
             ) from error
         raise DataError(f"{name} is not there or is private; correct `repo_id` or log in (`hf auth login`)") from error
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):  # what the client ran into before it looked in its cache
+            raise _http_error(name, error.__cause__) from error
         raise OfflineError(
-            f"{name} is not in the Hugging Face cache and could not be fetched (no network, or offline mode); "
+            f"{name} is not whole in the Hugging Face cache and could not be fetched (no network, or offline mode); "
             "run `reprobook data fetch` where there is a network"
         ) from error
     except errors.HfHubHTTPError as error:
-        raise DataError(f"{name} could not be fetched: {str(error).splitlines()[0]}; try again later") from error
+        raise _http_error(name, error) from error
     except DataError:
         raise
     except Exception as error:  # the client's transport has error classes of its own, others with each version
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__}: {cause}"
         raise OfflineError(f"{name} could not be fetched ({reason}); check the network, then try again") from error
+
+
+def _http_error(name: str, error: Exception) -> DataError:
+    return DataError(f"{name} could not be fetched: {str(error).splitlines()[0]}; try again later")

@@ -19,8 +19,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Answer:
-    """``fault``: "" is none; "cut" ends after half of the body, "reset" breaks the connection there, "stall" waits there,
-    "silent" never says anything, "corrupt" changes a byte."""
+    """``fault``: "" is none; "cut" ends after half of the body, "reset" breaks the connection there, "stall" waits
+    there, "silent" never says anything, "corrupt" changes a byte."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -178,7 +178,8 @@ class Hub(Site):
         if path in repository.large:
             size = str(len(repository.files[path]))
             linked = {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": size}
-            return Answer(302, {**headers, **linked, "Location": f"{self.address}/store/{name}/{path}"})
+            store = self.address.replace("127.0.0.1", "localhost")  # to another host the client follows no HEAD
+            return Answer(302, {**headers, **linked, "Location": f"{store}/store/{name}/{path}"})
         answer = self._content(name, path, request)
         return Answer(answer.status, {**headers, **answer.headers}, answer.body, answer.fault)
 

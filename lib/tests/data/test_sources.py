@@ -17,6 +17,7 @@ from reprobook.data import ChapterData, PlanRow
 from reprobook.data.errors import AccessError, ChecksumError, DataError, ManifestError, OfflineError
 from servers import COMMIT, Answer, Site
 
+
 def test_bundled(book: Any) -> None:
     path = book.root / "data_manifests" / "bundled" / "a.csv"
     path.write_text("x,y\n1,2\n")
@@ -136,7 +137,7 @@ def test_hub_snapshot_is_locked_and_watched(book: Any, hub_cache: Path, tmp_path
 
 def test_hub_faults(book: Any, hub_cache: Path) -> None:
     book.manifest({"id": "tiny", "kind": "model", "source": {"hub": HUB}})
-    with pytest.raises(OfflineError, match="tiny: model org/tiny is not in the Hugging Face cache"):
+    with pytest.raises(OfflineError, match="tiny: model org/tiny is not whole in the Hugging Face cache"):
         ChapterData("demo", "smoke").path("tiny")
     _snapshot(hub_cache, {"pytorch_model.bin": b"pickle"})
     with pytest.raises(DataError, match="no file of org/tiny matches"):
