@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     _data(commands.add_parser("data", help="data sets and models: list, plan, fetch, verify, table"))
     _some(add("rehearse", _rehearse, "run the paper-scale code on miniature artefacts, offline"), every=True)
     _some(add("refresh", _refresh, "execute at smoke scale and store outputs and expected metrics"), every=True)
+    sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
+    sub.add_argument("slug", help="the chapter whose records stay current")
+    sub.add_argument("--why", required=True, help="why the change can move no number")
     add("new", _new, "start a chapter in all rooms").add_argument("slug", choices=project.SLUGS, metavar="slug")
     _some(add("check", _check, "check notebooks, parameters, facts and manifests without running anything"))
     add("pages", _pages, "write the generated pages of the book")
@@ -165,6 +168,14 @@ def _refresh(options: argparse.Namespace) -> int:
         if result.status == "failed":
             worst = max(worst, _report(slug, result))
     return worst
+
+
+def _neutral(options: argparse.Namespace) -> int:
+    from reprobook.runs.neutral import declare
+
+    for name in declare(options.slug, options.why):
+        print(f"{options.slug}: {name} moved no number")
+    return 0
 
 
 def _new(options: argparse.Namespace) -> int:

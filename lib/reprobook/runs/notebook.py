@@ -31,6 +31,7 @@ SECTIONS = (
 CHECKED = "NBVAL_CHECK_OUTPUT"
 TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hide-input", "hide-output"})
 MIN_CELLS, MAX_CELLS, MAX_LINES, MAX_BYTES, MIN_FIGURES = 25, 45, 30, 1_500_000, 2
+MAX_WIDTH = 105  # characters of a code line: longer ones scroll on the page
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _UNWANTED = {  # what a stored output may not hold: it differs from machine to machine, or gives one away
     "an absolute path": r"(?<![\w./:<-])/(?:home|root|tmp|Users|work|var|opt|mnt|usr)/[\w.-]+|\b[A-Z]:\\\\?[\w.-]+",
@@ -151,13 +152,16 @@ def _headings(cells: list[NotebookNode]) -> Iterator[str]:
 
 
 def _cells(cells: list[NotebookNode]) -> Iterator[str]:
-    """Number and length of cells."""
+    """Number, length and width of cells."""
     if not MIN_CELLS <= len(cells) <= MAX_CELLS:
         yield f"{len(cells)} cells; a chapter has {MIN_CELLS} to {MAX_CELLS}"
     for k, cell in enumerate(cells, start=1):
         lines = len(cell.source.splitlines())
         if lines > MAX_LINES or not cell.source.strip():
             yield f"cell {k} has {lines} lines; 1 to {MAX_LINES} are allowed"
+        longest = max(map(len, cell.source.splitlines()), default=0)
+        if cell.cell_type == "code" and longest > MAX_WIDTH:
+            yield f"cell {k} has a line of {longest} characters; at most {MAX_WIDTH} fit on the page"
 
 
 def _tags(cells: list[NotebookNode]) -> Iterator[str]:

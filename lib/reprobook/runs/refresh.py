@@ -27,7 +27,7 @@ def refresh(slug: str, report: Callable[[str], object] = print) -> RunResult:
     old = record.expected(slug)
     if old is None:
         atomic_write(path, "{}\n")  # so that the stored last line is the one that later runs print
-    result = _run(slug, params)
+    result = execute(slug, params)
     if result.status == "failed":
         if old is None:
             path.unlink()
@@ -39,7 +39,8 @@ def refresh(slug: str, report: Callable[[str], object] = print) -> RunResult:
     return result
 
 
-def _run(slug: str, params: Mapping[str, Any]) -> RunResult:
+def execute(slug: str, params: Mapping[str, Any]) -> RunResult:
+    """Execute ``slug`` at smoke scale in ``runs/<slug>/refresh``; its metrics are not compared with expected ones."""
     identity = {"slug": slug, "scale": "smoke", "seed": params["seed"], "run_id": "refresh"}
     params = {name: value for name, value in params.items() if name != "out_dir"}
     return run_in(root() / "runs" / slug / "refresh", identity, params, again=True, env={"REPROBOOK_REFRESH": "1"})

@@ -79,6 +79,7 @@ def _prints(text: str) -> Callable[[nbformat.NotebookNode], None]:
         (_drop(*range(15, 25)), "16 cells; a chapter has 25 to 45"),
         (_set(4, source="y = x\n" * 31), "cell 5 has 31 lines"),
         (_set(4, source=""), "cell 5 has 0 lines"),
+        (_set(4, source=f"y = {'x' * 102}"), "cell 5 has a line of 106 characters"),
         (_tags(4, "hidden"), "cell 5 has the unknown tag hidden"),
         (_tags(2), "0 cells tagged parameters"),
         (_tags(25), "the last code cell must call ch.finish() and have the tag NBVAL_CHECK_OUTPUT"),
