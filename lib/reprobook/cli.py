@@ -229,6 +229,7 @@ def _data(data: argparse.ArgumentParser) -> None:
         ("fetch", _data_fetch, "fetch what is missing, and verify it", OFFLINE_SCALES),
         ("verify", _data_verify, "read all local copies again and compare checksums, offline", OFFLINE_SCALES),
         ("table", _data_table, "print the table that the chapter shows", ["smoke"]),
+        ("croissant", _data_croissant, "describe the data sets as Croissant documents (JSON-LD)", None),
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("slugs", nargs="*", metavar="slug", help="chapters (default: all with a manifest)")
@@ -314,6 +315,15 @@ def _data_table(options: argparse.Namespace) -> int:
             print(f"{slug}, {scale} scale")
             frame = ChapterData(slug, scale).table()
             _columns([list(frame.columns), *frame.values.tolist()])
+    return 0
+
+
+def _data_croissant(options: argparse.Namespace) -> int:
+    from reprobook.data.croissant import export
+
+    for slug in _manifests(options):
+        for path in export(slug, project.root() / "_build" / "croissant" / slug):
+            print(path.relative_to(project.root()))
     return 0
 
 

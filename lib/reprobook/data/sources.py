@@ -26,13 +26,18 @@ def expected_files(slug: str, artefact: Artefact) -> dict[str, str] | None:
         return {source.path: source.sha256}
     if isinstance(source, GeneratedSource):
         return {source.file or f"{artefact.id}.npy": source.sha256}
-    if isinstance(source, UrlSource):
-        if source.sha256:
-            return {web.file_name(source): source.sha256}
-        entry = lock.read(slug, artefact.id, source.url)
-        return entry.files if entry else None
-    entry = lock.read(slug, artefact.id, hub.origin(source))
+    if isinstance(source, UrlSource) and source.sha256:
+        return {web.file_name(source): source.sha256}
+    entry = locked(slug, artefact)
     return entry.files if entry else None
+
+
+def locked(slug: str, artefact: Artefact) -> lock.Locked | None:
+    """What the first fetch of an artefact from a hub or an address got; None before it, and for other sources."""
+    source = artefact.source.value
+    if isinstance(source, HubSource):
+        return lock.read(slug, artefact.id, hub.origin(source))
+    return lock.read(slug, artefact.id, source.url) if isinstance(source, UrlSource) else None
 
 
 def checksum(slug: str, artefact: Artefact) -> str:
