@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     _data(commands.add_parser("data", help="data sets and models: list, plan, fetch, verify, table"))
     _some(add("rehearse", _rehearse, "run the paper-scale code on miniature artefacts, offline"), every=True)
     _some(add("refresh", _refresh, "execute at smoke scale and store outputs and expected metrics"), every=True)
+    sub = add("portability", _portability, "compare smoke metrics under other threads and vector instructions")
+    _some(sub, every=True)
+    sub.add_argument("--one", action="store_true", help="only the chapter whose turn it is today")
     sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
     sub.add_argument("slug", help="the chapter whose records stay current")
     sub.add_argument("--why", required=True, help="why the change can move no number")
@@ -170,6 +173,15 @@ def _refresh(options: argparse.Namespace) -> int:
         if result.status == "failed":
             worst = max(worst, _report(slug, result))
     return worst
+
+
+def _portability(options: argparse.Namespace) -> int:
+    from datetime import date
+
+    from reprobook.runs.portability import check, in_turn
+
+    slugs = [in_turn(_slugs(options), date.today().toordinal())] if options.one else _slugs(options)
+    return 1 if [failed for slug in slugs for failed in check(slug)] else 0
 
 
 def _neutral(options: argparse.Namespace) -> int:
