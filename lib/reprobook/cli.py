@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
     sub.add_argument("--again", action="store_true", help="run from the start even if this run is complete")
     sub.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop the run after this time")
+    sub.add_argument("--memory-limit", type=float, metavar="GB", help="stop the run if it takes more memory")
     sub.add_argument("--publish", action="store_true", help="copy the record to book/results (needs a clean checkout)")
     _data(commands.add_parser("data", help="data sets and models: list, plan, fetch, verify, table"))
     _some(add("rehearse", _rehearse, "run the paper-scale code on miniature artefacts, offline"), every=True)
@@ -132,6 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         overrides,
         again=options.again,
         time_limit=options.time_limit,
+        memory_limit=options.memory_limit,
         publish=options.publish,
     )
     return _report(options.slug, result)

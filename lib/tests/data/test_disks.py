@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,6 @@ from reprobook.data.errors import DataError
 from servers import Answer, Hub, Repository, Site
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system in memory with the given options, such as ``size=200k``; skips where that is forbidden."""
-    mounted = []
-
-    def mount(options: str) -> Path:
-        folder = tmp_path / f"disk {len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    if sys.platform != "linux":
-        pytest.skip("mounts a Linux file system")
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def _remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
 def _at_an_address(book: Any, site: Site, content: bytes = CONTENT) -> None:
@@ -59,7 +32,7 @@ def test_full_disk(book: Any, site: Site, disk: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match=r"a: the disk is full \(.*disk 0\); make room or set REPROBOOK_CACHE"):
         ChapterData("demo", "smoke").path("a")
     assert not [path for path in small.rglob("*") if path.is_file() and path.stat().st_size > 500]
-    _remount(small, "size=4m")  # the reader makes room
+    disk.remount(small, "size=4m")  # the reader makes room
     assert ChapterData("demo", "smoke").path("a").read_bytes() == CONTENT
 
 
@@ -69,7 +42,7 @@ def test_full_disk_while_a_wheel_comes(book: Any, packaged: Any, disk: Any, monk
     monkeypatch.setenv("REPROBOOK_CACHE", str(small))
     with pytest.raises(DataError, match="text: .*the disk is full; .* REPROBOOK_CACHE"):
         ChapterData("demo", "smoke").path("text")
-    _remount(small, "size=8m")
+    disk.remount(small, "size=8m")
     assert ChapterData("demo", "smoke").path("text").read_bytes() == content
 
 
@@ -87,7 +60,7 @@ def test_read_only_cache(book: Any, site: Site, disk: Any, monkeypatch: pytest.M
     shared = disk("size=8m")
     monkeypatch.setenv("REPROBOOK_CACHE", str(shared))
     path = ChapterData("demo", "smoke").path("a")
-    _remount(shared, "ro")
+    disk.remount(shared, "ro")
     code = "from reprobook import data; print(data.ChapterData('demo', 'smoke').path('a')); data.fetch('demo', 'smoke')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[0] == str(path) and done.stderr == ""
@@ -112,7 +85,7 @@ def test_full_disk_of_the_hub_s_client(book: Any, hub: Hub, disk: Any, tmp_path:
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "tiny: the disk is full" in done.stderr and "set HF_HOME to a folder on another disk" in done.stderr
     assert not list(book.root.glob("data_manifests/*.lock.yaml"))
-    _remount(small, "size=8m")
+    disk.remount(small, "size=8m")
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
