@@ -45,7 +45,7 @@ _UNWANTED = {  # what a stored output may not hold: it differs from machine to m
     "a host": r"\b(?:localhost|\d{1,3}(?:\.\d{1,3}){3}):\d+|\bip-\d+(?:-\d+){3}\b|\b[\w-]+\.(?:local|internal|lan)\b",
 }
 _PRINTED = {  # and what a printed text may not hold beside that
-    "a time": r"\b\d{1,2}:\d\d:\d\d\b",
+    "a time of day, as a clock shows it": r"\b\d{1,2}:\d\d:\d\d\b",
     "a number that is not rounded": r"\d\.\d{7,}",
 }
 

@@ -36,7 +36,7 @@ FAULTS = {
     "cut": "damaged on the way|has not the hash|could be reached",
     "stall": "no package index could be reached|damaged on the way",
     "silent": "no package index could be reached",
-    "reset": "no package index could be reached|damaged on the way",
+    "reset": "no package index could be reached|damaged on the way|has not the hash",
 }
 
 
