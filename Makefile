@@ -8,7 +8,7 @@ BENCHES := $(shell find lib/reprobook -name 'bench*.py' -o -name '*_bench.py' | 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data book html lab test bench rehearse refresh clean browser
+.PHONY: help setup data book html lab test bench rehearse refresh portability clean browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -38,6 +38,7 @@ test: data browser ## run all checks
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
 	reprobook rehearse --all
+	reprobook portability --all --one
 	$(PYTEST) lib/tests/book
 
 bench: data ## measure speed: each benchmark prints ratios and checks that both ways agree
@@ -50,6 +51,9 @@ refresh: data ## execute at smoke scale and store outputs, expected metrics, mea
 	reprobook refresh --all
 	$(BIN)/python -m reprobook.site --records
 	reprobook pages
+
+portability: data ## smoke metrics of all chapters with 1 and 2 threads and three instruction sets
+	reprobook portability --all
 
 clean: ## remove what can be made again; runs and .venv stay
 	rm -rf _build book/_generated .pytest_cache .ruff_cache .mypy_cache .hypothesis

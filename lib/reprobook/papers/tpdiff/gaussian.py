@@ -1,7 +1,7 @@
 r"""Linear-Gaussian video, where the best denoiser and the law of the samples are known exactly.
 
-$x_0\sim N(0, C)$ over T frames. Inside a stage $x_t = M_t x_0 + s_t\epsilon$ and the target is $B x_0 + c\,\epsilon$ with
-matrices that follow from :func:`pyramid.diffuse`, so that E[target | x_t] is linear in x_t and the covariance of the
+$x_0\sim N(0, C)$ over T frames. Inside a stage $x_t = M_t x_0 + s_t\epsilon$ and the target is $B x_0 + c\,\epsilon$.
+The matrices follow from :func:`pyramid.diffuse`, so E[target | x_t] is linear in x_t and the covariance of the
 samples can be followed through every step and every renoising.
 """
 

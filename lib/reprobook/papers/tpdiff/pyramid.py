@@ -24,7 +24,7 @@ Renoising = Literal["correct", "printed", "white", "none"]
 
 
 def down(x: Tensor, factor: int, mode: DownMode = "subsample") -> Tensor:
-    """``factor`` times fewer frames: every factor-th one, or means of ``factor`` neighbours. The paper names neither."""
+    """``factor`` times fewer frames: every factor-th, or means of ``factor`` neighbours. The paper names neither."""
     if factor < 1 or x.shape[1] % factor:
         raise ReprobookError(f"{x.shape[1]} frames cannot be reduced by {factor}: the factor must divide them")
     if mode == "subsample":
@@ -77,8 +77,7 @@ def check_frames(n_frames: int, n_stages: int) -> None:
 
 
 def stages(path: Path, n_stages: int, ends: list[float] | None = None) -> list[Stage]:
-    """Stages in the order of sampling, k = K .. 1. ``ends``: the time at which each stage ends, decreasing to 0; default
-    uniform.
+    """Stages in the order of sampling, k = K .. 1. ``ends``: their ends in time, falling to 0; default uniform.
 
     A stage starts noisier than the one before it ended: the renoising that doubles the frames adds noise, so
     nsr_start = sqrt(2) nsr_end (A.1). Times of neighbouring stages therefore overlap.
@@ -159,7 +158,7 @@ def junction(before: Stage, after: Stage) -> tuple[float, float]:
 
 
 def printed_factor(after: Stage) -> float:
-    """The factor in front of Up(x_end) as Eq. 15 and 23 print it. For flow matching this is g_e itself, not g_s / g_e."""
+    """The factor before Up(x_end) as Eq. 15 and 23 print it. For flow matching this is g_e itself, not g_s / g_e."""
     return math.sqrt(2) * after.g_s / (after.s_s + math.sqrt(2) * after.g_s)
 
 
@@ -168,7 +167,8 @@ def renoise(
 ) -> Tensor:
     """Start of stage ``after`` (B, 2 T_k, ...) from the end ``x`` (B, T_k, ...) of stage ``before`` (A.1).
 
-    rule: ``correct``; ``printed``: the factor that Eq. 15 and 23 print (:func:`printed_factor`); ``white``: independent noise of the same variance; ``none``: the ratio alone.
+    rule: ``correct``; ``printed``: the factor that Eq. 15 and 23 print (:func:`printed_factor`); ``white``:
+    independent noise of the same variance; ``none``: the ratio alone.
     """
     ratio, alpha = junction(before, after)
     if rule not in ("correct", "printed", "white", "none"):

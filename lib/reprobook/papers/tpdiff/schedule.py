@@ -1,6 +1,6 @@
 """Diffusion paths x_t = g_t x_0 + s_t eps: flow matching and variance preserving (DDIM), with their inverse.
 
-``g`` is the signal, ``s`` the noise, ``nsr = s / g`` the noise-to-signal ratio, which grows with t in [0, 1] and names a
+``g`` is the signal, ``s`` the noise. ``nsr = s / g``, the noise-to-signal ratio, grows with t in [0, 1]: it names a
 time in any path.
 """
 
