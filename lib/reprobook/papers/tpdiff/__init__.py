@@ -23,7 +23,7 @@ from reprobook.papers.tpdiff.judging import (
 from reprobook.papers.tpdiff.needs import paper_needs
 from reprobook.papers.tpdiff.network import StageNetwork, StridedRope, small_wan, stage_time
 from reprobook.papers.tpdiff.pyramid import align_noise, diffuse, draw_times, junction, renoise, stage_ends, stages
-from reprobook.papers.tpdiff.released import BASES, open_base, prepare, read_batch, write_video
+from reprobook.papers.tpdiff.released import BASES, batches, open_base, prepare, read_batch, write_video
 from reprobook.papers.tpdiff.sampling import sample, split_steps, step
 from reprobook.papers.tpdiff.schedule import FlowMatching, VariancePreserving
 from reprobook.papers.tpdiff.training import keep_weights, kept_weights, predictor, pyramid_loss, stage_of_step
@@ -38,6 +38,7 @@ __all__ = [
     "StridedRope",
     "VariancePreserving",
     "align_noise",
+    "batches",
     "change",
     "classifier_loss",
     "counted_flops",

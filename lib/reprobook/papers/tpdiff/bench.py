@@ -42,8 +42,8 @@ def training_seconds(
 ) -> dict[str, float]:
     """Seconds of forward and backward: "vanilla", and each stage of TPDiff by its stride ("stride 4", ...).
 
-    A training step of TPDiff costs the mean over its stages. Asserts that the pyramid with one stage has the loss of the
-    vanilla method, written down independently, to 1e-5.
+    A training step of TPDiff costs the mean over its stages. Asserts that the pyramid with one stage has the loss of
+    the vanilla method, written down independently, to 1e-5.
     """
     (vanilla,), stages = pyramid.stages(path, 1), pyramid.stages(path, n_stages)
     loss = pyramid_loss([vanilla, *stages], path, align=False)
@@ -73,7 +73,7 @@ def training_seconds(
 def sampling_seconds(
     model: StageNetwork, shape: Sequence[int], prompts: Tensor, path: Path, n_steps: int = 30, repeats: int = 3
 ) -> dict[str, float]:
-    """Seconds of ``n_steps`` network calls, "vanilla" and "TPDiff" with three equal stages; both give clips of ``shape``."""
+    """Seconds of ``n_steps`` network calls, "vanilla" and "TPDiff" with three equal stages; both give ``shape``."""
 
     def run(n_stages: int) -> Tensor:
         stages, steps = pyramid.stages(path, n_stages), sampling.split_steps(n_steps, n_stages)
@@ -150,11 +150,12 @@ def main() -> None:
         drawn = sampling_seconds(model, videos.shape, prompts, path, repeats=1)
         counted = predicted_speedups(model, videos.shape, prompts, path)
         memory = peak_memory_mb(model, videos, prompts, path)
-        print(f"{n_frames} frames, batch 8 ({n_frames * 16} tokens a clip)")
-        print(f"  training step: vanilla {step['vanilla']:.3f} s, TPDiff {mean:.3f} s on average, {step['vanilla'] / mean:.2f}x")
-        print(f"  30-step sampling: {drawn['vanilla']:.2f} s, {drawn['TPDiff']:.2f} s, {drawn['vanilla'] / drawn['TPDiff']:.2f}x")
-        print(f"  predicted from counted operations: {counted['all operations']:.2f}x; attention alone {counted['attention']:.2f}x")
-        print("  kept for the backward pass (MB): " + ", ".join(f"{name} {value:.0f}" for name, value in memory.items()))
+        speedups = step["vanilla"] / mean, drawn["vanilla"] / drawn["TPDiff"]
+        print(f"{n_frames} frames, batch 8 ({n_frames * 16} tokens a clip): vanilla, TPDiff, speed-up")
+        print(f"  training step, mean over stages: {step['vanilla']:.3f} s, {mean:.3f} s, {speedups[0]:.2f}x")
+        print(f"  30-step sampling: {drawn['vanilla']:.2f} s, {drawn['TPDiff']:.2f} s, {speedups[1]:.2f}x")
+        print(f"  counted operations: {counted['all operations']:.2f}x; attention {counted['attention']:.2f}x")
+        print("  MB kept for the backward pass: " + ", ".join(f"{name} {mb:.0f}" for name, mb in memory.items()))
     print(f"attention alone, 4096 tokens: mean of three stages / full = {attention_share():.3f} (formula 0.4375)")
 
 

@@ -39,7 +39,7 @@ def ar1_covariance(n_frames: int, correlation: float) -> Tensor:
 def best_prediction(
     t: float, stage: Stage, path: Path, covariance: Tensor, mode: DownMode = "subsample", way: ModuleType = pyramid
 ) -> Tensor:
-    """Matrix G (T_k, T_k) of the Bayes-optimal prediction: E[target | x_t] = G x_t. ``way``: where diffuse comes from."""
+    """Matrix G (T_k, T_k) of the Bayes-optimal prediction: E[target | x_t] = G x_t. ``way`` has the diffuse."""
     n = len(covariance)
     data, source = (each[..., 0].T for each in stage_ends(torch.eye(n).double()[..., None], stage, mode))
     zero, one = torch.zeros_like(data.T)[..., None], torch.eye(len(data)).double()[..., None]

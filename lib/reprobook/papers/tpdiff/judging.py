@@ -14,7 +14,7 @@ from reprobook.errors import ReprobookError
 from reprobook.metrics.statistics import Interval
 from reprobook.papers.tpdiff.video import N_DIGITS, N_DIRECTIONS, N_FRAMES, ROOM, SPEEDS, bounce
 
-# ------------------------------------------------------------------------------------------------- proxy Frechet distance
+# ----------------------------------------------------------------------------------------------- proxy Frechet distance
 
 
 class ClipClassifier(nn.Module):
@@ -56,13 +56,13 @@ def recognised(model: ClipClassifier, videos: Tensor, labels: Tensor) -> tuple[T
 
 
 def pca_features(train: Tensor, n_features: int = 32) -> Callable[[Tensor], Tensor]:
-    """Features for videos without classes: principal components of the frames and their differences, of unit variance."""
+    """Features for videos without classes: principal components of frames and their differences, unit variance."""
     from sklearn.decomposition import PCA
 
     def flat(videos: Tensor) -> np.ndarray:
         return torch.cat([videos, 3 * videos.diff(dim=1)], 1).flatten(1).cpu().numpy()  # motion counts as much as looks
 
-    pca = PCA(n_features, whiten=True, svd_solver="covariance_eigh").fit(flat(train))
+    pca = PCA(n_features, whiten=True, svd_solver="randomized", random_state=0).fit(flat(train))
     return lambda videos: torch.from_numpy(pca.transform(flat(videos))).float()
 
 

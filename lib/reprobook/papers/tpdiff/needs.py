@@ -14,7 +14,11 @@ from reprobook.papers.tpdiff.network import StageNetwork
 from reprobook.papers.tpdiff.released import add_lora, latent_frames
 from reprobook.papers.tpdiff.schedule import FlowMatching, Path, VariancePreserving
 
-WAN = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}  # the 1.3B model; the rest are the class's defaults
+WAN = {
+    "num_attention_heads": 12,
+    "ffn_dim": 8960,
+    "num_layers": 30,
+}  # the 1.3B model; the rest are the class's defaults
 SD_UNET = {"cross_attention_dim": 768, "use_motion_mid_block": True}
 
 

@@ -13,7 +13,7 @@ from reprobook import show
 
 
 def strip(videos: Tensor, gap: int = 1) -> np.ndarray:
-    """Clips (N, T, 1, H, W) in [-1, 1] as one grey image: a row per clip, a column per frame, ``gap`` pixels between."""
+    """Clips (N, T, 1, H, W) in [-1, 1] as a grey image: a row per clip, a column per frame, ``gap`` pixels between."""
     grey = ((videos[:, :, 0].float().cpu().numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
     framed = np.pad(grey, ((0, 0), (0, 0), (0, gap), (0, gap)), constant_values=255)
     n, t, h, w = framed.shape

@@ -4,6 +4,7 @@ modules). A substitute: TPDiff's own code and weights were never released.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 
 @dataclass
 class Base:
-    """A public video model: network to tune, its path, and encoders between pixels or text and what the network sees."""
+    """A public video model: network to tune, its path, and encoders from pixels and text to what it sees."""
 
     network: StageNetwork
     path: Path
@@ -36,9 +37,7 @@ class Base:
     embed: Callable[[Sequence[str]], Tensor]  # texts -> (n, tokens, width)
 
 
-def open_base(
-    name: str, data: Any, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int
-) -> Base:
+def open_base(name: str, data: Any, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int) -> Base:
     """``wan`` or ``animatediff`` from the chapter's data; ``size``: height and width in pixels."""
     if name == "wan":
         return open_wan(data.path("wan-1.3b"), device, size, n_frames, lora_rank)
@@ -59,9 +58,7 @@ def latent_frames(n_frames: int) -> int:
     return (n_frames - 1) // 4 + 1
 
 
-def open_wan(
-    folder: FilePath, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int
-) -> Base:
+def open_wan(folder: FilePath, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int) -> Base:
     """Wan 2.1 with LoRA on the attention projections; everything else is frozen."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import AutoTokenizer, UMT5EncoderModel
@@ -73,7 +70,8 @@ def open_wan(
     add_lora(net, lora_rank)
     net.enable_gradient_checkpointing()
     mean, std = (
-        torch.tensor(each, device=device).view(1, -1, 1, 1, 1) for each in (vae.config.latents_mean, vae.config.latents_std)
+        torch.tensor(each, device=device).view(1, -1, 1, 1, 1)
+        for each in (vae.config.latents_mean, vae.config.latents_std)
     )
 
     @torch.no_grad()
@@ -125,6 +123,7 @@ def open_animatediff(
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").to(device).eval().requires_grad_(False)
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").to(device).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    longest = encoder.config.max_position_embeddings
     net = UNetMotionModel.from_unet2d(
         UNet2DConditionModel.from_pretrained(folder, subfolder="unet"),
         MotionAdapter.from_pretrained(adapter),
@@ -141,7 +140,9 @@ def open_animatediff(
 
     @torch.no_grad()
     def embed(texts: Sequence[str]) -> Tensor:
-        words = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").to(device)
+        words = tokenizer(
+            list(texts), padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
+        ).to(device)
         return encoder(words.input_ids).last_hidden_state
 
     shape = (n_frames, vae.config.latent_channels, size[0] // 8, size[1] // 8)
@@ -152,13 +153,19 @@ def open_animatediff(
 # ------------------------------------------------------------------------------------------------------------- clips
 
 
-def prepare(base: Base, files: Sequence[VideoFile], size: Sequence[int], fps: float, folder: FilePath) -> list[FilePath]:
-    """Latents and text embedding of each clip in one safetensors file, written whole; what is there is kept."""
+def prepare(
+    base: Base, files: Sequence[VideoFile], size: Sequence[int], fps: float, folder: FilePath
+) -> list[FilePath]:
+    """Latents and text embedding of each clip in one safetensors file, written whole; what is there is kept.
+
+    The files lie in a folder below ``folder`` that is named after everything they were made from.
+    """
     from safetensors.torch import save
 
     from reprobook.project import atomic_write
 
-    folder.mkdir(parents=True, exist_ok=True)
+    made_from = [*size, fps, base.n_frames, base.shape, base.network.empty_text.shape, [file.name for file in files]]
+    folder = folder / hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
     paths = [folder / f"{i:06d}.safetensors" for i in range(len(files))]
     for path, file in zip(paths, files, strict=True):
         if not path.exists():
@@ -176,6 +183,13 @@ def read_batch(paths: Sequence[FilePath], index: Tensor) -> tuple[Tensor, Tensor
 
     rows = [load_file(paths[int(i)]) for i in index]
     return torch.stack([row["latents"] for row in rows]).float(), torch.stack([row["text"] for row in rows]).float()
+
+
+def batches(
+    paths: Sequence[FilePath], order: Callable[[int], Tensor], turn: Callable[[int], int]
+) -> Callable[[int], tuple[Tensor, Tensor, int]]:
+    """Batch ``i`` for ``ch.fit``: the clips ``order(i)`` and the stage ``turn(i)``."""
+    return lambda i: (*read_batch(paths, order(i)), turn(i))
 
 
 def write_video(frames: Tensor, path: FilePath, fps: float) -> None:

@@ -84,8 +84,8 @@ def predictor(model: StageNetwork, prompts: Tensor, guidance: float = 1.0) -> Pr
 
 
 def keep_weights(folder: FilePath) -> Callable[[nn.Module, int], dict[str, float]]:
-    """An ``evaluate`` hook for ``ch.fit``: writes the (averaged) weights of each evaluation as ``step-<n>.safetensors``,
-    so that a curve over training can be measured afterwards, from a resumed run, too."""
+    """An ``evaluate`` hook for ``ch.fit``: writes the (averaged) weights of each evaluation as
+    ``step-<n>.safetensors``, so that a curve over training can be measured afterwards, from a resumed run, too."""
     from safetensors.torch import save
 
     from reprobook.project import atomic_write
@@ -106,4 +106,3 @@ def kept_weights(folder: FilePath) -> dict[int, dict[str, Any]]:
     if not found:
         raise ReprobookError(f"no weights were kept in {folder.name}: give its fit the hook of keep_weights")
     return {int(path.stem.removeprefix("step-")): load_file(path) for path in found}
-

@@ -117,10 +117,16 @@ def decode(path: Path, height: int) -> np.ndarray:
     return np.stack(frames)
 
 
-def patches(video: np.ndarray, every: int = 2, stride: int = 8) -> np.ndarray:
-    """All windows (N, T, 16, 16) on a grid of places, of every second frame from every second start."""
-    windows = np.lib.stride_tricks.sliding_window_view(video[::every], (N_FRAMES, CANVAS, CANVAS))
-    return windows[::2, ::stride, ::stride].reshape(-1, N_FRAMES, CANVAS, CANVAS)
+def patches(video: np.ndarray, every: int = 2, stride: int = 8, cut: float = 4.0) -> np.ndarray:
+    """All windows (N, T, 16, 16) on a grid of places, of every second frame, that no cut crosses.
+
+    cut: a change of the whole picture that is this many times the video's median change.
+    """
+    video = video[::every]
+    change = np.abs(np.diff(video.astype(np.float32), axis=0)).mean((1, 2))
+    jumps = np.lib.stride_tricks.sliding_window_view(change > cut * np.median(change), N_FRAMES - 1).any(1)
+    windows = np.lib.stride_tricks.sliding_window_view(video, (N_FRAMES, CANVAS, CANVAS))
+    return windows[~jumps][::2, ::stride, ::stride].reshape(-1, N_FRAMES, CANVAS, CANVAS)
 
 
 def real_clips(
