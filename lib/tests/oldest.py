@@ -10,7 +10,7 @@ from pathlib import Path
 def constraints() -> list[str]:
     """``name==lowest`` for every direct dependency; raises ValueError for one without a lowest version."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [*project["dependencies"], *(line for group in project["optional-dependencies"].values() for line in group)]
+    wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
     return [_lowest(requirement) for requirement in wanted]
 
 
