@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     _some(add("refresh", _refresh, "execute at smoke scale and store outputs and expected metrics"), every=True)
     sub = add("portability", _portability, "compare smoke metrics under other threads and vector instructions")
     _some(sub, every=True)
-    sub.add_argument("--one", action="store_true", help="only the chapter whose turn it is")
+    sub.add_argument("--one", action="store_true", help="only the chapter whose turn it is, under three settings")
     sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
     sub.add_argument("slug", help="the chapter whose records stay current")
     sub.add_argument("--why", required=True, help="why the change can move no number")
@@ -176,10 +176,10 @@ def _refresh(options: argparse.Namespace) -> int:
 
 
 def _portability(options: argparse.Namespace) -> int:
-    from reprobook.runs.portability import check, in_turn
+    from reprobook.runs.portability import ALL, SOME, check, in_turn
 
     slugs = [in_turn(_slugs(options))] if options.one else _slugs(options)
-    found = [problem for slug in slugs for problem in check(slug)]
+    found = [problem for slug in slugs for problem in check(slug, SOME if options.one else ALL)]
     for line in found:
         print(line, file=sys.stderr)
     return 1 if found else 0

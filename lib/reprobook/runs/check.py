@@ -71,17 +71,21 @@ def _records(slug: str) -> list[str]:
     expected = record.expected(slug)
     if expected is None:
         return [f"notebooks/expected/{slug}.json does not exist: run `reprobook refresh {slug}`"]
-    loose = [
-        f'notebooks/expected/{slug}.json: the tolerance of {name!r} is loose: say why (`"why": ...`) or tighten it'
-        for name, entry in expected.items()
-        if is_loose(entry) and not entry.get("why")
-    ]
     claims = set(facts.load(slug).claims)
-    return loose + [
+    return unexplained(slug, expected) + [
         f"book/results/{scale}/{slug}.seed{found.seed}.json has other claims than the facts: {', '.join(sorted(other))}"
         for scale in ("laptop", "paper")
         for found in record.results(slug, scale)
         if (other := claims ^ set(found.claims))
+    ]
+
+
+def unexplained(slug: str, expected: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Expected metrics with a loose tolerance and no reason for it."""
+    return [
+        f'notebooks/expected/{slug}.json: the tolerance of {name!r} is loose: say why (`"why": ...`) or tighten it'
+        for name, entry in expected.items()
+        if is_loose(entry) and not entry.get("why")
     ]
 
 

@@ -215,7 +215,8 @@ def _stored_outputs(cells: list[NotebookNode]) -> Iterator[str]:
 def _machine() -> dict[str, str]:
     """What would give away the machine that checks, which may be the one that stored."""
     name = socket.gethostname().partition(".")[0]
-    return {"the name of this host": rf"(?i)\b{re.escape(name)}\b"} if len(name) > 5 and name != "localhost" else {}
+    telling = len(name) > 5 and re.search(r"[\d-]", name)  # a plain word may stand in a text for other reasons
+    return {"the name of this host": rf"(?i)\b{re.escape(name)}\b"} if telling else {}
 
 
 def _decimals(slug: str, cells: list[NotebookNode]) -> Iterator[str]:

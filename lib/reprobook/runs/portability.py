@@ -1,14 +1,12 @@
 """Do a chapter's smoke metrics stay within tolerance with other threads and other processor instructions?
 
-``python -m reprobook.runs.portability <slug> ...`` runs every chapter with 1 and 2 threads and with torch limited to
-the plainest instructions, to AVX2, and not at all, and prints how much of the tolerances is used. ``--in-turn`` takes
-one chapter, another one after each commit, with three of the six settings.
+``reprobook portability`` runs every chapter with 1 and 2 threads and with torch limited to the plainest instructions,
+to AVX2, and not at all, and says how much of the tolerances is used. With ``--one`` it takes one chapter, another one
+after each commit, with three of the six settings.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,23 +93,3 @@ def in_turn(slugs: Sequence[str]) -> str:
     from reprobook.record.circumstances import commit_count
 
     return slugs[commit_count() % len(slugs)]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("slugs", nargs="*", help="chapters (default: all)")
-    parser.add_argument("--in-turn", action="store_true", help="one chapter in turn, with three settings")
-    options = parser.parse_args()
-    slugs = options.slugs or project.chapters()
-    try:
-        chosen = [in_turn(slugs)] if options.in_turn else slugs
-        problems = [line for slug in chosen for line in check(slug, SOME if options.in_turn else ALL)]
-    except ReprobookError as error:
-        problems = [str(error)]
-    for line in problems:
-        print(line, file=sys.stderr)
-    return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

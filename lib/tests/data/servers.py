@@ -30,7 +30,7 @@ class Answer:
 
 class Site(ThreadingHTTPServer):
     """``pages`` maps a path to an answer, or to several: one after the other, the last for good. ``seen`` lists the
-    requests as ``"GET /path"``."""
+    requests as ``"GET /path"``, with the range if one is asked for."""
 
     daemon_threads = True
 
@@ -58,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: Site
 
     def do_GET(self) -> None:
-        self.server.seen.append(f"{self.command} {self.path}")
+        wanted = self.headers.get("Range", "")
+        self.server.seen.append(f"{self.command} {self.path} {wanted}".rstrip())
         answer = self.server.answer(self)
         if answer.fault == "silent":
             self.server.closing.wait(20)

@@ -152,6 +152,16 @@ def test_a_broken_connection_is_resumed(hub: Hub, ask: Any, fault: str) -> None:
     assert sum(line.startswith("GET /store") for line in hub.seen) == 2
 
 
+def test_a_large_file_goes_on_where_it_broke_off(hub: Hub, ask: Any, repository: str) -> None:
+    """The client keeps whole pieces of 10 MB."""
+    large = WEIGHTS * 160
+    hub.repositories[repository].files["model.safetensors"] = large
+    hub.faults["model.safetensors"] = [Answer(fault="cut")]
+    assert _content(ask()["path"])["model.safetensors"] == large
+    first, second = [line for line in hub.seen if line.startswith("GET /store")]
+    assert "bytes=" not in first and second.endswith(f" bytes={10 * 1024**2}-")
+
+
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_a_refused_file_is_explained_and_the_next_call_completes(
     book: Any, hub: Hub, ask: Any, client: Any, repository: str, status: int

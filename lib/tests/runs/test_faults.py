@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from reprobook import record
 from reprobook.errors import ReprobookError
@@ -147,18 +148,26 @@ def test_the_same_run_started_three_times_at_once_is_executed_once(checkout: Any
     assert (checkout.root / "runs" / SLUG / "count").read_text() == "x"
 
 
-STOPS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
-
-
-@pytest.mark.parametrize("number", STOPS)
-def test_no_sockets_are_left_after_a_kill(checkout: Any, number: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_sockets_are_left_after_a_kill(checkout: Any, number: signal.Signals) -> None:
     checkout.notebook(SOCKETS, "import time\ntime.sleep(600)", FINISH)
     command = _start()
     [sockets] = _wait_for(lambda: _sockets(checkout))
     assert list(sockets.iterdir())
-    command.send_signal(STOPS[number])
+    command.send_signal(number)
     command.communicate(timeout=40)
     _wait_for(lambda: not sockets.exists())
+
+
+def test_a_killed_papermill_is_a_failed_run(checkout: Any) -> None:
+    checkout.notebook(SOCKETS, "import time\ntime.sleep(600)", FINISH)
+    command = _start()
+    [sockets] = _wait_for(lambda: _sockets(checkout))
+    family = psutil.Process(command.pid).children(recursive=True)
+    next(p for p in family if "reprobook.runs.execute" in p.cmdline()).kill()
+    _, errors = command.communicate(timeout=40)
+    assert command.returncode == 1 and "the runner's child process was killed (signal 9) in cell" in errors
+    assert psutil.wait_procs(family, timeout=10)[1] == [] and not sockets.exists()
 
 
 def test_a_killed_kernel_leaves_no_sockets(checkout: Any) -> None:

@@ -141,10 +141,12 @@ def test_a_metric_is_printed_with_the_decimals_that_its_tolerance_supports(check
 
 
 def test_the_name_of_the_host_is_found(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "workhorse.example.org")
     nb = good()
-    nb.cells[4]["outputs"] = [_text("computed on Workhorse\n")]
-    assert _shape(checkout, nb) == ["cell 5 stores the name of this host: 'Workhorse'"]
+    nb.cells[4]["outputs"] = [_text("computed on Workhorse-7, in python\n")]
+    monkeypatch.setattr("socket.gethostname", lambda: "workhorse-7.example.org")
+    assert _shape(checkout, nb) == ["cell 5 stores the name of this host: 'Workhorse-7'"]
+    monkeypatch.setattr("socket.gethostname", lambda: "python")
+    assert _shape(checkout, nb) == []
 
 
 def test_size(checkout: Any) -> None:

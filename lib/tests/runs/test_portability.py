@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from reprobook.errors import ReprobookError
-from reprobook.runs.check import is_loose
+from reprobook.runs.check import is_loose, unexplained
 from reprobook.runs.portability import ALL, Setting, check, in_turn, most_used
 
 SLUG = "block_diffusion"
@@ -80,3 +80,5 @@ def test_most_used() -> None:
 )
 def test_a_loose_tolerance(entry: dict[str, Any], loose: bool) -> None:
     assert is_loose(entry) is loose
+    assert len(unexplained(SLUG, {"m": entry})) == loose
+    assert unexplained(SLUG, {"m": {**entry, "why": "few samples"}}) == []
