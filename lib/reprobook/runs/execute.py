@@ -61,6 +61,10 @@ def kernel_manager(report: Any) -> type:
             return KernelSpec(resource_dir=kernelspec.RESOURCES, **kernelspec.get_kernel_dict())
 
     class Manager(AsyncKernelManager):
+        @default("shutdown_wait_time")
+        def _time_to_save(self) -> float:  # half of it for a step and its checkpoint; some is left for the notebook
+            return max(5.0, 0.8 * float(os.environ.get("REPROBOOK_GRACE_S", "5")))
+
         @default("transport")
         def _ipc(self) -> str:
             return "ipc" if os.name == "posix" else "tcp"

@@ -22,7 +22,7 @@ from typing import IO, Any
 from reprobook.project import root
 
 HEARTBEAT_S = 30.0
-GRACE_S = 5.0  # what a child gets to stop its kernel and save, before it is killed
+GRACE_S = float(os.environ.get("REPROBOOK_GRACE_S", "5"))  # what a child gets to stop its kernel and save, then: killed
 
 
 @dataclass
