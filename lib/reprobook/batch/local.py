@@ -124,7 +124,9 @@ def _listen(batch: Batch, selector: selectors.BaseSelector, watcher: Watcher) ->
             batch.waiting.append(running.task)
             continue
         stopped = batch.stopping is not None and end["status"] == "failed"
-        result = Result(running.task, "stopped" if stopped else end["status"], end.get("where") or "", end.get("tail", []))
+        result = Result(
+            running.task, "stopped" if stopped else end["status"], end.get("where") or "", end.get("tail", [])
+        )
         batch.results.append(result)
         watcher.ended(batch, result)
 

@@ -47,8 +47,8 @@ class Slots:
         ):
             if need > there:
                 raise PlanError(
-                    f"{what} wants {name}: {need:g}, but batches have {there:g} here: lower it in the plan's resources, "
-                    f"or raise it under 'local' if the machine has more"
+                    f"{what} wants {name}: {need:g}, but batches have {there:g} here: lower it in the plan's "
+                    "resources, or raise it under 'local' if the machine has more"
                 )
 
 

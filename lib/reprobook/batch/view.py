@@ -92,7 +92,8 @@ def _say(line: str) -> None:
 
 
 def _ended(result: Result) -> str:
-    return f"{result.task}: {result.status}" + (f": {result.where}" if result.where else "")
+    status = "complete already, skipped" if result.status == "skipped" else result.status
+    return f"{result.task}: {status}" + (f": {result.where}" if result.where else "")
 
 
 def watch(estimates: Estimates) -> Live | Lines:

@@ -1,7 +1,8 @@
 """One run in a process of its own: what both backends start.
 
-``python -m reprobook.batch.worker`` reads a job (JSON) from its standard input and says on its standard output, one JSON
-object a line, how the run goes (``{"cell": 4, "n_cells": 31, "fit": {...}}``) and how it ended (``{"status": ...}``).
+``python -m reprobook.batch.worker`` reads a job (JSON) from its standard input and says on its standard output, one
+JSON object a line, how the run goes (``{"cell": 4, "n_cells": 31, "fit": {...}}``) and how it ended
+(``{"status": ...}``).
 It runs until its parent is gone, or until SIGTERM: then the run saves a checkpoint and stops.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 from reprobook import project
 from reprobook.errors import ReprobookError
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREADS = tuple(f"{name}_THREADS" for name in "OMP_NUM MKL_NUM OPENBLAS_NUM NUMEXPR_NUM VECLIB_MAXIMUM".split())
 LOCK_POLL_S = 2.0
 
 
@@ -81,6 +82,8 @@ class Report:
     _said: dict[str, Any] = field(default_factory=dict)
 
     def show(self, cell: int | None, *, end: bool = False) -> None:
+        if cell != self._said.get("cell"):
+            self.steps.unlink(missing_ok=True)  # of a training in an earlier cell
         try:
             fit = json.loads(self.steps.read_text())
         except (OSError, ValueError):
