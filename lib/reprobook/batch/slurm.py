@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -57,6 +58,8 @@ class Supervisor:
         """Do the run; returns how it ended. Raises :class:`ReprobookError` if it failed, so that the job fails too."""
         begin = last = time.monotonic()
         self.worker = worker = Worker.start(job)
+        # submitit would ignore it; at a preemption without a warning it is all the notice there is
+        signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
         print(f"{job.slug} {job.run_id}: starting", flush=True)
         while worker.read():
             if time.monotonic() - last >= HEARTBEAT_S:
@@ -137,8 +140,6 @@ def submit(plan: Plan, tasks: Sequence[Task]) -> list[tuple[str, Task]]:
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.slurm.slurm import SlurmExecutor
 
-    if shutil.which("sbatch") is None:
-        raise ReprobookError("sbatch is not here: run this where Slurm's commands are, or use --backend local")
     grace = max(5.0, 0.75 * plan.slurm.signal_s)  # the rest is for requeueing
     done: list[tuple[str, Task]] = []
     for wanted, group in list(arrays(plan, tasks)):
@@ -151,12 +152,12 @@ def submit(plan: Plan, tasks: Sequence[Task]) -> list[tuple[str, Task]]:
                 f"sbatch refused an array of {len(group)} runs: {' '.join(str(error).split())}"
             ) from error
         done += [(job.job_id, task) for job, task in zip(jobs, group, strict=True)]
-        _remember(plan, {job.job_id: task.run_id for job, task in zip(jobs, group, strict=True)})
+        _remember(plan, {**submitted(plan), **{job_id: task.run_id for job_id, task in done}})
     return done
 
 
 def _remember(plan: Plan, jobs: Mapping[str, str]) -> None:
-    atomic_write(folder_of(plan) / "jobs.json", json.dumps({**submitted(plan), **jobs}, indent=1) + "\n")
+    atomic_write(folder_of(plan) / "jobs.json", json.dumps(jobs, indent=1) + "\n")
 
 
 def submitted(plan: Plan) -> dict[str, str]:
@@ -173,6 +174,8 @@ def submitted(plan: Plan) -> dict[str, str]:
 
 def queue() -> dict[str, Queued]:
     """Job id (``17_3`` in an array) -> this user's jobs that wait or work; asks squeue once."""
+    if shutil.which("squeue") is None or shutil.which("sbatch") is None:
+        raise ReprobookError("Slurm is not here: call this where squeue and sbatch are, or use --backend local")
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T|%N|%r"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
@@ -190,7 +193,7 @@ def queued(plan: Plan) -> dict[str, Queued]:
 
 
 def cancel(plan: Plan) -> list[str]:
-    """Cancel the plan's jobs and wait until Slurm has none of them; returns their ids."""
+    """Cancel the plan's jobs, wait until Slurm has none of them, and forget them; returns their ids."""
     ids = [job.job_id for job in queued(plan).values()]
     for k in range(0, len(ids), 500):
         subprocess.run(["scancel", *ids[k : k + 500]], check=False)
@@ -200,6 +203,7 @@ def cancel(plan: Plan) -> list[str]:
             names = ", ".join(job.job_id for job in left.values())
             raise ReprobookError(f"Slurm still has {names} after {GONE_S:g} s: look with squeue")
         time.sleep(0.5)
+    _remember(plan, {job_id: run_id for job_id, run_id in submitted(plan).items() if job_id not in ids})
     return ids
 
 

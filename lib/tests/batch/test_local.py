@@ -104,10 +104,10 @@ def test_a_time_limit_ends_a_run(batches: Any, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_cleanly_and_a_second_call_goes_on(batches: Any, number: signal.Signals) -> None:
-    plan = batches.seeds(3, pause_s=0.2, more="local: {cpus: 2}")
+    plan = batches.seeds(3, pause_s=0.2, every=1000, more="local: {cpus: 2}")
     command = batches.start(plan)
     kernels = batches.wait_for_kernels(2)
-    time.sleep(0.5)  # two steps, no checkpoint of their own yet
+    time.sleep(0.5)
     command.send_signal(number)
     out, errors = command.communicate(timeout=60)
     assert command.returncode == 128 + number and "3 stopped" in out and "the same command goes on" in out, errors

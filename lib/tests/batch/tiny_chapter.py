@@ -24,6 +24,7 @@ out_dir = ""  # folder of this run; empty: a fresh one
 rate = 3.9  # of the logistic map
 steps = 20  # number of steps
 pause_s = 0.0  # seconds of a step
+every = 5  # steps between checkpoints
 fault = "none"  # what goes wrong
 """
 TRAIN = """
@@ -50,7 +51,7 @@ try:
         if fault == "raise" and seed == 1:
             raise ValueError("seed 1 is broken")
         state = {"step": state["step"] + 1, "x": rate * state["x"] * (1 - state["x"])}
-        if state["step"] % 5 == 0:
+        if state["step"] % every == 0:
             save()
 except KeyboardInterrupt:
     save()
@@ -60,7 +61,8 @@ FINISH = """
 from reprobook.record import Record, commit, write
 from reprobook.runs.content import content_key, run_id
 
-names = dict(scale=scale, seed=seed, device=device, rate=rate, steps=steps, pause_s=pause_s, fault=fault)
+names = dict(scale=scale, seed=seed, device=device, rate=rate, steps=steps, pause_s=pause_s,
+             every=every, fault=fault)
 key = content_key("block_diffusion", names, {})
 threads, gpus = int(os.environ["OMP_NUM_THREADS"]), os.environ.get("CUDA_VISIBLE_DEVICES", "")
 write(Record(slug="block_diffusion", scale=scale, seed=seed, status="complete", content=key, params=names,
