@@ -17,6 +17,8 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 
@@ -26,8 +28,15 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     threading.Thread(target=_end_with_parent, args=(job["parent"],), daemon=True).start()
     pipe = os.fdopen(job["pipe"], "w", buffering=1)
+    stopping = Stopping()
+    signal.signal(signal.SIGTERM, stopping.ask)
+
+    def started(cell: Any, cell_index: int) -> None:
+        stopping.leave()
+        report(cell=cell_index)
 
     def report(**message: Any) -> None:
+        stopping.kernel = message.get("kernel", stopping.kernel)
         try:
             print(json.dumps(message), file=pipe)
         except OSError:  # the runner is gone; the watching thread ends this process
@@ -44,8 +53,33 @@ def main() -> None:
         log_output=True,
         cwd=job["cwd"],
         kernel_manager_class=kernel_manager(report),
-        on_cell_start=lambda cell, cell_index: report(cell=cell_index),
+        on_cell_start=started,
     )
+
+
+class Stopping:
+    """SIGTERM interrupts the cell that runs, so that a training saves; papermill then stores the notebook and ends.
+
+    Only the first signal counts: a training takes a second interrupt for haste, and would not save."""
+
+    def __init__(self) -> None:
+        self.kernel: int | None = None
+        self.asked = False
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            return
+        self.asked = True
+        if self.kernel is None:
+            self.leave()
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(self.kernel, signal.SIGINT)
+
+    def leave(self) -> None:
+        """End here if SIGTERM came: between two cells there is nothing to interrupt."""
+        if self.asked:
+            sys.exit(128 + signal.SIGTERM)
 
 
 def kernel_manager(report: Any) -> type:
@@ -61,10 +95,6 @@ def kernel_manager(report: Any) -> type:
             return KernelSpec(resource_dir=kernelspec.RESOURCES, **kernelspec.get_kernel_dict())
 
     class Manager(AsyncKernelManager):
-        @default("shutdown_wait_time")
-        def _time_to_save(self) -> float:  # half of it for a step and its checkpoint; some is left for the notebook
-            return max(5.0, 0.8 * float(os.environ.get("REPROBOOK_GRACE_S", "5")))
-
         @default("transport")
         def _ipc(self) -> str:
             return "ipc" if os.name == "posix" else "tcp"
