@@ -44,9 +44,9 @@ def launch(
     return what the first of them returned (plain values). ``arguments`` are plain values too.
 
     ``strategy`` "fsdp" shards weights, gradients and optimiser; ``wrap`` names the class of the layers that are
-    sharded as units (:func:`reprobook.train.fit` refuses it so far). ``cpu`` uses processors and gloo. Interrupted, the
-    processes save and end first. Raises :class:`TrainingError` for a wrong setting, and with the last lines if a process
-    failed.
+    sharded as units (:func:`reprobook.train.fit` refuses it so far). ``cpu`` uses processors and gloo. Interrupted,
+    the processes save and end first. Raises :class:`TrainingError` for a wrong setting, and with the last lines if a
+    process failed.
     """
     n = _processes(num_processes, cpu)
     command = launch_command(target, folder, n, strategy=strategy, wrap=wrap, cpu=cpu)

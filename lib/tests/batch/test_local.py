@@ -19,7 +19,7 @@ from reprobook.batch.plan import LocalOptions, PlanError, Resources
 from reprobook.batch.slots import Slots, slots, visible_gpus
 from tiny_chapter import FINISH, PARAMETERS, SLUG, TRAIN, alive, family, logistic, power_cut, wait_for
 
-KILLS = int(os.environ.get("REPROBOOK_KILLS", "2"))  # `make test-kills` asks for the 20 of the full test
+KILLS = int(os.environ.get("REPROBOOK_KILLS", "2"))  # `make test-faults` asks for the 20 of the full test
 
 
 def test_a_batch_completes_then_skips_and_reports_failures(batches: Any) -> None:

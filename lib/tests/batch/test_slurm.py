@@ -59,8 +59,8 @@ def test_an_array_of_six_runs_on_two_nodes(batches: Any, cluster: slurm_cluster.
         nodes.update(cluster.ask("squeue", "-h", "-o", "%N").split())
         return not cluster.ask("squeue", "-h").strip()
 
-    out = batches.run("status", plan)
-    assert re.search(r"running +block_diffusion smoke seed 0 .*: job \d+_0 on n[12]\n", out), out
+    line = re.compile(r"running +block_diffusion smoke seed 0 .*: job \d+_0 on n[12]\n")
+    wait_for(lambda: line.search(batches.run("status", plan)), 30)
     wait_for(both, 180)
     assert nodes == {"n1", "n2"}
     batches.check_complete(6)
@@ -84,7 +84,7 @@ def test_a_node_that_dies_during_a_run(batches: Any, cluster: slurm_cluster.Clus
     node = cluster.ask("squeue", "-h", "-o", "%N").strip()
     kernels = batches.starts()[folder.name]
     cluster.kill_node(node)
-    assert alive(kernels) == []
+    wait_for(lambda: not alive(kernels), 5)
     wait_for(lambda: len(batches.starts()[folder.name]) == 2, 120)
     assert cluster.ask("squeue", "-h", "-t", "running", "-o", "%N").strip() != node
     wait_until_done(cluster)
