@@ -206,7 +206,7 @@ def _cancel(plan: Plan) -> int:
     from reprobook.batch import slurm
 
     if not slurm.submitted(plan):
-        raise ReprobookError(f"plan {plan.name} was never submitted to Slurm; a local batch is stopped with Ctrl-C")
+        raise ReprobookError(f"plan {plan.name} has no jobs on Slurm; a local batch is stopped with Ctrl-C")
     ids = slurm.cancel(plan)
     print(f"{len(ids)} jobs cancelled" + (f": {', '.join(ids)}" if ids else ""))
     return 0

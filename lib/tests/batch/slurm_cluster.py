@@ -58,7 +58,11 @@ def missing() -> str | None:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a test cluster needs Linux and root"
     absent = [name for name in NEEDED if shutil.which(name) is None]
-    return f"{', '.join(absent)} not installed: `make test-slurm` as root installs Slurm on Debian and Ubuntu" if absent else None
+    return (
+        f"{', '.join(absent)} not installed: `make test-slurm` as root installs Slurm on Debian and Ubuntu"
+        if absent
+        else None
+    )
 
 
 def free_ports(n: int) -> list[int]:

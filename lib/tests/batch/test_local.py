@@ -306,3 +306,37 @@ def test_a_stopped_run_is_not_published(batches: Any) -> None:
     command.communicate(timeout=60)
     [found] = batches.records()
     assert found.status == "failed" and record.results(SLUG, "laptop") == []
+
+
+def test_a_stopped_training_saves_and_goes_on(batches: Any) -> None:
+    """The real loop in a real kernel: no checkpoints but the one that the signal asks for."""
+    fit = """
+    import time, torch
+    from pathlib import Path
+    from reprobook.train import fit
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    here, model = Path(out_dir), torch.nn.Linear(2, 1)
+    with open(here / "starts", "a") as stream:
+        stream.write("0\\n")
+
+    def batch(i):
+        time.sleep(pause_s)
+        (here / "step").write_text(str(i))
+        return torch.full((4, 2), float(i % 3))
+
+    history = fit(model, batch, lambda m, x: (m(x) ** 2).mean(), num_steps=20, lr=0.1, folder=here / "checkpoints",
+                  checkpoint_s=None)
+    state, resumed = {"x": float(model.weight.sum())}, history.resumed_from or 0
+    import os
+    """
+    batches.checkout.notebook(fit, FINISH, parameters=PARAMETERS)
+    plan = batches.seeds(1, pause_s=0.3)
+    command = batches.start(plan)
+    wait_for(lambda: next((batches.root / "runs").glob("*/*/step"), None), 60)
+    time.sleep(1.0)
+    command.terminate()
+    command.communicate(timeout=60)
+    batches.run(plan)
+    [found] = batches.records()
+    assert found.status == "complete" and 0 < found.hardware["resumed"] < 20

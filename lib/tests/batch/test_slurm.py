@@ -120,7 +120,7 @@ def test_cancel_leaves_no_process_behind(batches: Any, cluster: slurm_cluster.Cl
     left = [p for p in node_processes if p.is_running() and p.name() != "slurmd"]
     wait_for(lambda: not [p for p in left if p.is_running()], 30)
     assert _ours(batches.root) == []
-    assert "0 jobs cancelled" in batches.run("cancel", plan)
+    assert "plan plan has no jobs on Slurm" in batches.run("cancel", plan, code=2)
     states = batches.run("status", plan, code=1)
     assert "4 failed, 2 not run" in states or "2 not run, 4 failed" in states, states
 
@@ -209,7 +209,7 @@ def test_without_slurm_the_error_says_so(batches: Any, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "/nonexistent")
     out = batches.run(batches.seeds(1, more=RESOURCES), "--backend", "slurm", code=2)
     assert "Slurm is not here: call this where squeue and sbatch are" in out
-    assert "never submitted to Slurm" in batches.run("cancel", batches.seeds(1), code=2)
+    assert "plan plan has no jobs on Slurm" in batches.run("cancel", batches.seeds(1), code=2)
 
 
 def test_sigterm_to_the_supervisor_alone_saves(batches: Any) -> None:
