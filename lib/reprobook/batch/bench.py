@@ -123,7 +123,7 @@ def _plans(root: Path) -> None:
     here = Path(__file__).resolve().parents[3]
     shutil.copy(here / f"notebooks/{SLUG}.ipynb", root / "notebooks")
     shutil.copytree(here / "notebooks/params", root / "notebooks/params", dirs_exist_ok=True)
-    shutil.copy(here / f"data_manifests/{SLUG}.yaml", root / "data_manifests")
+    shutil.copytree(here / "data_manifests", root / "data_manifests", dirs_exist_ok=True)
     plan = root / "large.yaml"
     grid = f"seeds: {list(range(N_PLANNED // 50))}, product: {{lr: {[k / 1000 for k in range(1, 51)]}}}"
     plan.write_text(f"runs: [{{chapters: [{SLUG}], scale: laptop, {grid}}}]\n")
