@@ -19,11 +19,11 @@ FAILED_SHOWN = 5
 
 
 def time_left(running: Running, estimates: Estimates) -> str:
-    """From earlier records of the chapter at this scale; without any, that of the training that runs; else nothing."""
-    usual = estimates.get((running.task.slug, running.task.scale))
-    fit = running.worker.last.get("fit")
-    if usual is not None:
-        return elapsed(max(0.0, usual - (time.monotonic() - running.since)))
+    """As earlier records of the chapter and scale tell; without any, or past them, that of the training; else nothing."""
+    usual = estimates.get((running.task.slug, running.task.scale)) or 0.0
+    left, fit = usual - (time.monotonic() - running.since), running.worker.last.get("fit")
+    if left > 0:
+        return elapsed(left)
     return f"{elapsed(fit['left_s'])} ({fit['name']})" if fit else ""
 
 
