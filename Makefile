@@ -1,6 +1,7 @@
 # Every target sets up what it needs; a second call of any is quick. `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST := .venv-oldest/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest --quiet
 TWO_WORKERS := -n 2 --dist loadscope
@@ -8,7 +9,7 @@ BENCHES := $(shell find lib/reprobook -name 'bench*.py' -o -name '*_bench.py' | 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data book html lab test test-slurm test-faults bench rehearse refresh clean browser slurm
+.PHONY: help setup data book html lab test test-slurm test-faults bench rehearse refresh portability clean browser slurm chaos oldest
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -38,6 +39,7 @@ test: data browser slurm ## run all checks
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
 	reprobook rehearse --all
+	reprobook portability --all --one
 	$(PYTEST) lib/tests/book
 
 test-slurm: $(STAMP) slurm ## run batches on a real Slurm: a controller and two nodes, started on this machine
@@ -56,6 +58,19 @@ refresh: data ## execute at smoke scale and store outputs, expected metrics, mea
 	reprobook refresh --all
 	$(BIN)/python -m reprobook.site --records
 	reprobook pages
+
+chaos: $(STAMP) ## kill trainings and runs at random, 200 times: each must end as an undisturbed one (KILLS=20: fewer)
+	$(BIN)/python lib/tests/chaos.py $(if $(KILLS),--kills $(KILLS))
+
+oldest: ## run the tests with the oldest versions that pyproject.toml admits, in .venv-oldest
+	test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
+	$(OLDEST)/python lib/tests/oldest.py > .venv-oldest/constraints.txt
+	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,cluster]'
+	PATH="$(CURDIR)/$(OLDEST):$$PATH" OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest --quiet lib/tests $(TWO_WORKERS) \
+		--ignore=lib/tests/book --ignore=lib/tests/test_packaging.py
+
+portability: data ## smoke metrics of all chapters with 1 and 2 threads and three instruction sets
+	reprobook portability --all
 
 clean: ## remove what can be made again; runs and .venv stay
 	rm -rf _build book/_generated .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -79,7 +79,7 @@ def _overview(chapters: Mapping[str, Facts], found: Mapping[str, Mapping[str, Ev
 
 
 def _chapter(slug: str, facts: Facts, found: Mapping[str, Evidence]) -> str:
-    head = ["Claim", "The paper says", "Paper", "Here (mean ± sd)", "Verdict", "Scale", "State", "Cost"]
+    head = ["Claim", "The paper says", "Paper", "Here (mean ± sd)", "Verdict", "Evidence"]
     rows = [_claim_row(cid, facts, each) for cid, each in found.items()]
     links = f"[Chapter](../notebooks/{slug}.ipynb), [arXiv {facts.arxiv.id}v{facts.arxiv.version}]({facts.arxiv_url})."
     return f"## {facts.title}\n\n{facts.one_line} {links}\n\n{_table(head, rows)}"
@@ -87,16 +87,14 @@ def _chapter(slug: str, facts: Facts, found: Mapping[str, Evidence]) -> str:
 
 def _claim_row(cid: str, facts: Facts, found: Evidence) -> list[Any]:
     claim, summary = facts.claims[cid], found.summary
-    holds = f"{found.scale}: holds in {summary['holds']} of {summary['n']} runs" if found.records else "–"
+    told = [f"{found.scale}: {found.told}", state(found.records), cost(found.records)] if found.records else ["–"]
     return [
         cid,
         show.Html(f"{escape(claim.says)}<br><small>{escape(claim.where)}</small>"),
         show.lines({label: show.number(value) for label, value in claim.paper.items()}),
         show.lines({key: show.mean_sd(spread) for key, spread in summary["value"].items()}),
         show.chip(found.verdict),
-        holds,
-        state(found.records),
-        cost(found.records),
+        show.Html("<br>".join(map(escape, told))),
     ]
 
 
@@ -106,7 +104,10 @@ def cost(records: Sequence[Record]) -> str:
     if not times:
         return "–"
     gpus = records[0].hardware.get("gpus") or []
-    where = f"{len(gpus)} x {gpus[0]}" if gpus else f"{records[0].hardware.get('cores', '?')} cores"
+    cores, threads = (records[0].hardware.get(key) for key in ("cores", "threads"))
+    where = (
+        f"{len(gpus)} x {gpus[0]}" if gpus else f"{threads} of {cores} cores" if threads else f"{cores or '?'} cores"
+    )
     memory = max((r.peak_memory_mb or 0.0 for r in records), default=0.0)
     runs = f"{len(times)} runs, {duration(statistics.fmean(times))} each" if len(times) > 1 else duration(times[0])
     return f"{runs} on {where}, {memory / 1000:.1f} GB"

@@ -302,6 +302,13 @@ def test_the_claims_table_of_a_smoke_run_rests_on_records_alone(book: Any, shown
     assert 'class="rb-chip rb-partly" style="background:#8a5a00' in html
 
 
+def test_a_run_that_cannot_tell_is_no_agreement(book: Any, shown: list[dict[str, str]]) -> None:
+    publish(0), publish(1, holds=None), publish(2, holds=None)
+    filled(opened()).claims_table()
+    told = rows_of(shown.pop()["text/html"])["C1"][3].split(" | ")
+    assert told[:2] == ["partly", "laptop scale: holds in 1 of 1 runs, 2 could not tell"]
+
+
 def test_a_laptop_run_counts_itself_once(book: Any, shown: list[dict[str, str]]) -> None:
     publish(0, holds=False), publish(1)
     ch = opened(scale="laptop", seed=0)

@@ -124,6 +124,14 @@ def test_schedules_by_hand(tmp_path: Path, schedule: str, expected: list[float])
     assert history.frame()["lr"].tolist() == pytest.approx([2 * x for x in expected])
 
 
+def test_wsd_by_hand(tmp_path: Path) -> None:
+    """Warm-up over the first tenth, stable, over the last fifth half a cosine down to a tenth of the peak."""
+    history = train(make_model(), tmp_path, num_steps=20, lr=2.0, warmup_steps=2, schedule="wsd", log_every=1)
+    half = math.sqrt(0.5)
+    expected = [0.5, *[1.0] * 15, *(0.1 + 0.45 * (1 + c) for c in (half, 0.0, -half, -1.0))]
+    assert history.frame()["lr"].tolist() == pytest.approx([2 * x for x in expected])
+
+
 def test_the_schedule_reaches_the_optimiser(tmp_path: Path) -> None:
     # AdamW's first step moves every weight by lr (the gradient's sign), whatever the gradient's size
     model = make_model()
@@ -299,7 +307,7 @@ def test_a_gradient_that_is_not_finite_is_found_too(tmp_path: Path) -> None:
         ({"num_steps": 0}, "num_steps is 0; it must be at least 1"),
         ({"lr": math.nan}, "lr is nan"),
         ({"lr": -1.0}, "lr is -1.0; it must be a positive number"),
-        ({"schedule": "cosin"}, "schedule is 'cosin'; it must be one of constant, linear, cosine"),
+        ({"schedule": "cosin"}, "schedule is 'cosin'; it must be one of constant, linear, cosine, wsd"),
         ({"warmup_steps": 11}, r"warmup_steps is 11; it must be from 0 to num_steps \(10\)"),
         ({"precision": "float16"}, "precision is 'float16'; it must be one of auto, fp32, bf16, fp16"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),

@@ -29,6 +29,7 @@ class Job:
     gpus: list[int] | None = None
     n_gpus: int = 0
     time_limit: float | None = None
+    memory_limit: float | None = None
     wait: bool = False
     grace_s: float = 20.0
 
@@ -37,7 +38,8 @@ def job_of(task: Task, **options: Any) -> Job:
     """The job of a task; ``options`` are fields of :class:`Job`."""
     wanted = task.resources
     return Job(
-        task.slug, task.scale, dict(task.overrides), task.run_id, wanted.cpus, n_gpus=wanted.gpus, **options
+        task.slug, task.scale, dict(task.overrides), task.run_id, wanted.cpus,
+        n_gpus=wanted.gpus, memory_limit=wanted.memory_gb, **options,
     )  # fmt: skip
 
 

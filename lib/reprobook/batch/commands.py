@@ -194,7 +194,7 @@ def _state(task: Task, job: Queued | None, submitted: bool) -> State:
 
 def _last_lines(plan: Plan, task: Task, found: State) -> list[str]:
     from reprobook.batch.slurm import log_lines
-    from reprobook.runs.runner import tail
+    from reprobook.runs.judge import tail
 
     if found.name == FAILED:
         lines = tail(task.folder / "log.txt") if found.where != LOST else []

@@ -209,7 +209,7 @@ def cancel(plan: Plan) -> list[str]:
 
 def log_lines(plan: Plan, run_id: str, n: int) -> list[str]:
     """Last lines that the newest job of a run printed, its errors after its output; [] if it never started."""
-    from reprobook.runs.runner import tail
+    from reprobook.runs.judge import tail
 
     ids = [job_id for job_id, run in submitted(plan).items() if run == run_id]
     if not ids:

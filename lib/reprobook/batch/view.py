@@ -19,7 +19,7 @@ FAILED_SHOWN = 5
 
 
 def time_left(running: Running, estimates: Estimates) -> str:
-    """As earlier records of the chapter and scale tell; without any, or past them, that of the training; else nothing."""
+    """As earlier records of chapter and scale tell; without any, or past them, that of the training; else nothing."""
     usual = estimates.get((running.task.slug, running.task.scale)) or 0.0
     left, fit = usual - (time.monotonic() - running.since), running.worker.last.get("fit")
     if left > 0:

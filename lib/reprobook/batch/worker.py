@@ -23,6 +23,7 @@ from typing import Any
 
 from reprobook import project
 from reprobook.errors import ReprobookError
+from reprobook.runs.training_log import last_steps
 
 THREADS = tuple(f"{name}_THREADS" for name in "OMP_NUM MKL_NUM OPENBLAS_NUM NUMEXPR_NUM VECLIB_MAXIMUM".split())
 LOCK_POLL_S = 2.0
@@ -62,9 +63,9 @@ def execute(job: Mapping[str, Any]) -> dict[str, Any]:
         )
     while True:
         try:
-            with gpus(job["gpus"], job["n_gpus"]) as env, steps_file(folder) as steps:
-                options = {"time_limit": job["time_limit"], "env": {**env, "REPROBOOK_STEPS": str(steps)}}
-                result = run_in(folder, identity, params, **options, progress=lambda _, n: Report(n, steps))
+            with gpus(job["gpus"], job["n_gpus"]) as env:
+                options = {name: job[name] for name in ("time_limit", "memory_limit")} | {"env": env}
+                result = run_in(folder, identity, params, **options, progress=lambda _, n, log: Report(n, log))
             return {"status": result.status, "where": result.where, "tail": result.tail, "signal": result.signal}
         except BusyError as error:
             if not job["wait"]:
@@ -78,31 +79,14 @@ class Report:
     """Says which cell runs and how far its training is, whenever one of them changed."""
 
     n_cells: int
-    steps: Path
+    log: Path
     _said: dict[str, Any] = field(default_factory=dict)
 
     def show(self, cell: int | None, *, end: bool = False) -> None:
-        if cell != self._said.get("cell"):
-            self.steps.unlink(missing_ok=True)  # of a training in an earlier cell
-        try:
-            fit = json.loads(self.steps.read_text())
-        except (OSError, ValueError):
-            fit = None
-        message = {"cell": cell, "n_cells": self.n_cells, "fit": fit}
+        message = {"cell": cell, "n_cells": self.n_cells, "fit": last_steps(self.log)}
         if message != self._said:
             self._said = message
             say(message)
-
-
-@contextmanager
-def steps_file(folder: Path) -> Iterator[Path]:
-    """Where the kernel says how far its training is; see :mod:`reprobook.chapter.steps`."""
-    path = folder.parent / f".{folder.name}.steps"
-    path.unlink(missing_ok=True)  # of a worker that was killed
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

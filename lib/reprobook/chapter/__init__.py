@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reprobook import facts as facts_module
 from reprobook import record, show
-from reprobook.chapter import setup, steps, tables
+from reprobook.chapter import setup, tables
 from reprobook.errors import ReprobookError
 from reprobook.project import check_scale, check_slug
 from reprobook.record.evidence import evidence as claim_evidence
@@ -51,7 +51,6 @@ def open_chapter(
     facts = facts_module.load(slug)
     resolved = setup.open_device(device)
     setup.quiet_progress_bars()
-    steps.report_steps()
     from accelerate.utils import set_seed
 
     set_seed(seed)

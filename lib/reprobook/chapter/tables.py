@@ -59,7 +59,7 @@ def _claim_row(cid: str, claim: Claim, found: Evidence, note: str) -> tuple[Any,
     ours = show.lines({key: show.mean_sd(spread, n) for key, spread in found.summary["value"].items()})
     verdict = show.chip(found.verdict)
     if found.records:
-        told = f"{found.scale} scale{note}: holds in {found.summary['holds']} of {found.summary['n']} runs"
+        told = f"{found.scale} scale{note}: {found.told}"
         published = [r for r in found.records if r.status == "complete"]
         verdict = show.with_note(verdict, told, state(published) if published else "this run alone")
     return _says(cid, claim), _figures(claim), ours, verdict

@@ -1,8 +1,7 @@
 """Real text: Wikipedia's XML dump to plain articles, cleaned in the text8 manner to 27 characters.
 
 The rules follow the text8 data set (M. Mahoney, "About the Test Data", 2011): keep what a reader sees, spell out
-digits,
-lower the case, keep a-z, and turn everything else into single spaces.
+digits, lower the case, keep a-z, and turn everything else into single spaces.
 """
 
 from __future__ import annotations

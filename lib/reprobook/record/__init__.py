@@ -221,13 +221,12 @@ def _outside(name: str, value: float | None, entry: Mapping[str, Any]) -> list[M
 
 
 def verdict(holds: Sequence[bool | None]) -> Verdict:
-    """Verdict over runs: all hold, none holds, some do; runs that could not tell (``None``) don't count."""
-    told = [held for held in holds if held is not None]
-    if not told:
+    """Verdict over runs: all hold, some do, none does; "not testable here" if no run could tell (``None``)."""
+    if all(held is None for held in holds):
         return "not testable here"
-    if all(told):
+    if all(holds):
         return "reproduced"
-    return "partly" if any(told) else "not reproduced"
+    return "partly" if any(holds) else "not reproduced"
 
 
 def summarise_claim(records: Sequence[Record], claim_id: str) -> dict[str, Any]:
@@ -241,7 +240,7 @@ def summarise_claim(records: Sequence[Record], claim_id: str) -> dict[str, Any]:
     told = [claim.holds for claim in claims if claim.holds is not None]
     return {
         "value": {key: _spread(found) for key, found in values.items()},
-        "verdict": verdict(told),
+        "verdict": verdict([claim.holds for claim in claims]),
         "holds": sum(told),
         "n": len(told),
         "seeds": [record.seed for record in records if claim_id in record.claims],

@@ -23,6 +23,13 @@ class Evidence:
         """The verdict over the records; a claim that no run was made for is "never run", not "not testable here"."""
         return self.summary["verdict"] if self.scale else "never run"
 
+    @property
+    def told(self) -> str:
+        """How many runs agree with the claim, of those that could tell."""
+        holds, n = self.summary["holds"], self.summary["n"]
+        silent = len(self.records) - n
+        return f"holds in {holds} of {n} runs" + (f", {silent} could not tell" if silent else "")
+
 
 def evidence(claim_id: str, testable_at: Sequence[str], records: Mapping[str, Sequence[Record]]) -> Evidence:
     """The records of the largest scale that tell about a claim. ``records``: scale -> records; smoke is no evidence."""

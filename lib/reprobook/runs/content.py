@@ -60,13 +60,19 @@ def staleness(record: Record) -> list[str]:
         now = content_key(record.slug, params, data)
     except ReprobookError as error:
         return [f"the chapter cannot be read now: {error}"]
-    return differences(record.content, now)
+    return differences(record.content, now, record.slug)
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Readable reasons why two content keys of one chapter differ (scale and seed are not compared)."""
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], slug: str = "") -> list[str]:
+    """Readable reasons why two content keys of one chapter differ (scale and seed are not compared).
+
+    Changes that were shown to move no number of chapter ``slug`` are left out (:mod:`reprobook.runs.neutral`)."""
+    from reprobook.runs.neutral import excused
+
     reasons = ["a code cell changed"] if then["cells"] != now["cells"] else []
     for name, old, new in _changes(then["definitions"], now["definitions"]):
+        if slug and excused(slug, name, old, new):
+            continue
         reasons.append(f"{name} {'changed' if old and new else 'is no longer used' if old else 'is used now'}")
     for name, old, new in _changes(then["packages"], now["packages"]):
         reasons.append(f"package {name} {old or 'not used'} -> {new or 'not used'}")

@@ -262,7 +262,8 @@ The training loss tells whether the updates were enough.
 ch.table("curves", pd.concat(curves)[["model", "step", "loss"]], caption="Training loss", display=False)
 
 %% display
-fig = show.curves(ch.evidence("curves"), "step", "loss", hue="model", xlabel="update", ylabel="squared error")
+logged = ch.evidence("curves")
+fig = show.curves(logged, "step", "loss", hue="model", xlabel="update", ylabel="squared error")
 ch.figure(fig, f"Training losses ({ch.evidence_label()}).")
 
 %% markdown

@@ -59,7 +59,8 @@ def fit(
       With several processes it runs in each of them.
     - ``ema_decay``: weights are averaged as ``ema = decay * ema + (1 - decay) * weights`` after each update, from the
       initial weights on; on return the model has the average.
-    - ``warmup_steps``: lr rises linearly to ``lr``; then ``constant``, or ``linear`` or ``cosine`` down to 0.
+    - ``warmup_steps``: lr rises linearly to ``lr``; then ``constant``, or ``linear`` or ``cosine`` down to 0,
+      or ``wsd``: constant, and over the last fifth of the updates half a cosine down to a tenth.
     - ``precision="auto"``: bf16 autocast where the processor multiplies bf16, else fp32; weights keep their type.
     - A checkpoint is written every ``checkpoint_every`` updates and every ``checkpoint_s`` seconds (None: never) into
       ``folder``; the newest ``keep`` stay. Called again, ``fit`` goes on from the newest, bit-equal to a fit that was

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor]]]
 Evaluate = Callable[[nn.Module, int], dict[str, float]]
-SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES = ("constant", "linear", "cosine", "wsd")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -100,5 +100,9 @@ def lr_factor(step: int, options: Options) -> float:
         return (step + 1) / options.warmup_steps
     if options.schedule == "constant":
         return 1.0
+    if options.schedule == "wsd":  # warm-up, stable, decay: half a cosine to a tenth over the last fifth
+        decay = 0.2 * options.num_steps
+        done = min(1.0, max(0.0, (step + 1 - (options.num_steps - decay)) / decay))
+        return 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * done))
     done = min(1.0, (step - options.warmup_steps) / max(1, options.num_steps - options.warmup_steps))
     return 1.0 - done if options.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))

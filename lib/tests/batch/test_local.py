@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ import pytest
 from reprobook import record
 from reprobook.batch.plan import LocalOptions, PlanError, Resources
 from reprobook.batch.slots import Slots, slots, visible_gpus
+from reprobook.runs.training_log import KERNEL_LINE, VARIABLE, last_steps
 from tiny_chapter import FINISH, PARAMETERS, SLUG, TRAIN, alive, family, logistic, power_cut, wait_for
 
 KILLS = int(os.environ.get("REPROBOOK_KILLS", "2"))  # `make test-faults` asks for the 20 of the full test
@@ -244,27 +244,26 @@ def test_a_full_disk_fails_runs_and_a_second_call_completes_them(batches: Any, s
 # ------------------------------------------------------------------------------------------------ what is shown
 
 
-def test_a_training_says_its_steps(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's heartbeats reach the table: a real fit, through the real chapter object."""
-    steps = checkout.root / "steps"
-    code = """
+def test_a_training_says_its_steps(checkout: Any) -> None:
+    """The kernel's heartbeats reach the table: a real fit, with the log that kernels of runs install."""
+    log = checkout.root / "log.txt"
+    code = f"""
 import time, torch
 from pathlib import Path
-from reprobook.chapter import steps
-from reprobook.train import fit
-steps.EVERY_S = 0.05
-steps.report_steps()
+from reprobook.train import fit, progress
+progress.HEARTBEAT_S = 0.05
+{KERNEL_LINE}
 fit(torch.nn.Linear(2, 1), lambda i: torch.ones(4, 2), lambda m, x: (time.sleep(0.02), (m(x) ** 2).mean())[1],
     num_steps=20, lr=0.1, folder=Path("fit/main"), log_every=1)
 """
-    env = {**os.environ, "REPROBOOK_STEPS": str(steps)}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=checkout.root, env=env, capture_output=True)
-    found = json.loads(steps.read_text())
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=checkout.root, env={**os.environ, VARIABLE: str(log)})
+    found = last_steps(log)
     assert found["name"] == "main" and 1 <= found["step"] <= 20 == found["total"] and found["steps_per_s"] > 0
+    assert last_steps(checkout.root / "nothing") is None
 
     from reprobook.batch.child import parts, progress_line
 
-    fit = {"name": "main", "step": 12, "total": 80, "loss": 1.5, "steps_per_s": 3.25, "left_s": 21.0}
+    fit = {"name": "main", "step": 12, "total": 80, "steps_per_s": 3.25, "left_s": 21.0}
     message = {"cell": 4, "n_cells": 31, "fit": fit}
     assert progress_line(message) == "cell 5 of 31, main: step 12 of 80, 3.25 steps/s"
     assert list(parts(message)) == ["5/31", "12/80", "3.25"] and progress_line({}) == "starting"

@@ -1,8 +1,7 @@
 """Block Diffusion (BD3-LM): autoregressive over blocks of tokens, masked diffusion inside a block (arXiv 2503.09573).
 
 noise: mask rates, times, intervals. model: DiT, three-part mask, one and two passes. objectives: losses, bounds,
-search.
-sampling: block, ancestral, AR and SEDD samplers, stop rules. source: a text source with known likelihood.
+search. sampling: block, ancestral, AR and SEDD samplers, stop rules. source: a text source with known likelihood.
 corpus: text as rows of tokens. released: the published checkpoints. bench: what the paper makes cheap, measured.
 """
 

@@ -1,8 +1,7 @@
 """What block diffusion makes cheap, measured as ratios in one run: one pass against two, a KV cache against none (C6).
 
 Each timing first asserts that both ways give the same result. ``python -m reprobook.papers.block_diffusion.bench``
-prints
-the two tables at a size where the model, not the overhead of a call, sets the pace.
+prints the two tables at a size where the model, not the overhead of a call, sets the pace.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class KVCache:
     """Keys and values of finished, clean tokens, one pair a layer; at most ``max_length`` tokens are kept.
 
     Keys are stored after rotation at their absolute positions. Rotary scores depend on differences of positions
-    alone, so
-    dropping the oldest tokens needs no new rotation (the released code shifts un-rotated keys: the same scores).
+    alone, so dropping the oldest tokens needs no new rotation (the released code shifts un-rotated keys: the same
+    scores).
     """
 
     def __init__(self, n_layers: int, max_length: int | None = None) -> None:
@@ -195,10 +195,9 @@ class OutputLayer(nn.Module):
 class DiT(nn.Module):
     """Diffusion transformer over tokens (Appendix C.2); with ``causal=True, adaln=False`` the AR baseline's body.
 
-    ``time_conditioning=False`` (BD3-LM, MDLM) feeds sigma = 0, so that adaLN sees a constant; SEDD conditions on sigma.
-    The buffer ``interval`` holds (beta, omega) of the clipped schedule: it is searched during training and is part
-    of the
-    model's state (the released checkpoints carry it too).
+    ``time_conditioning=False`` (BD3-LM, MDLM) feeds sigma = 0, so that adaLN sees a constant; SEDD conditions on
+    sigma. The buffer ``interval`` holds (beta, omega) of the clipped schedule: it is searched during training and is
+    part of the model's state (the released checkpoints carry it too).
     """
 
     def __init__(
@@ -274,8 +273,7 @@ def one_pass_logits(
     tokens).
 
     Both halves carry the positions 0..L-1. With one block (L' = L) nothing of the clean half is visible to the noisy
-    one,
-    so that it is left out: that is MDLM.
+    one, so that it is left out: that is MDLM.
     """
     length = x.shape[1]
     if check_blocks(length, block_size) == 1:

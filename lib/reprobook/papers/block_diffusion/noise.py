@@ -1,8 +1,7 @@
 """Mask-rate schedules, the stratified time sampler, clipped intervals and the masking of a batch.
 
 Notation: ``t`` in [0, 1] is the time of a block, ``p(t) = 1 - alpha_t`` its mask rate, ``w(t) = -alpha'_t / (1 -
-alpha_t)``
-the positive weight of the masked tokens' negative log-likelihood (Eq. 8).
+alpha_t)`` the positive weight of the masked tokens' negative log-likelihood (Eq. 8).
 """
 
 from __future__ import annotations
@@ -73,12 +72,10 @@ class NoiseProcess:
 
     block_size: L', tokens per block. mask_id: id of the mask token m, must be inside the vocabulary.
     beta, omega: the time is drawn from U[beta, omega]; (1e-3, 1) covers everything and gives the NELBO, any other
-    interval
-    gives a training objective that is a biased estimate of it; (1, 1) masks every token.
+    interval gives a training objective that is a biased estimate of it; (1, 1) masks every token.
     resample: redraw blocks whose share of masked tokens falls outside [beta, omega] (released code).
-    weighting: "code": w(t), but 1 where beta > 0.5; "paper": (omega - beta) w(t), the weight that p = beta + (omega
-    - beta) t
-    implies. Both differ by a constant factor, except where the code's rule for beta > 0.5 applies.
+    weighting: "code": w(t), but 1 where beta > 0.5; "paper": (omega - beta) w(t), the weight that the interpolation
+    p = beta + (omega - beta) t implies. Both differ by a constant factor, except where the code's rule applies.
     """
 
     mask_id: int
@@ -182,8 +179,8 @@ def constant_loss_variance(beta: float, omega: float, block_size: int, c: float 
     """Closed form of ``Var`` of a block's mean loss when every masked token costs ``c`` and the weight is 1/p.
 
     ``c^2 (E[1/p] - 1) / L'`` with ``E[1/p] = ln(omega / beta) / (omega - beta)`` (independent masks, no resampling):
-    with
-    k ~ Binomial(L', p) the block's mean is c k / (L' p), whose mean is c and whose variance is c^2 (1 - p) / (L' p).
+    with k ~ Binomial(L', p) the block's mean is c k / (L' p), whose mean is c and whose variance is
+    c^2 (1 - p) / (L' p).
     """
     inverse = 1 / omega if beta == omega else math.log(omega / beta) / (omega - beta)
     return c * c * (inverse - 1) / block_size

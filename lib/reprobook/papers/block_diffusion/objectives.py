@@ -98,8 +98,7 @@ def score_entropy_terms(model: nn.Module, x: Tensor, mask_id: int, generator: to
 
     With noise level $\sigma=-\log(1-p)$ and $r = 1/(e^\sigma-1)$, a masked token costs
     $\sigma'\,[\sum_{y\ne m}e^{s_y}-r\,s_{x_0}+r(\log r-1)]$, where s is the network's log score. The loss is an
-    upper bound
-    of the NLL as the diffusion NELBO is.
+    upper bound of the NLL, as the diffusion NELBO is.
     """
     t = EPS + (1 - EPS) * stratified_times(x.shape[0], 1, generator, x.device)[:, 0]
     rate = (1 - EPS) * t
@@ -211,8 +210,7 @@ def interval_variances(
     seed: int = 0,
 ) -> Tensor:
     """Variance of the loss for each interval, (n_intervals,) (Section 6): per-block mean losses of a batch, their
-    variance
-    over sequences x blocks, averaged over the batches. The same random stream serves every interval."""
+    variance over sequences x blocks, averaged over the batches. The same random stream serves every interval."""
     found = []
     for beta, omega in intervals:
         candidate = replace(process, beta=beta, omega=omega)
@@ -264,8 +262,7 @@ def interval_search(
     state: nn.Module, process: NoiseProcess, batches: Sequence[Tensor]
 ) -> Callable[[nn.Module, int], dict[str, float]]:
     """Evaluation hook of the training loop (Section 6): search on validation batches and keep (beta, omega) in
-    ``state``,
-    whose checkpoint carries it."""
+    ``state``, whose checkpoint carries it."""
 
     def search(model: nn.Module, step: int) -> dict[str, float]:
         beta, omega = search_interval(model, batches, process)

@@ -133,8 +133,7 @@ def generative_perplexity(
     judge: nn.Module, encode: Encode, texts: list[str], window: int = 1024, stride: int = 512
 ) -> float:
     """exp of the judge's mean NLL per token over all ``texts`` (Appendix C.5): longer texts in windows, each later
-    window
-    scoring only its last ``stride`` tokens."""
+    window scoring only its last ``stride`` tokens."""
     if not texts:
         raise ReprobookError("generative perplexity needs at least one text")
     scored = [windowed_nll(judge, encode(text), window=window, stride=stride) for text in texts]

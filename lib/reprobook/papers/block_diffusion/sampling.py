@@ -239,8 +239,7 @@ def sample_sedd(
 
     From noise $\sigma_t$ to $\sigma_s$, with $\Delta=\sigma_t-\sigma_s$ and scores s: a masked token becomes y with
     probability $\propto (e^{\Delta}-1)\,s_y$ and stays masked with $\propto 1-(e^{\Delta}-1)\sum_y s_y$ (cut at 0).
-    The last
-    step goes to $\sigma_s=0$ and may not leave a mask.
+    The last step goes to $\sigma_s=0$ and may not leave a mask.
     """
     tokens = torch.full((prompt.shape[0], length), mask_id, device=prompt.device)
     tokens[:, : prompt.shape[1]] = prompt
@@ -282,8 +281,7 @@ def stop_position(
 
     eos: BOS and EOS share an id, so the cut is right after the second one. entropy: the unigram entropy (nats) of the
     last ``window`` tokens is below ``min_entropy``; those tokens are dropped. The entropy is looked at after every
-    block,
-    once more than ``window`` tokens exist.
+    block, once more than ``window`` tokens exist.
     """
     end, why = tokens.numel(), "length"
     if eos_id is not None:
