@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +91,22 @@ def test_a_run_that_can_never_fit_is_an_error_at_once(batches: Any) -> None:
     assert "seed 0 wants gpus: 1, but batches have 0 here" in out and not (batches.root / "runs").exists()
 
 
-def test_a_time_limit_ends_a_run(batches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reprobook.batch import worker
-
-    [job] = [{"slug": SLUG, "scale": "smoke", "overrides": {"pause_s": 5.0}, "cpus": 1, "grace_s": 5.0, "gpus": None,
-              "n_gpus": 0, "time_limit": 8.0, "wait": False}]  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"time_limit": 8.0}, "time limit of 8 s reached in cell 3 of 4"),
+        ({"memory_limit": 0.01}, "memory limit of 0.01 GB"),
+    ],
+)
+def test_limits_end_a_run(batches: Any, limit: dict[str, float], said: str) -> None:
+    from reprobook.batch.child import Job
+    from reprobook.batch.worker import execute
     from reprobook.runs.runner import prepare
 
-    job["run_id"] = prepare(SLUG, "smoke", job["overrides"])[1]["run_id"]
-    end = worker.execute(job)
-    assert end["status"] == "failed" and "time limit of 8 s reached in cell 3 of 4" in end["where"]
+    overrides = {"pause_s": 5.0}
+    run_id = prepare(SLUG, "smoke", overrides)[1]["run_id"]
+    end = execute(asdict(Job(SLUG, "smoke", overrides, run_id, cpus=1, grace_s=5.0, **limit)))
+    assert end["status"] == "failed" and said in end["where"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
