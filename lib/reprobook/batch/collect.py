@@ -11,6 +11,7 @@ from reprobook.batch.tasks import Task
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
 from reprobook.runs.publish import publish, result_path
+from reprobook.runs.runner import completed
 
 MEASURED = ("metrics", "tables", "claims")
 SHOWN = 3  # metrics that a conflict names
@@ -43,23 +44,18 @@ def collect(tasks: Sequence[Task], folders: Sequence[Path], *, replace: bool = F
         if task.scale == "smoke" or set(task.overrides) != {"seed"}:
             done.refused.append(f"{task}: only the scale's own parameters at laptop or paper scale are published")
             continue
-        try:
-            found = _found(task, folders)
-        except ReprobookError as error:
-            done.refused.append(f"{name}: {error}")
-            continue
-        if not found:
-            done.missing.append(name)
-        else:
+        if found := _found(task, folders):
             _merge(name, found, replace, done)
+        else:
+            done.missing.append(name)
     return done
 
 
 def _found(task: Task, folders: Sequence[Path]) -> list[tuple[Path, Record]]:
-    """The complete records of this very run, one per folder that has it."""
+    """The records of this very run, one per folder where it is complete: the notebook must say so, too."""
+    identity = {"slug": task.slug, "scale": task.scale, "seed": task.seed}
     paths = [folder / task.slug / task.run_id / "record.json" for folder in folders]
-    found = [(path, record.read(path)) for path in paths if path.is_file()]
-    return [(path, each) for path, each in found if each.status == "complete"]
+    return [(path, done) for path in paths if (done := completed(path.parent, identity))]
 
 
 def _merge(name: str, found: Sequence[tuple[Path, Record]], replace: bool, done: Collected) -> None:
