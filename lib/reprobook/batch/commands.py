@@ -82,7 +82,7 @@ def _needs(tasks: Sequence[Task]) -> list[str]:
         for row in plan([slug], scale):
             gate = ", gated: accept its terms on the hub and log in" if row.gated else ""
             if not row.cached:
-                lines.append(f"  {slug}, {scale}: {row.id}, {readable_bytes(row.bytes)}, {row.licence}{gate}")
+                lines.append(f"  {slug}, {scale}: {row.id}, {readable_bytes(row.bytes)}, licence: {row.licence}{gate}")
     if not lines:
         return ["data: all there"] if tasks else []
     kinds = dict.fromkeys((task.slug, task.scale) for task in tasks)

@@ -54,7 +54,7 @@ def _recorded(path: Path) -> State | None:
     except OSError as error:
         return State(FAILED, f"record.json cannot be read: {error.strerror}")
     if whole and (match := HEAD.search(head)):
-        return State(match[1] if match[1] == COMPLETE else FAILED, json.loads(match[2]) or "")
+        return _named(match[1], json.loads(match[2]) or "")
     return _read(path)
 
 
@@ -66,7 +66,14 @@ def _read(path: Path) -> State:
         found = record.read(path)
     except ReprobookError as error:
         return State(FAILED, str(error))
-    return State(found.status if found.status == COMPLETE else FAILED, found.where or "")
+    return _named(found.status, found.where or "")
+
+
+def _named(status: str, where: str) -> State:
+    """A run that somebody stopped did not fail: it goes on."""
+    if status == COMPLETE:
+        return State(COMPLETE)
+    return State(INTERRUPTED if where.startswith("stopped by SIG") else FAILED, where)
 
 
 def _locked(folder: Path) -> bool:

@@ -118,6 +118,7 @@ def test_a_signal_stops_cleanly_and_a_second_call_goes_on(batches: Any, number: 
     command.send_signal(number)
     out, errors = command.communicate(timeout=60)
     assert command.returncode == 128 + number and "3 stopped" in out and "the same command goes on" in out, errors
+    assert "3 runs: 2 interrupted, 1 not run" in batches.run("status", plan)
     assert alive(kernels) == []
     assert "3 complete" in batches.run(plan)
     batches.check_complete(3)

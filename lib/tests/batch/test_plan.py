@@ -143,6 +143,6 @@ def test_the_dry_run_names_data_gates_and_licences(batches: Any) -> None:
     """)  # fmt: skip
     plan = batches.seeds(1, scale="paper")
     out = batches.run(plan, "--dry-run")
-    assert "secret-model, 2.0 MB, other, gated: accept its terms on the hub" in out
+    assert "secret-model, 2.0 MB, licence: other, gated: accept its terms on the hub" in out
     assert f"reprobook data fetch {SLUG} --scale paper" in out
     assert "secret-model was never fetched" in batches.run(plan, code=2)
