@@ -48,6 +48,7 @@ from reprobook.papers.cost_optimal_gqa.released import load_released
 from reprobook.papers.cost_optimal_gqa.search import (
     REFERENCES,
     Family,
+    at_equal_cost,
     best_heads,
     candidates,
     optima,
@@ -72,6 +73,7 @@ __all__ = [
     "Shape",
     "Surface",
     "advice",
+    "at_equal_cost",
     "attention_flops",
     "best_heads",
     "body_parameters",

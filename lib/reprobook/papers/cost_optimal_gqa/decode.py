@@ -9,25 +9,45 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
+from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import Heads, check_context
 
 
-def filled_cache(model: nn.Module, T: int, room: int, batch: int = 1) -> Any:
-    """A preallocated cache of `transformers` that holds random keys and values of T tokens and room for ``room`` more.
+class _Preallocated(DynamicLayer):
+    """A layer of a `transformers` cache that grows inside memory it already has, as servers do: the library's growing
+    layer copies itself at every token, its static one is read to its end under a mask."""
 
-    The time of a step doesn't depend on the values. A growing cache would add a copy of itself to every step."""
-    from transformers import StaticCache
+    def __init__(self, keys: Tensor, values: Tensor, filled: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._keys, self._values = keys, values
+        self.keys, self.values = keys[:, :, :filled], values[:, :, :filled]
 
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        end = self.keys.shape[-2] + key_states.shape[-2]
+        if end > self._keys.shape[-2]:
+            raise ReprobookError(f"the cache has room for {self._keys.shape[-2]} tokens, not {end}")
+        self._keys[:, :, self.keys.shape[-2] : end] = key_states
+        self._values[:, :, self.values.shape[-2] : end] = value_states
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+
+def filled_cache(model: nn.Module, T: int, room: int, batch: int = 1) -> DynamicCache:
+    """A cache of `transformers` that holds random keys and values of T tokens, with memory for ``room`` more. The time
+    of a step doesn't depend on the values."""
     check_context(T)
-    config = model.config
-    weight = model.get_input_embeddings().weight
-    cache = StaticCache(config=config, max_cache_len=T + room)
-    shape = (batch, config.num_key_value_heads, T, config.head_dim)
-    for layer in range(config.num_hidden_layers):
-        keys, values = (torch.randn(shape, dtype=weight.dtype, device=weight.device) for _ in range(2))
-        cache.update(keys, values, layer)
+    config, weight = model.config, model.get_input_embeddings().weight
+    shape = (batch, config.num_key_value_heads, T + room, config.head_dim)
+    cache = DynamicCache(config=config)
+    cache.layers = [
+        _Preallocated(*(torch.randn(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)), filled=T)
+        for _ in range(config.num_hidden_layers)
+    ]
     return cache
 
 

@@ -20,6 +20,7 @@ from reprobook.papers.cost_optimal_gqa.costs import Heads
 TRUSTED = 3.0  # a law is trusted up to so many times the largest x it was fitted to
 STARTS = (0.1, 0.3, 0.7)  # exponents from which the fit starts, each with three constants
 HUBER = 5e-3  # log residuals beyond half a per cent count linearly
+ENDLESS = 1e18  # no model has so many parameters
 RATIO = 10.0  # the search for a crossing begins at the smallest x and grows by this factor
 
 
@@ -58,12 +59,14 @@ class PowerLaw:
         return self.scale * np.asarray(x, dtype=np.float64) ** -self.exponent + self.constant
 
     def size_for(self, y: float) -> float | None:
-        """x with y(x) = y: N* = a / (L* - E)^(1/b). None if y is not above the constant: no size reaches it."""
+        """x with y(x) = y: N* = a / (L* - E)^(1/b). None ("infeasible") if y is not above the constant, which no size
+        reaches, or so little above it that x would exceed :data:`ENDLESS`."""
         if not math.isfinite(y):
             raise ReprobookError(f"the target is {y}; it must be a finite loss")
         if y <= self.constant:
             return None
-        return (self.scale / (y - self.constant)) ** (1 / self.exponent)
+        log_x = (math.log(self.scale) - math.log(y - self.constant)) / self.exponent
+        return math.exp(log_x) if log_x < math.log(ENDLESS) else None
 
     def extrapolates(self, x: float) -> bool:
         """Whether x is so far beyond the fitted points that the law is a guess."""
