@@ -303,6 +303,12 @@ def test_shared_entropy_is_found_and_shared() -> None:
     assert apart[4, 1].E == pytest.approx(1.2, rel=1e-6)
 
 
+def test_curves_pool_seeds_and_leave_out_heads_with_few_sizes() -> None:
+    rows = [(1, 1, 10, 3.0), (1, 1, 20, 2.5), (1, 1, 30, 2.2), (1, 1, 30, 2.3), (2, 1, 10, 2.9), (2, 1, 10, 2.8)]
+    frame = pd.DataFrame(rows, columns=["n_h", "n_kv", "N", "loss"])
+    assert gqa.curves_of(frame, "loss") == {(1, 1): ([10, 20, 30, 30], [3.0, 2.5, 2.2, 2.3])}
+
+
 def test_head_law_of_the_first_version() -> None:
     n_h = np.array([1, 2, 4, 8, 16])
     law = gqa.fit_head_law(n_h, 0.3 * n_h**-0.5 + 1.4)

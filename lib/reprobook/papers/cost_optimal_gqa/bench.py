@@ -18,7 +18,7 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import Heads, Shape, inference_cost, kv_values
 from reprobook.papers.cost_optimal_gqa.decode import decode_seconds
 from reprobook.papers.cost_optimal_gqa.models import build, cache_values, tile_kv_heads
-from reprobook.papers.cost_optimal_gqa.search import rounded
+from reprobook.papers.cost_optimal_gqa.search import trained_shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +46,8 @@ def equal_loss_pair(models: pd.DataFrame, rule: Heads, T: int, d_h: int, vocab: 
         fewer = [r for r in rows if r["n_h"] < rule[0] and r["n_kv"] <= rule[1]]
         as_good = [r for r in fewer if r["validation loss"] <= base["validation loss"]]
         if as_good:
-            return Pair(base, min(as_good, key=lambda r: inference_cost(_shape(r, d_h, vocab), T).flops))
+            return Pair(base, min(as_good, key=lambda r: inference_cost(trained_shape(r, d_h, vocab), T).flops))
     return None
-
-
-def _shape(row: dict[str, Any], d_h: int, vocab: int) -> Shape:
-    L, d, n_h, n_kv = (int(row[name]) for name in ("L", "d", "n_h", "n_kv"))
-    return rounded(Shape(L, d, n_h, n_kv, d_h=d_h, vocab=vocab), multiple=8)
 
 
 def decoding_costs(models: dict[str, nn.Module], T: int, n_tokens: int = 8, batch: int = 1) -> list[dict[str, Any]]:
@@ -112,7 +107,7 @@ def main() -> None:
     for row in (pair.rule, pair.chosen):
         loss = f", loss {row['validation loss']:.4f}" if "validation loss" in row else ""
         name = f"({row['n_h']:.0f}, {row['n_kv']:.0f}) heads, {row['L']:.0f} layers of width {row['d']:.0f}{loss}"
-        named[name] = build(_shape(row, d_h, vocab), LONG, seed=0).eval()
+        named[name] = build(trained_shape(row, d_h, vocab), LONG, seed=0).eval()
     costs = decoding_costs(named, LONG)
     print(f"decoding with {LONG:,} tokens in a real cache, fp32, {torch.get_num_threads()} threads")
     for row in costs:

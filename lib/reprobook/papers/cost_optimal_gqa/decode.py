@@ -14,7 +14,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.cost_optimal_gqa.costs import Heads, check_context
+from reprobook.papers.cost_optimal_gqa.costs import Heads, Shape, check_context
+from reprobook.papers.cost_optimal_gqa.models import build
+from reprobook.papers.cost_optimal_gqa.search import rounded
 
 
 class _Preallocated(DynamicLayer):
@@ -52,7 +54,7 @@ def filled_cache(model: nn.Module, T: int, room: int, batch: int = 1) -> Dynamic
 
 
 def decode_seconds(
-    models: Mapping[str, nn.Module], contexts: Sequence[int], *, n_tokens: int = 8, batch: int = 1
+    models: Mapping[str, nn.Module], contexts: Sequence[int], *, n_tokens: int = 15, batch: int = 1
 ) -> list[dict[str, Any]]:
     """Median seconds of one decoding step for every model at every context; rows {model, T, seconds}.
 
@@ -69,6 +71,14 @@ def decode_seconds(
                     taken[name].append(seconds)
         rows += [{"model": name, "T": T, "seconds": median(values)} for name, values in taken.items()]
     return rows
+
+
+def random_models(
+    size: tuple[int, int], heads: Sequence[Heads], device: torch.device | str = "cpu", d_h: int = 64, vocab: int = 1024
+) -> dict[str, nn.Module]:
+    """Models of ``size`` (L, d) with random weights, one for each H, named "(n_h, n_kv)": time needs no training."""
+    shapes = {str(H): Shape(*size, *H, d_h=d_h, vocab=vocab) for H in heads}
+    return {name: build(rounded(shape), 64, seed=0).to(device).eval() for name, shape in shapes.items()}
 
 
 @torch.no_grad()
@@ -88,6 +98,27 @@ def line(contexts: Sequence[float], seconds: Sequence[float]) -> tuple[float, fl
     slope, fixed = np.polyfit(x, y, 1)
     rest, spread = y - fixed - slope * x, y - y.mean()
     return float(fixed), float(slope), float(1 - rest @ rest / (spread @ spread))
+
+
+def slopes(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, Heads]) -> list[dict[str, Any]]:
+    """Rows of :func:`decode_seconds` as one line for each model: how steep it is relative to the first model, and what
+    the FLOPs (n_h) and the cache (n_kv) say it should be; ``heads``: model -> H."""
+    found: dict[str, tuple[float, float, float]] = {}
+    for name in heads:
+        mine = [row for row in rows if row["model"] == name]
+        found[name] = line([row["T"] for row in mine], [row["seconds"] for row in mine])
+    first = next(iter(heads))
+    return [
+        {
+            "model": name,
+            "slope / slope of the first": slope / found[first][1],
+            "FLOPs say": heads[name][0] / heads[first][0],
+            "cache says": heads[name][1] / heads[first][1],
+            "R2 of the line": r2,
+            "ns a token of context": 1e9 * slope,
+        }
+        for name, (_, slope, r2) in found.items()
+    ]
 
 
 def slope_by_heads(slopes: Mapping[Heads, float]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -96,6 +96,13 @@ class Family:
 def rounded(shape: Shape, multiple: int = 32) -> Shape:
     """The shape with d_ff = 8 d / 3 rounded to a multiple of ``multiple``, as in real models (Appendix D)."""
     return replace(shape, d_ff=max(multiple, round(shape.ffn / multiple) * multiple))
+
+
+def trained_shape(row: Mapping[str, Any], d_h: int, vocab: int) -> Shape:
+    """The shape of a row (L, d, n_h, n_kv) of a table of trained models; d_ff is a multiple of 32, of 8 if heads are
+    smaller than that."""
+    L, d, n_h, n_kv = (int(row[name]) for name in ("L", "d", "n_h", "n_kv"))
+    return rounded(Shape(L, d, n_h, n_kv, d_h=d_h, vocab=vocab), multiple=32 if d_h >= 32 else 8)
 
 
 def search(
@@ -221,7 +228,7 @@ def at_equal_cost(
 
 
 def saving(laws: Mapping[Heads, PowerLaw], rule: Heads, target: float, T: float, family: Family,
-           objective: Objective | None = None) -> dict[str, float | str]:  # fmt: skip
+           objective: Objective | None = None) -> dict[str, Any]:  # fmt: skip
     """What the best H of the search saves against ``rule`` at equal loss: shares of memory and FLOPs that go away."""
     table = search(laws, target, T, family, objective)
     H = best_heads(table)
@@ -233,7 +240,7 @@ def saving(laws: Mapping[Heads, PowerLaw], rule: Heads, target: float, T: float,
         "heads": f"({H[0]}, {H[1]})",
         "memory saved": 1 - best["memory"] / ours["memory"].iloc[0],
         "FLOPs saved": 1 - best["flops"] / ours["flops"].iloc[0],
-        "N of the rule": float(ours["N"].iloc[0]),
-        "N of the best": float(best["N"]),
+        "N of the rule": round(float(ours["N"].iloc[0])),
+        "N of the best": round(float(best["N"])),
         "status": best["status"],
     }
