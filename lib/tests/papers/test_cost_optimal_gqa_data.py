@@ -209,3 +209,39 @@ def test_a_wrong_cache_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "kv_values", lambda shape, T: 2 * T * shape.n_layers * shape.d_h * shape.n_h)
     with pytest.raises(ReprobookError, match="the cache holds 1536.* values, the cost model says 3072"):
         bench.check_decoding(model)
+
+
+# ------------------------------------------------------------------------------------------------ measured lines, figures
+
+
+def test_slopes_are_relative_to_the_first_model() -> None:
+    heads = {"a": (8, 8), "b": (2, 1)}
+    rows = [
+        {"model": name, "T": T, "seconds": 1e-3 + T * step} for name, step in (("a", 4e-9), ("b", 1e-9)) for T in (1, 5)
+    ]
+    first, second = gqa.slopes(rows, heads)
+    assert first["slope / slope of the first"] == 1 and first["ns a token of context"] == pytest.approx(4)
+    assert second["slope / slope of the first"] == pytest.approx(0.25)
+    assert (second["FLOPs say"], second["cache says"]) == (0.25, 0.125)
+
+
+def test_random_models_have_the_shapes_asked_for() -> None:
+    models = gqa.random_models((1, 32), [(4, 2), (2, 1)], d_h=8, vocab=30)
+    assert list(models) == ["(4, 2)", "(2, 1)"]
+    assert gqa.shape_of(models["(4, 2)"].config) == gqa.rounded(Shape(1, 32, 4, 2, d_h=8, vocab=30))
+
+
+def test_figures_show_every_choice_of_heads() -> None:
+    import matplotlib.pyplot as plt
+
+    rows = [(2, 32, n_h, 1, 2e4 * n_h, 2 - 0.1 * n_h) for n_h in (1, 2, 4)] + [(2, 16, 1, 1, 1e4, 2.2)]
+    models = pd.DataFrame(rows, columns=["L", "d", "n_h", "n_kv", "N", "test loss"])
+    heads = gqa.head_curves(models)
+    assert heads.axes[0].get_title() == "2 layers of width 32"
+    curves = gqa.loss_curves(models, {(1, 1): gqa.PowerLaw(10, 0.3, 1), (2, 1): gqa.PowerLaw(9, 0.3, 1)})
+    assert [text.get_text() for text in curves.axes[0].get_legend().get_texts()] == ["(1, 1)", "(2, 1)"]
+    for gpu_gb in (0.01, 80.0):  # nothing fits; everything does
+        plan = gqa.plan(LAWS, (32, 8), 1e9, 8192, Family(), gpu_gb=gpu_gb)
+        figure = gqa.plan_figure(plan, (32, 8), "words", gpu_gb)
+        assert len(figure.axes[1].texts) == plan["Z"].notna().sum() == 21
+    plt.close("all")
