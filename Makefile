@@ -1,6 +1,7 @@
 # Every target sets up what it needs; a second call of any is quick. `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST := .venv-oldest/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest --quiet
 TWO_WORKERS := -n 2 --dist loadscope
@@ -8,7 +9,7 @@ BENCHES := $(shell find lib/reprobook -name 'bench*.py' -o -name '*_bench.py' | 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data book html lab test bench rehearse refresh clean browser
+.PHONY: help setup data book html lab test bench rehearse refresh portability clean browser chaos oldest
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -38,6 +39,7 @@ test: data browser ## run all checks
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
 	reprobook rehearse --all
+	reprobook portability --all --one
 	$(PYTEST) lib/tests/book
 
 bench: data ## measure speed: each benchmark prints ratios and checks that both ways agree
@@ -50,6 +52,19 @@ refresh: data ## execute at smoke scale and store outputs, expected metrics, mea
 	reprobook refresh --all
 	$(BIN)/python -m reprobook.site --records
 	reprobook pages
+
+chaos: $(STAMP) ## kill trainings and runs at random, 200 times: each must end as an undisturbed one (KILLS=20: fewer)
+	$(BIN)/python lib/tests/chaos.py $(if $(KILLS),--kills $(KILLS))
+
+# uv resolves to the lowest versions; what it installs is found by its own settings (UV_FIND_LINKS, UV_CONSTRAINT, ...).
+oldest: ## run the tests with the oldest versions that pyproject.toml admits, in .venv-oldest
+	test -x $(OLDEST)/uv || { $(PYTHON) -m venv .venv-oldest && $(OLDEST)/pip install --quiet uv; }
+	$(OLDEST)/uv pip install --quiet --python $(OLDEST)/python --resolution lowest-direct -e '.[dev]'
+	PATH="$(CURDIR)/$(OLDEST):$$PATH" OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest --quiet lib/tests $(TWO_WORKERS) \
+		--ignore=lib/tests/book --ignore=lib/tests/test_packaging.py
+
+portability: data ## smoke metrics of all chapters with 1 and 2 threads and three instruction sets
+	reprobook portability --all
 
 clean: ## remove what can be made again; runs and .venv stay
 	rm -rf _build book/_generated .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -52,10 +52,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
     sub.add_argument("--again", action="store_true", help="run from the start even if this run is complete")
     sub.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop the run after this time")
+    sub.add_argument("--memory-limit", type=float, metavar="GB", help="stop the run if it takes more memory")
     sub.add_argument("--publish", action="store_true", help="copy the record to book/results (needs a clean checkout)")
     _data(commands.add_parser("data", help="data sets and models: list, plan, fetch, verify, table"))
     _some(add("rehearse", _rehearse, "run the paper-scale code on miniature artefacts, offline"), every=True)
     _some(add("refresh", _refresh, "execute at smoke scale and store outputs and expected metrics"), every=True)
+    sub = add("portability", _portability, "compare smoke metrics under other threads and vector instructions")
+    _some(sub, every=True)
+    sub.add_argument("--one", action="store_true", help="only the chapter whose turn it is, under three settings")
     sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
     sub.add_argument("slug", help="the chapter whose records stay current")
     sub.add_argument("--why", required=True, help="why the change can move no number")
@@ -129,6 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         overrides,
         again=options.again,
         time_limit=options.time_limit,
+        memory_limit=options.memory_limit,
         publish=options.publish,
     )
     return _report(options.slug, result)
@@ -168,6 +173,16 @@ def _refresh(options: argparse.Namespace) -> int:
         if result.status == "failed":
             worst = max(worst, _report(slug, result))
     return worst
+
+
+def _portability(options: argparse.Namespace) -> int:
+    from reprobook.runs.portability import ALL, SOME, check, in_turn
+
+    slugs = [in_turn(_slugs(options))] if options.one else _slugs(options)
+    found = [problem for slug in slugs for problem in check(slug, SOME if options.one else ALL)]
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0
 
 
 def _neutral(options: argparse.Namespace) -> int:
@@ -217,6 +232,7 @@ def _data(data: argparse.ArgumentParser) -> None:
         ("fetch", _data_fetch, "fetch what is missing, and verify it", OFFLINE_SCALES),
         ("verify", _data_verify, "read all local copies again and compare checksums, offline", OFFLINE_SCALES),
         ("table", _data_table, "print the table that the chapter shows", ["smoke"]),
+        ("croissant", _data_croissant, "describe the data sets as Croissant documents (JSON-LD)", None),
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("slugs", nargs="*", metavar="slug", help="chapters (default: all with a manifest)")
@@ -302,6 +318,15 @@ def _data_table(options: argparse.Namespace) -> int:
             print(f"{slug}, {scale} scale")
             frame = ChapterData(slug, scale).table()
             _columns([list(frame.columns), *frame.values.tolist()])
+    return 0
+
+
+def _data_croissant(options: argparse.Namespace) -> int:
+    from reprobook.data.croissant import export
+
+    for slug in _manifests(options):
+        for path in export(slug, project.root() / "_build" / "croissant" / slug):
+            print(path.relative_to(project.root()))
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -100,11 +101,13 @@ def notebooks(source: Path) -> list[Path]:
 
 def keep_smoke_records() -> list[Path]:
     """Store each chapter's smoke record (``book/results/smoke``): the README's smoke times, evidence for nothing."""
+    from reprobook.runs.refresh import ONE_THREAD
     from reprobook.runs.runner import run
 
     kept = []
+    os.environ.update(ONE_THREAD)  # as a refresh, so that `reprobook neutral` can compare the bits
     for slug in project.chapters():
-        result = run(slug, "smoke")
+        result = run(slug, "smoke", again=True)
         if result.status == "failed":
             raise ReprobookError(f"{slug} failed at smoke scale: {result.where}")
         kept.append(project.root() / "book" / "results" / "smoke" / f"{slug}.seed{result.record.seed}.json")

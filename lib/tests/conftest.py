@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +69,34 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")])]))
     return Checkout(folder)
+
+
+class Disks:
+    """Mounts file systems in memory: ``disk("size=200k")`` returns the folder, ``remount`` changes its options."""
+
+    def __init__(self, parent: Path) -> None:
+        self.parent, self.mounted = parent, list[Path]()
+
+    def __call__(self, options: str, folder: Path | None = None) -> Path:
+        folder = folder or self.parent / f"disk {len(self.mounted)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+        self.mounted.append(folder)
+        return folder
+
+    def remount(self, folder: Path, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disks]:
+    """File systems in memory; skips where mounting is forbidden."""
+    if sys.platform != "linux":
+        pytest.skip("mounts a Linux file system")
+    disks = Disks(tmp_path)
+    yield disks
+    for folder in disks.mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -76,7 +76,7 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
 def test_killed_at_random_steps(tmp_path: Path, run_child: Callable[..., int], expected: dict, config: str) -> None:
     rng = random.Random(config)
     micro = NUM_STEPS * fit_in_child.CONFIGS[config].get("accumulation", 1)
-    for n, kill_at in enumerate(rng.sample(range(micro), 12)):
+    for n, kill_at in enumerate(rng.sample(range(micro), 20)):
         folder = tmp_path / str(n)
         assert run_child(folder, config, kill_at=kill_at) == -signal.SIGKILL
         if n % 3 == 0:  # twice in a row: the second part goes further, or dies where the first did

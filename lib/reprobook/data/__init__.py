@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from reprobook import project
 from reprobook.data import hub, sources
+from reprobook.data.archive import unpack_once
 from reprobook.data.cache import convert_once
 from reprobook.data.errors import DataError, OfflineError
 from reprobook.data.manifest import (
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "verify",
+    "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "unpack_once",
+    "verify",
 ]  # fmt: skip
 
 

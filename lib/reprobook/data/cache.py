@@ -81,19 +81,20 @@ def problems(folder: Path, files: Mapping[str, str], *, again: bool = False) -> 
 
 
 @contextmanager
-def locked(key: str) -> Iterator[None]:
-    """Hold the lock of ``key`` against other processes; waits for whoever is fetching the same thing."""
+def locked(key: str, name: str = "") -> Iterator[None]:
+    """Hold the lock of ``key`` against other processes; waits for whoever is fetching the same thing. ``name`` is what
+    an error calls it."""
     from filelock import FileLock, Timeout
 
     folder = project.cache_dir() / "locks"
-    with disk_errors(key):
+    with disk_errors(name or key):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{key}.lock")
         try:
             lock.acquire(timeout=LOCK_TIMEOUT_S)
         except Timeout:
             raise DataError(
-                f"another process has held the lock on {key} for {LOCK_TIMEOUT_S:.0f} s: end it, then try again"
+                f"another process has held the lock on {name or key} for {LOCK_TIMEOUT_S:.0f} s: end it, then try again"
             ) from None
     try:
         yield
@@ -124,19 +125,20 @@ def put(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def disk_errors(name: str) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that names the artefact and the remedy."""
+def disk_errors(name: str, folder: Path | None = None, setting: str = "REPROBOOK_CACHE") -> Iterator[None]:
+    """Turn a full or read-only disk into an error that names the artefact, the folder (default: our cache) and the
+    remedy: the variable ``setting`` moves the folder."""
     try:
         yield
     except OSError as error:
-        cache = project.cache_dir()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = folder or project.cache_dir()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DataError(
-                f"{name}: the disk is full ({cache}); make room or set REPROBOOK_CACHE to a folder on another disk"
+                f"{name}: the disk is full ({where}); make room or set {setting} to a folder on another disk"
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise DataError(
-                f"{name}: cannot write to {cache} ({error.strerror}); set REPROBOOK_CACHE to a folder you may write to"
+                f"{name}: cannot write to {where} ({error.strerror}); set {setting} to a folder you may write to"
             ) from error
         raise
 

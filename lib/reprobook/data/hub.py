@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,14 +36,55 @@ def locate(slug: str, artefact: str, source: HubSource) -> Path | None:
 def obtain(slug: str, artefact: str, source: HubSource, *, gated: bool, offline: bool) -> Path:
     """Fetch (or find) the snapshot, check it against the lock, lock it at the first fetch. Returns its folder."""
     entry = lock.read(slug, artefact, origin(source))
-    with _hub_errors(artefact, source, gated), cache.disk_errors(artefact):
+    with _hub_errors(artefact, source, gated), cache.disk_errors(artefact, _cache_dir(), "HF_HOME"):
         folder = locate(slug, artefact, source)
-        if folder is None or (entry and cache.problems(folder, entry.files)):
-            if offline:
-                raise FileNotFoundError(artefact)
+        damaged = _damaged(folder, entry.files) if folder and entry else []
+        if offline and (folder is None or damaged):
+            raise FileNotFoundError(artefact)
+        unsure = entry is None and not offline  # as long as nothing is locked, the hub says what is whole
+        if folder is None or unsure:
             folder = Path(_snapshot(source, revision(slug, artefact, source), local=False))
+        elif damaged:
+            _fetch_again(source, folder, damaged)
     check(slug, artefact, source, folder)
     return folder
+
+
+def _cache_dir() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _damaged(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Names of the files of a snapshot that are missing or are not what they should be."""
+    return [name for name, expected in files.items() if cache.problems(folder, {name: expected})]
+
+
+def _fetch_again(source: HubSource, folder: Path, names: Iterable[str]) -> None:
+    """Replace files of a snapshot that are missing or damaged: the client takes what is there for good."""
+    import huggingface_hub
+
+    for name in names:
+        with _set_aside(folder / name):
+            huggingface_hub.hf_hub_download(
+                source.repo_id, name, repo_type=source.repo_type, revision=folder.name, force_download=True
+            )
+
+
+@contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    """Take ``path`` away; it comes back if what should replace it fails."""
+    aside = path.with_name(f".{path.name}.old")
+    if path.is_symlink() or path.exists():
+        path.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.is_symlink() or aside.exists():
+            aside.rename(path)
+        raise
+    aside.unlink(missing_ok=True)
 
 
 def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: bool = False) -> None:
@@ -53,8 +95,9 @@ def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: b
         if not files:
             raise DataError(
                 f"{artefact}: no file of {source.repo_id} matches {source.allow_patterns}; "
-                "correct `allow_patterns` in the manifest"
+                f"correct `allow_patterns` in the manifest{_left_out(source, folder)}"
             )
+        _check_names(artefact, folder, files)
         sizes = {name: (folder / name).stat().st_size for name in files}
         lock.write(slug, artefact, lock.Locked(origin(source), folder.name, files, sizes))
         return
@@ -62,9 +105,42 @@ def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: b
         path = folder / name
         got = cache.sha256_of(path, again=again) if path.is_file() else "no such file"
         if got != expected:
-            stored = folder.parents[1].name
-            remedy = f"delete {stored} from the Hugging Face cache and fetch again; if it stays, the source has changed"
+            remedy = (
+                f"the hub gives something else for {entry.revision} than at the first fetch; if that is meant, delete "
+                f"the entry in {lock.lock_path(slug).name}"
+            )
             raise checksum_error(artefact, name, expected, got, remedy)
+
+
+def _check_names(artefact: str, folder: Path, files: Mapping[str, str]) -> None:
+    """At a first fetch nothing is locked yet, but the hub names a file by its content: by the SHA-256 of a large one,
+    by git's SHA-1 of a small one. A copy that does not fit its name was damaged on the way: it is removed, and a
+    :class:`DataError` raised."""
+    for name, sha256 in files.items():
+        blob = (folder / name).resolve()
+        kind = {64: "sha256", 40: "git"}.get(len(blob.name)) if blob.parent.name == "blobs" else None
+        got = sha256 if kind == "sha256" else _git_sha1(blob) if kind == "git" else blob.name
+        if got != blob.name:
+            (folder / name).unlink()
+            blob.unlink()
+            raise checksum_error(artefact, name, blob.name, got, "the download was damaged: fetch again")
+
+
+def _git_sha1(path: Path) -> str:
+    """What git calls a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % path.stat().st_size + path.read_bytes()).hexdigest()
+
+
+def _left_out(source: HubSource, folder: Path) -> str:
+    """Remark on the pickles and the code of a repository that has nothing else that was asked for."""
+    from huggingface_hub import errors, get_cached_repo_tree
+
+    try:
+        found = get_cached_repo_tree(source.repo_id, repo_type=source.repo_type, revision=folder.name)
+    except errors.CachedRepoTreeNotFoundError:
+        return ""
+    unsafe = sorted(entry.path for entry in found if entry.path.endswith(UNSAFE_SUFFIXES))
+    return f". It has {', '.join(unsafe[:5])}: pickles and code are never fetched" if unsafe else ""
 
 
 def check_access(artefact: str, source: HubSource) -> None:
@@ -99,7 +175,12 @@ def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]
     try:
         yield
     except errors.RevisionNotFoundError as error:
-        raise DataError(f"{name} has no revision {source.revision}; correct it in the manifest") from error
+        if source.revision:
+            raise DataError(f"{name} has no revision {source.revision}; correct it in the manifest") from error
+        raise DataError(
+            f"{name} no longer has the commit of the first fetch; "
+            "delete its entry in the lock file to take what it has now"
+        ) from error
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
         if gated or isinstance(error, errors.GatedRepoError):
             raise AccessError(
@@ -107,14 +188,21 @@ def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]
             ) from error
         raise DataError(f"{name} is not there or is private; correct `repo_id` or log in (`hf auth login`)") from error
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):  # what the client ran into before it looked in its cache
+            raise _http_error(name, error.__cause__) from error
         raise OfflineError(
-            f"{name} is not in the Hugging Face cache and could not be fetched (no network, or offline mode); "
+            f"{name} is not whole in the Hugging Face cache and could not be fetched (no network, or offline mode); "
             "run `reprobook data fetch` where there is a network"
         ) from error
     except errors.HfHubHTTPError as error:
-        raise DataError(f"{name} could not be fetched: {str(error).splitlines()[0]}; try again later") from error
+        raise _http_error(name, error) from error
     except DataError:
         raise
     except Exception as error:  # the client's transport has error classes of its own, others with each version
-        reason = f"{type(error).__name__}: {error}"
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {cause}"
         raise OfflineError(f"{name} could not be fetched ({reason}); check the network, then try again") from error
+
+
+def _http_error(name: str, error: Exception) -> DataError:
+    return DataError(f"{name} could not be fetched: {str(error).splitlines()[0]}; try again later")

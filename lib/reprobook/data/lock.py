@@ -58,7 +58,7 @@ def write(slug: str, artefact: str, locked: Locked) -> None:
         entries[artefact] = {"origin": locked.origin, "revision": locked.revision, "files": files}
         text = "# What the first fetch got. Delete an entry to accept what its source offers now.\n"
         text += yaml.safe_dump({"artefacts": entries}, sort_keys=True)
-        with cache.disk_errors(lock_path(slug).name):
+        with cache.disk_errors(lock_path(slug).name, lock_path(slug).parent, "REPROBOOK_LOCKS"):
             project.atomic_write(lock_path(slug), text)
 
 

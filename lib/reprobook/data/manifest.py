@@ -118,6 +118,23 @@ class HubSource(_Strict):
     allow_patterns: list[Pattern] = Field(min_length=1)
     bytes: int | None = Field(default=None, gt=0, description="size of what the patterns select; null if not known")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_remote_code(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "trust_remote_code" in data:
+            raise ValueError(
+                "trust_remote_code is not possible: it runs whatever code a repository holds. Fetch its weights as "
+                "safetensors and load them into a class of transformers, diffusers or this library"
+            )
+        return data
+
+
+class Unpack(_Strict):
+    """An archive (zip, or tar in any compression) that becomes a folder; the limits stop one that grows too large."""
+
+    max_bytes: int = Field(gt=0, description="bytes of all files together, unpacked")
+    max_files: int = Field(default=10_000, gt=0)
+
 
 class UrlSource(_Strict):
     """Anything else with an address; without a checksum the first fetch decides and locks it."""
@@ -125,6 +142,7 @@ class UrlSource(_Strict):
     url: str = Field(pattern=r"^https?://")
     sha256: Sha256 | None
     bytes: int | None = Field(default=None, gt=0)
+    unpack: Unpack | None = None
 
 
 SourceModel = PackageSource | BundledSource | GeneratedSource | HubSource | UrlSource

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from reprobook.data.manifest import PackageSource
 
 _UNREACHABLE = (
     "Retrying (", "Max retries", "NewConnectionError", "ConnectTimeout", "ConnectionError", "ProxyError", "SSLError",
-    "name resolution", "ReadTimeout",
+    "name resolution", "ReadTimeout", "didn't respond within",
 )  # fmt: skip
+_BROKEN = ("invalid wheel", "has an invalid", "BadZipFile", "IncompleteRead", "Connection broken", "not enough bytes")
 _FULL = ("No space left", "Disk quota")
 
 
@@ -55,6 +57,15 @@ def _cause(output: str) -> str:
         return "the disk is full; free some space or set REPROBOOK_CACHE to a folder on another disk"
     if any(sign in output for sign in _UNREACHABLE):
         return "no package index could be reached; check the network and pip's settings (`pip config list`)"
+    if "DO NOT MATCH THE HASHES" in output:
+        return (
+            "what came has not the hash that the package index names: the download was damaged, or the index is not "
+            "to be trusted; try again, or check the index that pip uses (`pip config list`)"
+        )
+    if refused := re.search(r"HTTP error (\d{3} \w+ Error: [\w ]+?) for url", output):
+        return f"the package index refused it ({refused[1]}); try again later, or check `pip config list`"
+    if any(sign in output for sign in _BROKEN):
+        return "the wheel was damaged on the way; try again (`pip cache purge` if pip kept it)"
     if "No module named pip" in output:
         return f"pip is not there; `{Path(sys.executable).name} -m ensurepip` brings it"
     if "from versions: none" in output or "No matching distribution" in output:

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from reprobook import project
-from reprobook.data import cache, hub, lock, package
-from reprobook.data.errors import ChecksumError, DataError, ManifestError, OfflineError, checksum_error
+from reprobook.data import archive, cache, hub, lock, package, web
+from reprobook.data.errors import DataError, ManifestError, OfflineError, checksum_error
 from reprobook.data.manifest import Artefact, BundledSource, GeneratedSource, HubSource, PackageSource, UrlSource
 
 
@@ -26,13 +26,18 @@ def expected_files(slug: str, artefact: Artefact) -> dict[str, str] | None:
         return {source.path: source.sha256}
     if isinstance(source, GeneratedSource):
         return {source.file or f"{artefact.id}.npy": source.sha256}
-    if isinstance(source, UrlSource):
-        if source.sha256:
-            return {_url_name(source): source.sha256}
-        entry = lock.read(slug, artefact.id, source.url)
-        return entry.files if entry else None
-    entry = lock.read(slug, artefact.id, hub.origin(source))
+    if isinstance(source, UrlSource) and source.sha256:
+        return {web.file_name(source): source.sha256}
+    entry = locked(slug, artefact)
     return entry.files if entry else None
+
+
+def locked(slug: str, artefact: Artefact) -> lock.Locked | None:
+    """What the first fetch of an artefact from a hub or an address got; None before it, and for other sources."""
+    source = artefact.source.value
+    if isinstance(source, HubSource):
+        return lock.read(slug, artefact.id, hub.origin(source))
+    return lock.read(slug, artefact.id, source.url) if isinstance(source, UrlSource) else None
 
 
 def checksum(slug: str, artefact: Artefact) -> str:
@@ -68,13 +73,19 @@ def problems(slug: str, artefact: Artefact, *, again: bool = False) -> list[str]
 
 
 def obtain(slug: str, artefact: Artefact) -> Path:
-    """The verified file (one) or folder (several), fetched if need be; raises :class:`DataError`."""
+    """The verified file (one) or folder (several, or an archive to unpack), fetched if need be.
+
+    Raises :class:`DataError`."""
     source = artefact.source.value
     if isinstance(source, HubSource):
         return hub.obtain(slug, artefact.id, source, gated=artefact.gated, offline=offline())
     folder = _bundled(artefact.id, source) if isinstance(source, BundledSource) else _cached(slug, artefact)
     files = expected_files(slug, artefact) or {}
-    return folder / next(iter(files)) if len(files) == 1 else folder
+    path = folder / next(iter(files)) if len(files) == 1 else folder
+    if isinstance(source, UrlSource) and source.unpack:
+        limits = source.unpack
+        return archive.unpack_once(artefact.id, path, max_bytes=limits.max_bytes, max_files=limits.max_files)
+    return path
 
 
 def _bundled(artefact: str, source: BundledSource) -> Path:
@@ -99,7 +110,7 @@ def _cached(slug: str, artefact: Artefact) -> Path:
             f"{artefact.id} is {'damaged' if damaged else 'not'} in the cache and REPROBOOK_OFFLINE=1 forbids "
             f"fetching: run `reprobook data fetch {slug}` where there is a network (with REPROBOOK_OFFLINE unset)"
         )
-    with cache.locked(cache.content_key(files) if files else artefact.id):
+    with cache.locked(cache.content_key(files) if files else artefact.id, artefact.id):
         files = expected_files(slug, artefact)
         if not files or cache.problems(cache.object_dir(files), files):
             with cache.disk_errors(artefact.id), cache.workspace(artefact.id) as temporary:
@@ -119,7 +130,7 @@ def _fetch(slug: str, artefact: Artefact, files: dict[str, str] | None, folder: 
         _generate(artefact.id, source, folder / next(iter(files or {})))
         remedy = f"{source.function} makes something else now: undo that, or put the new checksum into the manifest"
     elif isinstance(source, UrlSource):
-        _download(artefact.id, source, folder)
+        web.fetch(artefact.id, source, folder)
         remedy = "the download was damaged or the source has changed: fetch again; if it stays, find another source"
     else:
         raise AssertionError(f"{type(source).__name__} is not kept in this cache")
@@ -134,7 +145,7 @@ def _fetch(slug: str, artefact: Artefact, files: dict[str, str] | None, folder: 
 
 def _lock_url(slug: str, artefact: str, source: UrlSource, folder: Path) -> dict[str, str]:
     """Record what the first fetch got; returns it."""
-    name = _url_name(source)
+    name = web.file_name(source)
     files = {name: cache.sha256_of(folder / name)}
     lock.write(slug, artefact, lock.Locked(source.url, None, files, {name: (folder / name).stat().st_size}))
     return files
@@ -163,28 +174,3 @@ def _generate(artefact: str, source: GeneratedSource, target: Path) -> None:
     else:
         kind = type(made).__name__
         raise ManifestError(f"{artefact}: {source.function} returned {kind}; bytes, str or a numpy array is allowed")
-
-
-def _url_name(source: UrlSource) -> str:
-    return source.url.split("?")[0].split("#")[0].rstrip("/").rpartition("/")[2] or "file"
-
-
-def _download(artefact: str, source: UrlSource, folder: Path) -> None:
-    import pooch
-    import requests
-
-    name = f"{artefact}: {source.url}"
-    pooch.get_logger().setLevel("WARNING")  # its advice to write the hash into code is not for our readers
-    try:
-        downloader = pooch.HTTPDownloader(timeout=30)
-        pooch.retrieve(source.url, known_hash=None, fname=_url_name(source), path=folder, downloader=downloader)
-    except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else "an error"
-        raise DataError(f"{name} answered {status}; try again later or correct the manifest") from error
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise DataError(f"{name} could not be reached ({type(error).__name__}); check the network") from error
-    except requests.RequestException as error:
-        raise DataError(f"{name} could not be fetched ({type(error).__name__}: {error})") from error
-    got = (folder / _url_name(source)).stat().st_size
-    if source.bytes is not None and got != source.bytes:
-        raise ChecksumError(f"{artefact}: {source.url} gave {got} bytes, the manifest says {source.bytes}: fetch again")

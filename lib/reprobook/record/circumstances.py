@@ -53,6 +53,14 @@ def commit() -> tuple[str | None, bool]:
         return None, False
 
 
+def commit_count() -> int:
+    """How many commits led to this checkout; 0 without git."""
+    try:
+        return int(_git("rev-list", "--count", "HEAD"))
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+
+
 def _git(*arguments: str) -> str:
     run = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True)
     return run.stdout.strip()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from reprobook.errors import ReprobookError
 from reprobook.project import SCALES, root
 
+LOOSE, TINY = 0.05, 1e-4  # a tolerance above this share of the value, and above this, needs a reason
 UNKNOWN_ARXIV = "0000.00000"  # what `reprobook new` writes
 
 
@@ -66,15 +68,31 @@ def _records(slug: str) -> list[str]:
     """Expected metrics and published records can be read; a published record has the claims that the facts list."""
     from reprobook import facts, record
 
-    if record.expected(slug) is None:
+    expected = record.expected(slug)
+    if expected is None:
         return [f"notebooks/expected/{slug}.json does not exist: run `reprobook refresh {slug}`"]
     claims = set(facts.load(slug).claims)
-    return [
+    return unexplained(slug, expected) + [
         f"book/results/{scale}/{slug}.seed{found.seed}.json has other claims than the facts: {', '.join(sorted(other))}"
         for scale in ("laptop", "paper")
         for found in record.results(slug, scale)
         if (other := claims ^ set(found.claims))
     ]
+
+
+def unexplained(slug: str, expected: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Expected metrics with a loose tolerance and no reason for it."""
+    return [
+        f'notebooks/expected/{slug}.json: the tolerance of {name!r} is loose: say why (`"why": ...`) or tighten it'
+        for name, entry in expected.items()
+        if is_loose(entry) and not entry.get("why")
+    ]
+
+
+def is_loose(entry: Mapping[str, Any]) -> bool:
+    """Whether an expected metric may move by more than 5 % (and by more than rounding does)."""
+    value = abs(entry["value"] or 0.0)
+    return entry["rtol"] > LOOSE if "rtol" in entry else entry["atol"] > max(LOOSE * value, TINY)
 
 
 def _rooms(slug: str) -> list[str]:

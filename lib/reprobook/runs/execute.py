@@ -7,7 +7,6 @@ found no error; whether the run is complete is decided by the runner.
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -17,22 +16,35 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from typing import Any
+
+from reprobook.runs.training_log import KERNEL_LINE
 
 
 def main() -> None:
     """Execute the job; what papermill and the cells say goes to standard error, which the runner sends to log.txt."""
     job = json.load(sys.stdin)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    threading.Thread(target=_end_with_parent, args=(job["parent"],), daemon=True).start()
     pipe = os.fdopen(job["pipe"], "w", buffering=1)
+    kernels: list[int] = []
 
     def report(**message: Any) -> None:
+        kernels.extend([message["kernel"]] if message.get("kernel") else [])
         try:
             print(json.dumps(message), file=pipe)
         except OSError:  # the runner is gone; the watching thread ends this process
             pass
 
+    threading.Thread(target=_end_with_parent, args=(job["parent"], kernels), daemon=True).start()
+    try:
+        _execute(job, report)
+    except OSError as error:  # of papermill itself, for instance a full disk: the log may be on it, the pipe is not
+        report(error=f"{type(error).__name__}: {error.strerror or error}")
+        raise
+
+
+def _execute(job: dict[str, Any], report: Any) -> None:
     import papermill
 
     papermill.execute_notebook(
@@ -58,7 +70,8 @@ def kernel_manager(report: Any) -> type:
 
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            return KernelSpec(resource_dir=kernelspec.RESOURCES, **kernelspec.get_kernel_dict())
+            options = [f"--IPKernelApp.exec_lines={KERNEL_LINE}"]
+            return KernelSpec(resource_dir=kernelspec.RESOURCES, **kernelspec.get_kernel_dict(options))
 
     class Manager(AsyncKernelManager):
         @default("transport")
@@ -83,24 +96,37 @@ def kernel_manager(report: Any) -> type:
 
 
 def socket_folder() -> str:
-    """A fresh folder for the sockets of one kernel, readable by this user alone, removed at exit.
+    """A fresh folder for the sockets of one kernel, readable by this user alone, inside the folder that the runner made
+    for this run and removes after it.
 
     jupyter_client's default is the same file names for all kernels of a working directory: runs that start together
-    would answer each other. A socket's path may have 107 bytes, so a long TMPDIR gives way to /tmp.
+    would answer each other.
     """
-    base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="reprobook-", dir=base if len(os.fsencode(base)) < 70 else "/tmp")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return tempfile.mkdtemp(prefix="kernel-", dir=os.environ["JUPYTER_RUNTIME_DIR"])
 
 
-def _end_with_parent(parent: int) -> None:
-    """Stop, kernel and all, once the runner is gone: nobody would read the result."""
+def _end_with_parent(parent: int, kernels: list[int]) -> None:
+    """Stop, kernel and all, once the runner is gone: nobody would read the result. A kernel that trains may save."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(10)
+    for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 1.0)):
+        for kernel in kernels:  # each leads a process group
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(kernel, number)
+        end = time.monotonic() + patience
+        while time.monotonic() < end and any(map(_lives, kernels)):
+            time.sleep(0.1)
+    shutil.rmtree(os.environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)
     os._exit(1)
+
+
+def _lives(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ SECTIONS = (
 CHECKED = "NBVAL_CHECK_OUTPUT"
 TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hide-input", "hide-output"})
 MIN_CELLS, MAX_CELLS, MAX_LINES, MAX_BYTES, MIN_FIGURES = 25, 45, 30, 1_500_000, 2
+SIGNIFICANT = 5  # digits by which a printed number is known as a metric's
 MAX_WIDTH = 105  # characters of a code line: longer ones scroll on the page
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _UNWANTED = {  # what a stored output may not hold: it differs from machine to machine, or gives one away
@@ -39,7 +41,12 @@ _UNWANTED = {  # what a stored output may not hold: it differs from machine to m
     "a script": r"<script\b",
     "a progress bar": r"\r|\bit/s\b|\d%\|",
     "a time of day": r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d",
-    "a token": r"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{20,}",
+    "a token": r"\b(?:hf|gh[pousr])_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b",
+    "a host": r"\b(?:localhost|\d{1,3}(?:\.\d{1,3}){3}):\d+|\bip-\d+(?:-\d+){3}\b|\b[\w-]+\.(?:local|internal|lan)\b",
+}
+_PRINTED = {  # and what a printed text may not hold beside that
+    "a time of day, as a clock shows it": r"\b\d{1,2}:\d\d:\d\d\b",
+    "a number that is not rounded": r"\d\.\d{7,}",
 }
 
 
@@ -136,7 +143,7 @@ def check_shape(slug: str) -> list[str]:
         problems.append(f"not in its stored form: run `reprobook refresh {slug}`")
     for check in (_headings, _cells, _tags, _end, _execution, _stored_outputs, _figures, _display_cells):
         problems += check(nb.cells)
-    return problems
+    return [*problems, *_decimals(slug, nb.cells)]
 
 
 def _headings(cells: list[NotebookNode]) -> Iterator[str]:
@@ -196,10 +203,37 @@ def _stored_outputs(cells: list[NotebookNode]) -> Iterator[str]:
                 yield f"cell {k} stores {'an error' if output.output_type == 'error' else 'standard error'}"
             if {_WIDGET, "image/svg+xml"} & set(output.get("data", {})):
                 yield f"cell {k} stores a widget or SVG; the static picture is a PNG"
+            if "application/javascript" in output.get("data", {}):
+                yield f"cell {k} stores a script"
             text = _text(output)
-            for what, pattern in _UNWANTED.items():
+            patterns = _UNWANTED | _machine() | ({} if "text/markdown" in output.get("data", {}) else _PRINTED)
+            for what, pattern in patterns.items():
                 if found := re.search(pattern, text):
                     yield f"cell {k} stores {what}: {found[0]!r}"
+
+
+def _machine() -> dict[str, str]:
+    """What would give away the machine that checks, which may be the one that stored."""
+    name = socket.gethostname().partition(".")[0]
+    telling = len(name) > 5 and re.search(r"[\d-]", name)  # a plain word may stand in a text for other reasons
+    return {"the name of this host": rf"(?i)\b{re.escape(name)}\b"} if telling else {}
+
+
+def _decimals(slug: str, cells: list[NotebookNode]) -> Iterator[str]:
+    """A smoke metric is printed with no more decimals than its tolerance supports: the others differ elsewhere."""
+    from reprobook.record import expected
+
+    metrics = {name: entry for name, entry in (expected(slug) or {}).items() if entry["value"]}
+    for k, cell in enumerate(cells, start=1):
+        texts = " ".join(_text(output) for output in cell.get("outputs", []))
+        for number in dict.fromkeys(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", texts)):
+            decimals = len(number.partition(".")[2])
+            if len(number.replace(".", "").lstrip("0")) < SIGNIFICANT:
+                continue  # so short that it may be any number
+            for name, entry in metrics.items():
+                allowed = entry.get("atol", entry.get("rtol", 0.0) * abs(entry["value"]))
+                if abs(float(number) - entry["value"]) <= 0.5 * 10**-decimals and 10**-decimals < allowed / 10:
+                    yield f"cell {k} prints {number}, but {name!r} is only sure to {allowed:.1g}: print fewer decimals"
 
 
 def _text(output: NotebookNode) -> str:

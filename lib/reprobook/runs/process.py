@@ -20,6 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 from reprobook.project import root
+from reprobook.runs.training_log import VARIABLE, last_line
 
 HEARTBEAT_S = 30.0
 GRACE_S = 5.0  # what a child gets to stop its kernel and save, before it is killed
@@ -27,11 +28,13 @@ GRACE_S = 5.0  # what a child gets to stop its kernel and save, before it is kil
 
 @dataclass
 class Outcome:
-    """How a child ended. ``stopped`` says why we ended it (signal, time limit), None if it ended by itself."""
+    """How a child ended. ``stopped`` says why we ended it (signal, limit), None if it ended by itself; ``error`` is
+    what papermill itself ran into, such as a full disk."""
 
     exit_code: int = -1
     cell: int | None = None  # index of the last cell that was started
     stopped: str | None = None
+    error: str | None = None
     signal: int | None = None
 
 
@@ -41,6 +44,7 @@ class Progress:
 
     title: str
     n_cells: int
+    log: Path | None = None  # of the run: what training said last is shown too
     stream: IO[str] = field(default_factory=lambda: sys.stderr)
     _start: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
@@ -48,14 +52,18 @@ class Progress:
     def show(self, cell: int | None, *, end: bool = False) -> None:
         """Show cell ``cell`` (an index) as the one that runs."""
         now = time.monotonic()
-        where = "starting" if cell is None else f"cell {cell + 1} of {self.n_cells}"
-        line = f"{self.title}: {where}, {elapsed(now - self._start)}"
         if self.stream.isatty():
-            self.stream.write(f"\r\x1b[K{'' if end else line}")
+            self.stream.write(f"\r\x1b[K{'' if end else self.line(cell, now)}")
             self.stream.flush()
         elif now - self._last >= HEARTBEAT_S:
             self._last = now
-            print(line, file=self.stream, flush=True)
+            print(self.line(cell, now), file=self.stream, flush=True)
+
+    def line(self, cell: int | None, now: float) -> str:
+        """``title: cell 19 of 46, 3:30 (base: step 300 of 850, loss 2.1, 3.1 steps/s, 177 s left)``."""
+        where = "starting" if cell is None else f"cell {cell + 1} of {self.n_cells}"
+        training = last_line(self.log) if self.log else None
+        return f"{self.title}: {where}, {elapsed(now - self._start)}" + (f" ({training})" if training else "")
 
 
 def elapsed(seconds: float) -> str:
@@ -73,15 +81,16 @@ def execute(
     log: Path,
     progress: Progress,
     time_limit: float | None = None,
+    memory_limit: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Execute ``notebook`` with papermill in a child process and wait for it.
 
-    SIGINT and SIGTERM, and the end of ``time_limit`` (seconds), stop the child and its kernel; the outcome says so.
+    SIGINT and SIGTERM, the end of ``time_limit`` (seconds), and more memory than ``memory_limit`` (GB of 10^9 bytes,
+    looked at twice a second) stop the child and its kernel; the outcome says so.
     """
-    sockets = tempfile.mkdtemp(
-        prefix="reprobook-", dir="/tmp" if os.path.isdir("/tmp") else None
-    )  # sockets want short paths
+    # A socket's path may have 107 bytes, so a long TMPDIR gives way to /tmp.
+    sockets = tempfile.mkdtemp(prefix="reprobook-", dir="/tmp" if os.path.isdir("/tmp") else None)
     reading, writing = os.pipe()
     job = {"notebook": str(notebook), "output": str(output), "parameters": dict(parameters), "cwd": str(root())}
     try:
@@ -98,13 +107,13 @@ def execute(
                     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
                     **(env or {}),
                     "JUPYTER_RUNTIME_DIR": sockets,
+                    VARIABLE: str(log),
                 },
             )
             os.close(writing)
             with os.fdopen(reading, "rb", buffering=0) as pipe:
-                return _watch(
-                    child, pipe, {**job, "pipe": writing, "parent": os.getpid()}, caught, progress, time_limit
-                )
+                job |= {"pipe": writing, "parent": os.getpid()}
+                return _watch(child, pipe, job, caught, progress, time_limit, memory_limit)
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
 
@@ -116,12 +125,14 @@ def _watch(
     caught: list[int],
     progress: Progress,
     time_limit: float | None,
+    memory_limit: float | None,
 ) -> Outcome:
     outcome, kernels, start = Outcome(), [], time.monotonic()
     try:
         _send(child, job)
         for message in _messages(child, pipe):
             outcome.cell = message.get("cell", outcome.cell)
+            outcome.error = message.get("error", outcome.error)
             kernels += [message["kernel"]] if message.get("kernel") else []
             progress.show(outcome.cell)
             if caught:
@@ -129,12 +140,27 @@ def _watch(
                 outcome.stopped = f"stopped by {signal.Signals(caught[0]).name}"
             elif time_limit is not None and time.monotonic() - start > time_limit:
                 outcome.stopped = f"time limit of {time_limit:g} s reached"
+            elif memory_limit is not None and (used := memory_gb(child.pid)) > memory_limit:
+                outcome.stopped = f"memory limit of {memory_limit:g} GB reached ({used:.2g} GB in use)"
             if outcome.stopped:
                 break
     finally:
         outcome.exit_code = _end(child, kernels, patience=0.0 if outcome.stopped else 30.0)
         progress.show(outcome.cell, end=True)
     return outcome
+
+
+def memory_gb(pid: int) -> float:
+    """Resident memory of a process and of all that it started, in GB of 10^9 bytes; shared pages count for each."""
+    import psutil
+
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        root_process = psutil.Process(pid)
+        for process in [root_process, *root_process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+    return total / 1e9
 
 
 def _send(child: subprocess.Popen[bytes], job: Mapping[str, Any]) -> None:

@@ -5,13 +5,13 @@ A run folder ``runs/<slug>/<run id>/`` holds ``notebook.ipynb``, ``record.json``
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reprobook.errors import ReprobookError
 from reprobook.project import check_scale, check_slug, notebook_path, root
+from reprobook.runs.judge import executed, problem, tail
 from reprobook.runs.process import Outcome, Progress, execute
 
 if TYPE_CHECKING:
     from reprobook.record import Record
-
-TAIL_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,11 @@ def run(
     *,
     again: bool = False,
     time_limit: float | None = None,
+    memory_limit: float | None = None,
     publish: bool = False,
 ) -> RunResult:
     """Run a chapter, or skip it if the same run (chapter, parameters, code, data) is complete; an interrupted one goes
-    on from its checkpoints. ``again`` starts from nothing. ``time_limit`` is in seconds.
+    on from its checkpoints. ``again`` starts from nothing. ``time_limit`` is in seconds, ``memory_limit`` in GB.
 
     Raises :class:`ReprobookError` before any kernel starts if chapter, scale or a parameter is not valid, or if the
     same run is being executed. A run that fails is a result, not an error.
@@ -76,6 +76,7 @@ def run(
         params,
         again=again,
         time_limit=time_limit,
+        memory_limit=memory_limit,
     )
     if publish and result.status != "failed":
         from reprobook.runs.publish import publish as publish_record
@@ -91,16 +92,17 @@ def run_in(
     *,
     again: bool = False,
     time_limit: float | None = None,
+    memory_limit: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Run the notebook of ``identity["slug"]`` in ``folder``. ``identity`` holds the fields that a failed record needs:
     slug, scale, seed, run_id, and optionally data and content. ``env`` adds environment variables for the kernel."""
-    with _lock(folder):
+    with _disk_errors(folder), _lock(folder):
         if not again and (done := completed(folder, identity)):
             return RunResult(identity["run_id"], folder, "skipped", done)
         _make_room(folder, again)
         started, begin = _now(), time.monotonic()
-        outcome = _execute(folder, identity, params, time_limit, env)
+        outcome = _execute(folder, identity, params, time_limit, memory_limit, env)
         where = problem(folder, outcome, identity)
         if where is None:
             from reprobook import record
@@ -119,101 +121,14 @@ def completed(folder: Path, identity: Mapping[str, Any]) -> Record | None:
     return record.read(folder / "record.json")
 
 
-def problem(folder: Path, outcome: Outcome, identity: Mapping[str, Any]) -> str | None:
-    """Why the run in ``folder`` is not complete; None if it is.
-
-    papermill alone cannot tell: with a killed kernel, or after ``sys.exit(0)``, its notebook looks finished.
-    """
-    cells, end_time = _executed(folder / "notebook.ipynb")
-    at = _where(cells, outcome.cell)
-    if outcome.stopped:
-        return f"{outcome.stopped} in {at}"
-    if error := _cell_error(cells):
-        return error
-    if outcome.exit_code < 0:
-        return f"the runner's child process was killed (signal {-outcome.exit_code}) in {at}: out of memory?"
-    if outcome.exit_code and "DeadKernelError" in "".join(tail(folder / "log.txt", 3)):
-        return f"the kernel died in {at}: out of memory?"
-    if outcome.exit_code:
-        return f"papermill ended with exit code {outcome.exit_code} in {at}"
-    waiting = [k for k, cell in enumerate(cells) if _status(cell) != "completed"]
-    if waiting:
-        return f"{_where(cells, waiting[0])} was never completed"
-    if not end_time:
-        return "notebook.ipynb has no end time"
-    return _record_problem(folder / "record.json", identity)
-
-
-def _record_problem(path: Path, identity: Mapping[str, Any]) -> str | None:
-    from reprobook import record
-
-    if not path.is_file():
-        return "no record was written: the notebook must end with ch.finish()"
-    try:
-        found = record.read(path)
-    except ReprobookError as error:
-        return str(error)
-    if found.status != "complete":
-        return f"the record says {found.status}"
-    wrong = [key for key in ("slug", "scale", "seed") if getattr(found, key) != identity[key]]
-    return f"the record is of another run: {', '.join(wrong)} differ" if wrong else None
-
-
-def _executed(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """Cells and end time of an executed notebook, without papermill's error banners; no cells if unreadable."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        cells = [cell for cell in content["cells"] if "papermill-error-cell-tag" not in _tags(cell)]
-        return cells, content["metadata"].get("papermill", {}).get("end_time")
-    except (OSError, ValueError, KeyError):
-        return [], None
-
-
-def _tags(cell: Mapping[str, Any]) -> list[str]:
-    return cell["metadata"].get("tags", [])
-
-
-def _status(cell: Mapping[str, Any]) -> str:
-    return (
-        cell["metadata"].get("papermill", {}).get("status", "pending") if cell["cell_type"] == "code" else "completed"
-    )
-
-
-def _cell_error(cells: list[dict[str, Any]]) -> str | None:
-    for k, cell in enumerate(cells):
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                return f"{output['ename']}: {_plain(output['evalue'])} in {_where(cells, k)}"
-    return None
-
-
-def _where(cells: list[dict[str, Any]], index: int | None) -> str:
-    """``cell 12 of 31 (Training)``: counted from 1 as in the chapter's own notebook, with the last heading above."""
-    if index is None:
-        return "start-up"
-    own = [k for k, cell in enumerate(cells) if "injected-parameters" not in _tags(cell)]
-    above = "\n".join("".join(cell["source"]) for cell in cells[: index + 1] if cell["cell_type"] == "markdown")
-    headings = re.findall(r"^#+ +(.+)$", above, re.MULTILINE)
-    return f"cell {sum(k <= index for k in own)} of {len(own)}" + (f" ({headings[-1]})" if headings else "")
-
-
-def tail(path: Path, n: int = TAIL_LINES) -> list[str]:
-    """The last ``n`` lines of a log that say something, without colours."""
-    lines = _plain(path.read_text("utf-8", errors="replace")).splitlines() if path.is_file() else []
-    return [line.rstrip() for line in lines if line.strip()][-n:]
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
 def _make_room(folder: Path, again: bool) -> None:
-    """Prepare the folder: nothing of an earlier attempt may pass as this one's; ``again`` also drops checkpoints."""
+    """Prepare the folder: nothing of an earlier attempt may pass as this one's; it is kept as ``*.previous.*``.
+    ``again`` also drops checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("notebook.ipynb", "notebook.partial.ipynb"):
-        (folder / name).unlink(missing_ok=True)
-    if (folder / "record.json").exists():
-        os.replace(folder / "record.json", folder / "record.previous.json")
+    (folder / "notebook.partial.ipynb").unlink(missing_ok=True)
+    for name in ("notebook.ipynb", "record.json"):
+        if (folder / name).exists():
+            os.replace(folder / name, folder / name.replace(".", ".previous.", 1))
     if again:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         (folder / "log.txt").unlink(missing_ok=True)
@@ -224,6 +139,7 @@ def _execute(
     identity: Mapping[str, Any],
     params: Mapping[str, Any],
     time_limit: float | None,
+    memory_limit: float | None,
     env: Mapping[str, str] | None,
 ) -> Outcome:
     notebook, partial = notebook_path(identity["slug"]), folder / "notebook.partial.ipynb"
@@ -233,11 +149,12 @@ def _execute(
         partial,
         {**params, "out_dir": str(folder)},
         log=folder / "log.txt",
-        progress=Progress(f"{identity['slug']} {identity['run_id']}", n_cells),
+        progress=Progress(f"{identity['slug']} {identity['run_id']}", n_cells, folder / "log.txt"),
         time_limit=time_limit,
+        memory_limit=memory_limit,
         env=env,
     )
-    if _executed(partial)[0]:  # papermill's saves are not atomic: only a whole notebook takes the name
+    if executed(partial)[0]:  # papermill's saves are not atomic: only a whole notebook takes the name
         os.replace(partial, folder / "notebook.ipynb")
     return outcome
 
@@ -265,7 +182,8 @@ def _failed_record(
 def _failure(folder: Path, failed: Record, outcome: Outcome) -> RunResult:
     from reprobook import record
 
-    record.write(failed, folder / "record.json")
+    with suppress(OSError):  # no room for the record of a run that failed for lack of room: the message says it
+        record.write(failed, folder / "record.json")
     return RunResult(failed.run_id, folder, "failed", failed, failed.where, tail(folder / "log.txt"), outcome.signal)
 
 
@@ -284,6 +202,19 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Explain a disk that is full or may not be written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise ReprobookError(
+            f"cannot write to {folder} ({error.strerror}): make room, or make `runs` a link to another disk"
+        ) from error
 
 
 def _now() -> str:

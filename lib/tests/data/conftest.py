@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from servers import Hub, Site, serving  # noqa: E402
 
 
 def sha256(content: bytes) -> str:
@@ -74,3 +78,15 @@ def packaged(book: Book) -> Callable[..., bytes]:
         return content
 
     return make
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site()) as server:
+        yield server
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(Hub()) as server:
+        yield server

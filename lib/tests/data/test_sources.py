@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-import threading
-from collections.abc import Iterator
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,43 +15,7 @@ import yaml
 from reprobook import data
 from reprobook.data import ChapterData, PlanRow
 from reprobook.data.errors import AccessError, ChecksumError, DataError, ManifestError, OfflineError
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Site(ThreadingHTTPServer):
-    """A server on loopback; ``pages`` maps a path to (status, headers, body)."""
-
-    pages: dict[str, tuple[int, dict[str, str], bytes]]
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        status, headers, body = self.server.pages.get(self.path.split("?")[0], (404, {}, b""))  # type: ignore[attr-defined]
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    server = Site(("127.0.0.1", 0), _Handler)
-    server.pages = {}
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+from servers import COMMIT, Answer, Site
 
 
 def test_bundled(book: Any) -> None:
@@ -112,14 +73,14 @@ def test_generated_faults(book: Any, made: None) -> None:
 
 
 def test_url_is_locked_at_the_first_fetch(book: Any, site: Site) -> None:
-    site.pages["/a.csv"] = (200, {}, b"1,2,3\n")
+    site.pages["/a.csv"] = Answer(200, {}, b"1,2,3\n")
     book.manifest({"id": "a", "source": {"url": {"url": f"{site.address}/a.csv?x=1", "sha256": None}}})
     assert ChapterData("demo", "smoke").checksums() == {"a": "not locked"}
     path = ChapterData("demo", "smoke").path("a")
     assert path.name == "a.csv" and path.read_bytes() == b"1,2,3\n"
     entry = yaml.safe_load((book.root / "data_manifests" / "demo.lock.yaml").read_text())["artefacts"]["a"]
     assert entry["files"] == {"a.csv": {"sha256": sha256(b"1,2,3\n").hexdigest(), "bytes": 6}}
-    site.pages["/a.csv"] = (200, {}, b"1,2,4\n")
+    site.pages["/a.csv"] = Answer(200, {}, b"1,2,4\n")
     assert ChapterData("demo", "smoke").path("a").read_bytes() == b"1,2,3\n"  # the cached copy is still the locked one
     path.unlink()
     with pytest.raises(ChecksumError, match="damaged or the source has changed"):
@@ -176,7 +137,7 @@ def test_hub_snapshot_is_locked_and_watched(book: Any, hub_cache: Path, tmp_path
 
 def test_hub_faults(book: Any, hub_cache: Path) -> None:
     book.manifest({"id": "tiny", "kind": "model", "source": {"hub": HUB}})
-    with pytest.raises(OfflineError, match="tiny: model org/tiny is not in the Hugging Face cache"):
+    with pytest.raises(OfflineError, match="tiny: model org/tiny is not whole in the Hugging Face cache"):
         ChapterData("demo", "smoke").path("tiny")
     _snapshot(hub_cache, {"pytorch_model.bin": b"pickle"})
     with pytest.raises(DataError, match="no file of org/tiny matches"):
@@ -188,8 +149,8 @@ def test_gate_is_tried_before_anything_moves(book: Any, site: Site, tmp_path: Pa
 
     monkeypatch.setattr(constants, "ENDPOINT", site.address)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    site.pages["/api/models/org/tiny/auth-check"] = (403, {"X-Error-Code": "GatedRepo"}, b"")
-    site.pages["/a.csv"] = (200, {}, b"1,2,3\n")
+    site.pages["/api/models/org/tiny/auth-check"] = Answer(403, {"X-Error-Code": "GatedRepo"}, b"")
+    site.pages["/a.csv"] = Answer(200, {}, b"1,2,3\n")
     book.manifest(
         {"id": "a", "source": {"url": {"url": f"{site.address}/a.csv", "sha256": None, "bytes": 6}}},
         {"id": "tiny", "gated": True, "license": "llama3", "source": {"hub": {**HUB, "bytes": 2_500_000_000}}},

@@ -97,6 +97,13 @@ def _prints(text: str) -> Callable[[nbformat.NotebookNode], None]:
         (_prints("100%|#####| 3/3"), "cell 5 stores a progress bar"),
         (_prints("run of 2025-03-01 12:30"), "cell 5 stores a time of day"),
         (_prints("hf_abcdefghijklmnopqrstuvwx"), "cell 5 stores a token"),
+        (_prints("sk-proj-abcdefghijklmnopqrstuvwx"), "cell 5 stores a token"),
+        (_prints("serving on localhost:8888"), "cell 5 stores a host: 'localhost:8888'"),
+        (_prints("10.0.0.7:22"), "cell 5 stores a host"),
+        (_prints("node gpu-4.internal"), "cell 5 stores a host"),
+        (_prints("done at 12:31:05"), "cell 5 stores a time of day"),
+        (_prints("loss 2.791470051"), "cell 5 stores a number that is not rounded: '2.791470051'"),
+        (_set(4, outputs=[new_output("display_data", {"application/javascript": "x"})]), "cell 5 stores a script"),
         (_set(4, outputs=[new_output("display_data", {"text/html": "<script>x</script>"})]), "cell 5 stores a script"),
         (_tags(3, "display"), "cell 4 is tagged display, but defines x, which cells that count use"),
         (_set(5, source="ch.metric('a', 1)"), "cell 6 is tagged display, but calls ch.metric"),
@@ -112,6 +119,33 @@ def test_faults_of_shape(checkout: Any, change: Callable[[Any], None], problem: 
 def test_pages_of_the_web_are_not_paths_of_this_machine(checkout: Any) -> None:
     nb = good()
     nb.cells[4]["outputs"] = [_text("see https://example.org/home/page and book/papers, 3/4 of 1/2; and/or </tmp>\n")]
+    assert _shape(checkout, nb) == []
+
+
+def test_a_metric_is_printed_with_the_decimals_that_its_tolerance_supports(checkout: Any) -> None:
+    checkout.write(
+        f"notebooks/expected/{SLUG}.json",
+        '{"a": {"value": 2.79147, "rtol": 0.05}, "b": {"value": 31.4159, "atol": 0.001}}',
+    )
+    for text, problem in [
+        ("loss 2.7915", "cell 5 prints 2.7915, but 'a' is only sure to 0.1: print fewer decimals"),
+        ("loss 2.8, 2.79", None),
+        ("another number, 2.7912", None),
+        ("b is 31.416 or 31.4159", None),
+        ("b is 31.41590", "cell 5 prints 31.41590, but 'b' is only sure to 0.001"),
+    ]:
+        nb = good()
+        nb.cells[4]["outputs"] = [_text(f"{text}\n")]
+        found = _shape(checkout, nb)
+        assert (found == []) if problem is None else problem in found[0], found
+
+
+def test_the_name_of_the_host_is_found(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nb = good()
+    nb.cells[4]["outputs"] = [_text("computed on Workhorse-7, in python\n")]
+    monkeypatch.setattr("socket.gethostname", lambda: "workhorse-7.example.org")
+    assert _shape(checkout, nb) == ["cell 5 stores the name of this host: 'Workhorse-7'"]
+    monkeypatch.setattr("socket.gethostname", lambda: "python")
     assert _shape(checkout, nb) == []
 
 

@@ -52,7 +52,12 @@ def test_refresh_stores_outputs_and_metrics_or_nothing(checkout: Any) -> None:
 
     checkout.notebook(FINISH.replace("LOSS", "1.0"))
     said: list[str] = []
-    assert refresh(SLUG, said.append).status == "complete"
+
+    def report(line: str) -> None:
+        assert json.loads(expected.read_text()) == {}, "told before it is written"
+        said.append(line)
+
+    assert refresh(SLUG, report).status == "complete"
     assert said == [f"{SLUG}: loss: new, 1.0", f"{SLUG}: 0 expected metrics unchanged"]
     assert json.loads(expected.read_text()) == {"loss": {"rtol": 0.05, "value": 1.0}}
     nb = nbformat.read(path, as_version=4)

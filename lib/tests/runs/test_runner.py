@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,19 @@ def test_the_same_run_twice_at_once(checkout: Any) -> None:
     command.terminate()
     command.communicate(timeout=30)
     assert _alive(pids) == []
+
+
+def test_runs_that_start_together_do_not_answer_each_other(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of one working directory: jupyter_client would give them sockets of the same names."""
+    with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp") as sockets:
+        monkeypatch.setenv("TMPDIR", sockets)
+        checkout.notebook(FINISH)
+        commands = [_command(checkout, "run", SLUG, "-p", f"seed={seed}") for seed in range(3)]
+        ended = [(command.communicate(timeout=120), command.returncode) for command in commands]
+        assert [code for _, code in ended] == [0, 0, 0], ended
+        assert not list(Path(sockets).glob("reprobook-*"))  # the folders of the sockets are gone
+    found = [record.read(path) for path in (checkout.root / "runs" / SLUG).glob("smoke-*/record.json")]
+    assert sorted(each.seed for each in found) == [0, 1, 2]
 
 
 def test_exit_codes_and_last_lines(checkout: Any) -> None:
