@@ -56,10 +56,10 @@ refresh: data ## execute at smoke scale and store outputs, expected metrics, mea
 chaos: $(STAMP) ## kill trainings and runs at random, 200 times: each must end as an undisturbed one (KILLS=20: fewer)
 	$(BIN)/python lib/tests/chaos.py $(if $(KILLS),--kills $(KILLS))
 
-# uv resolves to the lowest versions; what it installs is found by its own settings (UV_FIND_LINKS, UV_CONSTRAINT, ...).
 oldest: ## run the tests with the oldest versions that pyproject.toml admits, in .venv-oldest
-	test -x $(OLDEST)/uv || { $(PYTHON) -m venv .venv-oldest && $(OLDEST)/pip install --quiet uv; }
-	$(OLDEST)/uv pip install --quiet --python $(OLDEST)/python --resolution lowest-direct -e '.[dev]'
+	test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
+	$(OLDEST)/python lib/tests/oldest.py > .venv-oldest/constraints.txt
+	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,cluster]'
 	PATH="$(CURDIR)/$(OLDEST):$$PATH" OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest --quiet lib/tests $(TWO_WORKERS) \
 		--ignore=lib/tests/book --ignore=lib/tests/test_packaging.py
 

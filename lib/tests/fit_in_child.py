@@ -108,6 +108,7 @@ def slow_child(folder: Path, config: str, *, pause_at: int, pause_s: float = 1.5
             folder.with_name(f"{folder.name}.paused").touch()
             time.sleep(pause_s)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
     run(folder, config, before=before, **options)
 
 
