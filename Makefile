@@ -9,10 +9,10 @@ BENCHES := $(shell find lib/reprobook -name 'bench*.py' -o -name '*_bench.py' | 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data book html lab test bench rehearse refresh portability clean browser chaos oldest
+.PHONY: help setup data book html lab test test-slurm test-faults bench rehearse refresh portability clean browser slurm chaos oldest
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 setup: $(STAMP) ## make .venv with the versions of requirements.lock
 
@@ -34,13 +34,19 @@ html: $(STAMP) ## build the pages from the stored outputs
 lab: data ## open JupyterLab with the chapters
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-test: data browser ## run all checks
+test: data browser slurm ## run all checks
 	$(BIN)/ruff check lib notebooks
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
 	reprobook rehearse --all
 	reprobook portability --all --one
 	$(PYTEST) lib/tests/book
+
+test-slurm: $(STAMP) slurm ## run batches on a real Slurm: a controller and two nodes, started on this machine
+	OMP_NUM_THREADS=1 $(PYTEST) lib/tests/batch/test_slurm.py
+
+test-faults: $(STAMP) ## kill a batch at 20 random moments and finish it each time (7 minutes)
+	OMP_NUM_THREADS=1 REPROBOOK_KILLS=20 $(PYTEST) lib/tests/batch/test_local.py -k power_cuts
 
 bench: data ## measure speed: each benchmark prints ratios and checks that both ways agree
 	@set -e; for module in $(BENCHES); do echo "== $$module"; $(BIN)/python -m $$module; done
@@ -77,3 +83,11 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			chromium chromium-driver >/dev/null || echo "Chromium could not be installed: the browser tests will be skipped"; \
 	else echo "No chromium and chromedriver here: the browser tests will be skipped"; fi
+
+# The tests of batches on Slurm start a cluster of their own, which takes root. As root on Debian or Ubuntu it is installed.
+slurm:
+	@if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			slurm-wlm munge >/dev/null || echo "Slurm could not be installed: its tests will be skipped"; \
+	else echo "No Slurm here and no root: its tests will be skipped"; fi

@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop the run after this time")
     sub.add_argument("--memory-limit", type=float, metavar="GB", help="stop the run if it takes more memory")
     sub.add_argument("--publish", action="store_true", help="copy the record to book/results (needs a clean checkout)")
+    _batch(add("batch", _run_batch, "run many runs from a plan, here or on Slurm; status, cancel, collect of its runs"))
     _data(commands.add_parser("data", help="data sets and models: list, plan, fetch, verify, table"))
     _some(add("rehearse", _rehearse, "run the paper-scale code on miniature artefacts, offline"), every=True)
     _some(add("refresh", _refresh, "execute at smoke scale and store outputs and expected metrics"), every=True)
@@ -156,6 +157,26 @@ def _report(slug: str, result: object) -> int:
     for line in result.tail:
         print(f"  | {line}", file=sys.stderr)
     return 128 + result.signal if result.signal else 1
+
+
+def _batch(sub: argparse.ArgumentParser) -> None:
+    sub.usage = "reprobook batch [status | cancel | collect] PLAN [options]"
+    sub.add_argument(
+        "words", nargs="+", metavar="PLAN", help="a plan file; status, cancel or collect may stand before it"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="show runs, data and time, and start nothing")
+    sub.add_argument("--backend", choices=("local", "slurm"), default="local", help="where to run (default: local)")
+    sub.add_argument("--cpus", type=int, metavar="N", help="processors for local runs (default: all)")
+    sub.add_argument("--print-script", action="store_true", help="print the sbatch scripts and submit nothing")
+    text = "collect: a host's runs folder; may be repeated (default: this checkout's)"
+    sub.add_argument("--from", dest="folders", action="append", default=[], metavar="RUNS", help=text)
+    sub.add_argument("--replace", action="store_true", help="collect: let records of now replace committed ones")
+
+
+def _run_batch(options: argparse.Namespace) -> int:
+    from reprobook.batch.commands import batch
+
+    return batch(options)
 
 
 def _rehearse(options: argparse.Namespace) -> int:

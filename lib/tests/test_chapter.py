@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,22 @@ def test_fit_trains_in_the_run_folder_and_resumes(book: Any, tmp_path: Path) -> 
     assert torch.equal(weight, again) and history.resumed_from == 3
     with pytest.raises(ReprobookError, match="'a/b' cannot name a folder"):
         opened().fit("a/b", torch.nn.Linear(1, 1), lambda i: i, lambda m, b: b)
+
+
+def test_the_time_of_a_run_counts_its_interrupted_attempts(book: Any, tmp_path: Path) -> None:
+    def attempt(pause_s: float) -> float:
+        ch = filled(opened(out_dir=str(tmp_path / "run")))
+
+        def slow(m: Any, b: Any) -> torch.Tensor:
+            time.sleep(pause_s)
+            return m(b).square().mean()
+
+        ch.fit("model", torch.nn.Linear(2, 1), lambda i: torch.ones(4, 2), slow, num_steps=4, lr=0.1, precision="fp32")
+        ch.finish()
+        return record.read(tmp_path / "run" / "record.json").wall_s
+
+    assert attempt(0.25) >= 1.0
+    assert attempt(0.0) >= 1.0  # all was trained before
 
 
 # ------------------------------------------------------------------------------------------------ measuring

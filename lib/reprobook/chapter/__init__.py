@@ -68,6 +68,7 @@ class Chapter:
         self.slug, self.scale, self.seed = slug, params["scale"], params["seed"]
         self.params, self.facts, self.device, self.out_dir = params, facts, device, out_dir
         self._started, self._start, self._figures = _now(), time.monotonic(), 0
+        self._earlier_s = 0.0  # training in attempts that were interrupted
         self._metrics: dict[str, float] = {}
         self._tables: dict[str, record.TableData] = {}
         self._claims: dict[str, record.ClaimData] = {}
@@ -91,7 +92,10 @@ class Chapter:
         if not name or Path(name).name != name:
             raise ReprobookError(f"fit: {name!r} cannot name a folder of checkpoints: leave out slashes")
         options = {"seed": self.seed, "device": self.device, **options}
-        return fit(model, batches, loss, folder=self.out_dir / "checkpoints" / name, **options)
+        begin = time.monotonic()
+        history = fit(model, batches, loss, folder=self.out_dir / "checkpoints" / name, **options)
+        self._earlier_s += max(0.0, history.seconds - (time.monotonic() - begin))
+        return history
 
     # ------------------------------------------------------------------------------------- what a run measures
 
@@ -283,7 +287,8 @@ class Chapter:
             "metrics": self._metrics, "tables": self._tables, "claims": self._claims,
             "seeds": {"python": self.seed, "numpy": self.seed, "torch": self.seed},
             "versions": record.versions(), "commit": commit, "clean": clean, "hardware": record.hardware(),
-            "started": self._started, "ended": _now(), "wall_s": round(time.monotonic() - self._start, 1),
+            "started": self._started, "ended": _now(),
+            "wall_s": round(time.monotonic() - self._start + self._earlier_s, 1),
             "peak_memory_mb": record.peak_memory_mb(),
         })  # fmt: skip
 

@@ -77,7 +77,8 @@ class ClaimData(_Strict):
 
 
 class Record(_Strict):
-    """One run of one chapter. Times are ISO 8601 in UTC, ``wall_s`` in seconds, memory in MB of 10^6 bytes."""
+    """One run of one chapter. Times are ISO 8601 in UTC; ``wall_s`` is in seconds and counts the training steps of
+    attempts that were interrupted; memory is in MB of 10^6 bytes."""
 
     schema_version: Literal[1] = 1
     slug: str

@@ -38,6 +38,13 @@ def content_key(slug: str, params: Mapping[str, Any], data: Mapping[str, str]) -
     return {"digest": _sha(key), **key}
 
 
+def with_params(key: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The content key of the same chapter and data with other parameters: reads nothing, for plans of many runs."""
+    rest = {name: value for name, value in key.items() if name != "digest"}
+    rest["params"] = {name: value for name, value in sorted(params.items()) if name not in _WHERE_ONLY}
+    return {"digest": _sha(rest), **rest}
+
+
 def run_id(slug: str, scale: str, seed: int, params: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     """Name of a run, such as ``laptop-seed1-1a2b3c4d5e``: another device, parameter, code or data is another run."""
     where = {name: params[name] for name in _WHERE_ONLY if name in params and name != "out_dir"}

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from reprobook.runs.training_log import KERNEL_LINE
@@ -28,6 +29,8 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     pipe = os.fdopen(job["pipe"], "w", buffering=1)
     kernels: list[int] = []
+    stopping = Stopping(kernels)
+    signal.signal(signal.SIGTERM, stopping.ask)
 
     def report(**message: Any) -> None:
         kernels.extend([message["kernel"]] if message.get("kernel") else [])
@@ -38,14 +41,18 @@ def main() -> None:
 
     threading.Thread(target=_end_with_parent, args=(job["parent"], kernels), daemon=True).start()
     try:
-        _execute(job, report)
+        _execute(job, report, stopping)
     except OSError as error:  # of papermill itself, for instance a full disk: the log may be on it, the pipe is not
         report(error=f"{type(error).__name__}: {error.strerror or error}")
         raise
 
 
-def _execute(job: dict[str, Any], report: Any) -> None:
+def _execute(job: dict[str, Any], report: Any, stopping: Stopping) -> None:
     import papermill
+
+    def started(cell: Any, cell_index: int) -> None:
+        stopping.leave()
+        report(cell=cell_index)
 
     papermill.execute_notebook(
         job["notebook"],
@@ -56,8 +63,33 @@ def _execute(job: dict[str, Any], report: Any) -> None:
         log_output=True,
         cwd=job["cwd"],
         kernel_manager_class=kernel_manager(report),
-        on_cell_start=lambda cell, cell_index: report(cell=cell_index),
+        on_cell_start=started,
     )
+
+
+class Stopping:
+    """SIGTERM interrupts the cell that runs, so that a training saves; papermill then stores the notebook and ends.
+
+    Only the first signal counts: a training takes a second interrupt for haste, and would not save."""
+
+    def __init__(self, kernels: list[int]) -> None:
+        self.kernels = kernels  # filled when papermill starts one
+        self.asked = False
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            return
+        self.asked = True
+        if not self.kernels:
+            self.leave()
+        for kernel in self.kernels:
+            with suppress(ProcessLookupError):
+                os.kill(kernel, signal.SIGINT)
+
+    def leave(self) -> None:
+        """End here if SIGTERM came: between two cells there is nothing to interrupt."""
+        if self.asked:
+            sys.exit(128 + signal.SIGTERM)
 
 
 def kernel_manager(report: Any) -> type:

@@ -23,7 +23,7 @@ from reprobook.project import root
 from reprobook.runs.training_log import VARIABLE, last_line
 
 HEARTBEAT_S = 30.0
-GRACE_S = 5.0  # what a child gets to stop its kernel and save, before it is killed
+GRACE_S = float(os.environ.get("REPROBOOK_GRACE_S", "5"))  # what a child gets to stop its kernel and save, then: killed
 
 
 @dataclass

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +24,10 @@ from reprobook.runs.process import Outcome, Progress, execute
 
 if TYPE_CHECKING:
     from reprobook.record import Record
+
+
+class BusyError(ReprobookError):
+    """The run is being executed by another process."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +59,34 @@ def run(
     Raises :class:`ReprobookError` before any kernel starts if chapter, scale or a parameter is not valid, or if the
     same run is being executed. A run that fails is a result, not an error.
     """
+    folder, identity, params = prepare(slug, scale, overrides or {})
+    if publish:
+        from reprobook.runs.publish import check_publishable
+
+        check_publishable(slug, scale, params)
+    result = run_in(folder, identity, params, again=again, time_limit=time_limit, memory_limit=memory_limit)
+    if publish and result.status != "failed":
+        from reprobook.runs.publish import publish as publish_record
+
+        publish_record(result.record)
+    return result
+
+
+def prepare(slug: str, scale: str, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Folder, identity and parameters of a run, as :func:`run_in` wants them; checks all names and types."""
     from reprobook.data import ChapterData
     from reprobook.params import resolve
     from reprobook.runs.content import content_key, run_id
 
-    params = resolve(check_slug(slug), check_scale(scale), overrides or {})
+    params = resolve(check_slug(slug), check_scale(scale), overrides)
     given = params.pop("out_dir", "")
     if given:
         raise ReprobookError(f"out_dir={given!r}: a run has its own folder below runs/{slug}; leave out_dir alone")
     data = ChapterData(slug, scale).checksums()
     content = content_key(slug, params, data)
     name = run_id(slug, scale, params["seed"], params, content)
-    if publish:
-        from reprobook.runs.publish import check_publishable
-
-        check_publishable(slug, scale, params)
-    result = run_in(
-        root() / "runs" / slug / name,
-        {"slug": slug, "scale": scale, "seed": params["seed"], "run_id": name, "data": data, "content": content},
-        params,
-        again=again,
-        time_limit=time_limit,
-        memory_limit=memory_limit,
-    )
-    if publish and result.status != "failed":
-        from reprobook.runs.publish import publish as publish_record
-
-        publish_record(result.record)
-    return result
+    identity = {"slug": slug, "scale": scale, "seed": params["seed"], "run_id": name, "data": data, "content": content}
+    return root() / "runs" / slug / name, identity, params
 
 
 def run_in(
@@ -94,15 +98,18 @@ def run_in(
     time_limit: float | None = None,
     memory_limit: float | None = None,
     env: Mapping[str, str] | None = None,
+    progress: Callable[[str, int, Path], Progress] = Progress,
 ) -> RunResult:
     """Run the notebook of ``identity["slug"]`` in ``folder``. ``identity`` holds the fields that a failed record needs:
-    slug, scale, seed, run_id, and optionally data and content. ``env`` adds environment variables for the kernel."""
+    slug, scale, seed, run_id, and optionally data and content. ``env`` adds environment variables for the kernel;
+    ``progress(title, n_cells, log)`` makes what is told of each cell. Raises :class:`BusyError` if another process runs
+    it."""
     with _disk_errors(folder), _lock(folder):
         if not again and (done := completed(folder, identity)):
             return RunResult(identity["run_id"], folder, "skipped", done)
         _make_room(folder, again)
         started, begin = _now(), time.monotonic()
-        outcome = _execute(folder, identity, params, time_limit, memory_limit, env)
+        outcome = _execute(folder, identity, params, time_limit, memory_limit, env, progress)
         where = problem(folder, outcome, identity)
         if where is None:
             from reprobook import record
@@ -141,6 +148,7 @@ def _execute(
     time_limit: float | None,
     memory_limit: float | None,
     env: Mapping[str, str] | None,
+    progress: Callable[[str, int, Path], Progress],
 ) -> Outcome:
     notebook, partial = notebook_path(identity["slug"]), folder / "notebook.partial.ipynb"
     n_cells = len(json.loads(notebook.read_text("utf-8"))["cells"]) + 1  # papermill adds a cell with the parameters
@@ -149,7 +157,7 @@ def _execute(
         partial,
         {**params, "out_dir": str(folder)},
         log=folder / "log.txt",
-        progress=Progress(f"{identity['slug']} {identity['run_id']}", n_cells, folder / "log.txt"),
+        progress=progress(f"{identity['slug']} {identity['run_id']}", n_cells, folder / "log.txt"),
         time_limit=time_limit,
         memory_limit=memory_limit,
         env=env,
@@ -197,7 +205,7 @@ def _lock(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise ReprobookError(f"run {folder.name} is being executed by another process: wait for it") from None
+        raise BusyError(f"run {folder.name} is being executed by another process: wait for it") from None
     try:
         yield
     finally:

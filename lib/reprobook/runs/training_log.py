@@ -24,6 +24,18 @@ def install() -> None:
         logger.setLevel(logging.INFO)
 
 
+_STEPS = re.compile(r"(.*): step (\d+) of (\d+), loss \S+, (\S+) steps/s, (\d+) s left")
+
+
+def last_steps(path: Path) -> dict[str, str | int | float] | None:
+    """The numbers of :func:`last_line`: name, step, total, steps_per_s, left_s."""
+    found = _STEPS.fullmatch(last_line(path) or "")
+    if not found:
+        return None
+    name, step, total, rate, left = found.groups()
+    return {"name": name, "step": int(step), "total": int(total), "steps_per_s": float(rate), "left_s": int(left)}
+
+
 def last_line(path: Path) -> str | None:
     """What training said last in the cell that runs: ``base: step 300 of 850, loss 2.1, 3.1 steps/s, 177 s left``."""
     try:

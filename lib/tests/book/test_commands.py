@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 from reprobook import cli, params, project
+from reprobook.batch.plan import load
+from reprobook.batch.tasks import expand
 
 ROOT = project.root()
 BIN = Path(sys.executable).parent
 CHEAP = ("reprobook list", "reprobook status", "reprobook data plan")
+PLANS = re.compile(r"^reprobook batch (?!collect|cancel).*(--dry-run|--print-script)$|^reprobook batch status ")
 
 
 def commands(page: str) -> list[str]:
@@ -65,8 +68,20 @@ def test_reprobook_calls_are_valid(line: str) -> None:
         assert slug is None or project.check_slug(slug)
     if words[1] == "run":
         params.resolve(options.slug, options.scale, dict(map(params.parse_override, options.overrides)))
-    if line.startswith(CHEAP):
+    if words[1] == "batch":
+        assert expand(load(ROOT / options.words[-1]))
+    if line.startswith(CHEAP) or PLANS.match(line):
         assert run(line, ROOT)
+
+
+def test_the_plans_on_the_page_are_valid(tmp_path: Path) -> None:
+    """The whole one, and the section for Slurm with the runs of the first."""
+    page = (ROOT / "book/how_to_run.md").read_text()
+    whole, slurm = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "plan.yaml").write_text(whole)
+    assert len(expand(load(tmp_path / "plan.yaml"))) == 12
+    (tmp_path / "plan.yaml").write_text(whole + slurm)
+    assert load(tmp_path / "plan.yaml").slurm.partition == "gpu"
 
 
 @pytest.mark.parametrize("line", starting_with("papermill"))

@@ -1,0 +1,227 @@
+"""``reprobook batch``: what the command line does with a plan."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reprobook.batch.plan import Plan, PlanError, Resources, load
+from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, state
+from reprobook.batch.tasks import Task, check_locked, expand
+from reprobook.errors import ReprobookError
+from reprobook.project import root
+from reprobook.runs.process import elapsed
+
+if TYPE_CHECKING:
+    from reprobook.batch.slots import Slots
+    from reprobook.batch.slurm import Queued
+
+LOST = "its job ended without a record; submit again to go on"
+VERBS = ("run", "status", "cancel", "collect")
+
+
+def batch(options: argparse.Namespace) -> int:
+    """Do what the words say; returns the exit code."""
+    verb, path = _words(options.words)
+    plan = load(path)
+    if options.cpus is not None:
+        plan.local.cpus = options.cpus
+        if options.cpus < 1:
+            raise PlanError(f"--cpus is {options.cpus}; it must be at least 1")
+    tasks = expand(plan)
+    if verb == "status":
+        return _status(plan, tasks)
+    if verb == "cancel":
+        return _cancel(plan)
+    if verb == "collect":
+        return _collect(tasks, [Path(folder) for folder in options.folders] or [root() / "runs"], options.replace)
+    if options.print_script:
+        return _print_scripts(plan, tasks)
+    if options.dry_run:
+        return _dry_run(plan, tasks)
+    check_locked(tasks)
+    return _submit(plan, tasks) if options.backend == "slurm" else _run(plan, tasks)
+
+
+def _words(words: Sequence[str]) -> tuple[str, Path]:
+    verb, *rest = words if len(words) == 2 else ("run", *words)
+    if verb not in VERBS or len(rest) != 1:
+        raise PlanError(f"cannot read {' '.join(words)!r}: write `reprobook batch [{'|'.join(VERBS)}] PLAN`")
+    return verb, Path(rest[0])
+
+
+# ------------------------------------------------------------------------------------------------ dry run
+
+
+def _dry_run(plan: Plan, tasks: Sequence[Task]) -> int:
+    from reprobook.batch.slots import slots
+
+    states = [state(task) for task in tasks]
+    usual = estimates(tasks)
+    for task, found in zip(tasks, states, strict=True):
+        seconds = usual[task.slug, task.scale]
+        time_of = "" if found.name == COMPLETE else f"about {elapsed(seconds)}" if seconds else "time not known"
+        print(f"{task.run_id:28}{task.digest[:10]:12}{found.name:13}{time_of:18}{task}")
+    todo = [task for task, found in zip(tasks, states, strict=True) if found.name != COMPLETE]
+    print(f"{len(tasks)} runs: {len(tasks) - len(todo)} complete, {len(todo)} to do")
+    for line in [*_needs(todo), *_time(plan, todo, usual, slots(plan.local))]:
+        print(line)
+    return 0
+
+
+def _needs(tasks: Sequence[Task]) -> list[str]:
+    """Data that is not here yet, and gates."""
+    from reprobook.data import plan, readable_bytes
+
+    lines = []
+    for slug, scale in dict.fromkeys((task.slug, task.scale) for task in tasks):
+        for row in plan([slug], scale):
+            gate = ", gated: accept its terms on the hub and log in" if row.gated else ""
+            if not row.cached:
+                lines.append(f"  {slug}, {scale}: {row.id}, {readable_bytes(row.bytes)}, licence: {row.licence}{gate}")
+    if not lines:
+        return ["data: all there"] if tasks else []
+    kinds = dict.fromkeys((task.slug, task.scale) for task in tasks)
+    fetch = [f"  reprobook data fetch {slug} --scale {scale}" for slug, scale in kinds]
+    return ["data to fetch first:", *lines, "with", *fetch]
+
+
+def _time(plan: Plan, tasks: Sequence[Task], usual: Mapping[tuple[str, str], float | None], here: Slots) -> list[str]:
+    """Hours of runs that earlier records promise, and how long they take side by side on this machine."""
+    known = [(task, seconds) for task in tasks if (seconds := usual[task.slug, task.scale])]
+    if not tasks:
+        return []
+    lines = []
+    if known:
+        total = sum(seconds for _, seconds in known)
+        share = [max(_share(task.resources, here)) * seconds for task, seconds in known]
+        wall = max(sum(share), *(seconds for _, seconds in known))
+        lines.append(f"time: about {elapsed(total)} of runs; here side by side at least {elapsed(wall)}")
+    if unknown := len(tasks) - len(known):
+        limits = [task.resources.minutes for task in tasks if not usual[task.slug, task.scale]]
+        most = f", at most {sum(filter(None, limits))} min by their limits" if all(limits) else ""
+        lines.append(f"time of {unknown} runs not known: no earlier record of chapter and scale{most}")
+    return lines
+
+
+def _share(wanted: Resources, here: Slots) -> tuple[float, float]:
+    """The part of this machine's CPUs and GPUs that a run takes (1 for what it lacks)."""
+    return min(1.0, wanted.cpus / here.cpus), min(1.0, wanted.gpus / (len(here.gpus) or 1))
+
+
+# ------------------------------------------------------------------------------------------------ running
+
+
+def _run(plan: Plan, tasks: Sequence[Task]) -> int:
+    from reprobook.batch.local import run
+    from reprobook.batch.slots import slots
+    from reprobook.batch.view import summary, watch
+
+    if sys.stderr.isatty():
+        print(f"{len(tasks)} runs; Ctrl-C stops them, the same command goes on", file=sys.stderr)
+    begin, watcher = time.monotonic(), watch(estimates(tasks))
+    try:
+        done = run(tasks, slots(plan.local), watcher)
+    finally:
+        watcher.close()
+    for line in summary(done, time.monotonic() - begin):
+        print(line)
+    if done.stopping is not None:
+        return 128 + done.stopping
+    return 1 if done.counts()["failed"] else 0
+
+
+def _print_scripts(plan: Plan, tasks: Sequence[Task]) -> int:
+    from reprobook.batch.slurm import arrays, script
+
+    for wanted, group in arrays(plan, tasks):
+        print(script(plan, wanted, len(group)))
+    return 0
+
+
+def _submit(plan: Plan, tasks: Sequence[Task]) -> int:
+    from reprobook.batch import slurm
+
+    there = slurm.queued(plan)
+    states = {task.run_id: state(task).name for task in tasks}
+    todo = [task for task in tasks if states[task.run_id] != COMPLETE and task.run_id not in there]
+    done = slurm.submit(plan, todo)
+    for job_id, task in done:
+        print(f"{job_id:12}{task.run_id:28}{task}")
+    complete = sum(name == COMPLETE for name in states.values())
+    print(f"{len(done)} runs submitted, {complete} complete already, {len(tasks) - len(done) - complete} in the queue")
+    print("`reprobook batch status` says how they do; scripts and logs: "
+          f"{slurm.folder_of(plan).relative_to(root())}")  # fmt: skip
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------ afterwards
+
+
+def _status(plan: Plan, tasks: Sequence[Task]) -> int:
+    """A line per run that is not complete, failed ones with their last log lines; counts; exit code 1 if any failed."""
+    from reprobook.batch import slurm
+
+    jobs = slurm.submitted(plan)
+    there = slurm.queued(plan) if jobs else {}
+    known = {*jobs.values()}
+    counts: dict[str, int] = {}
+    for task in tasks:
+        found = _state(task, there.get(task.run_id), task.run_id in known)
+        counts[found.name] = counts.get(found.name, 0) + 1
+        if found.name == COMPLETE:
+            continue
+        print(f"{task.run_id:28}{found.name:13}{task}" + (f": {found.where}" if found.where else ""))
+        for line in _last_lines(plan, task, found):
+            print(f"  | {line}")
+    print(f"{len(tasks)} runs: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    return 1 if counts.get(FAILED) else 0
+
+
+def _state(task: Task, job: Queued | None, submitted: bool) -> State:
+    """What the folder says, and Slurm's word for runs that it still has; a job that ended without a record failed."""
+    if job is not None:
+        place = f" on {job.node}" if job.node else f" ({job.reason})"
+        return State(job.state.lower(), f"job {job.job_id}{place}")
+    found = state(task)
+    lost = submitted and found.name not in (COMPLETE, FAILED, RUNNING)
+    return State(FAILED, LOST) if lost else found
+
+
+def _last_lines(plan: Plan, task: Task, found: State) -> list[str]:
+    from reprobook.batch.slurm import log_lines
+    from reprobook.runs.judge import tail
+
+    if found.name == FAILED:
+        lines = tail(task.folder / "log.txt") if found.where != LOST else []
+        return lines or log_lines(plan, task.run_id, 15)
+    return log_lines(plan, task.run_id, 1) if found.name == RUNNING else []
+
+
+def _cancel(plan: Plan) -> int:
+    from reprobook.batch import slurm
+
+    if not slurm.submitted(plan):
+        raise ReprobookError(f"plan {plan.name} has no jobs on Slurm; a local batch is stopped with Ctrl-C")
+    ids = slurm.cancel(plan)
+    print(f"{len(ids)} jobs cancelled" + (f": {', '.join(ids)}" if ids else ""))
+    return 0
+
+
+def _collect(tasks: Sequence[Task], folders: Sequence[Path], replace: bool) -> int:
+    from reprobook.batch.collect import collect
+
+    done = collect(tasks, folders, replace=replace)
+    for what, names in (("written", done.written), ("already there", done.same), ("not complete", done.missing)):
+        for name in names:
+            print(f"{what}: {name}")
+    for what, names in (("conflict", done.conflicts), ("not taken", done.refused)):
+        for name in names:
+            print(f"{what}: {name}", file=sys.stderr)
+    print(f"{len(done.written)} written, {len(done.same)} already there, {len(done.conflicts)} conflicts, "
+          f"{len(done.refused)} not taken, {len(done.missing)} not complete")  # fmt: skip
+    return 1 if done.conflicts else 0

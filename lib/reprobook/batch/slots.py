@@ -1,0 +1,76 @@
+"""CPU, GPU and memory slots of this machine: which runs may work at the same time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+
+from reprobook.batch.plan import LocalOptions, PlanError, Resources
+
+
+@dataclass
+class Slots:
+    """What batches may use here, and what is taken. ``gpus`` are device numbers as CUDA counts them."""
+
+    cpus: int
+    gpus: list[int]
+    memory_gb: float
+    _taken: list[Resources] = field(default_factory=list)
+
+    def fits(self, wanted: Resources) -> bool:
+        """Whether ``wanted`` is free now. Runs that state no memory count as none."""
+        cpus, n_gpus, memory = self._sums()
+        return (
+            cpus + wanted.cpus <= self.cpus
+            and n_gpus + wanted.gpus <= len(self.gpus)
+            and memory + (wanted.memory_gb or 0.0) <= self.memory_gb
+        )
+
+    def _sums(self) -> tuple[int, int, float]:
+        taken = self._taken
+        return sum(r.cpus for r in taken), sum(r.gpus for r in taken), sum(r.memory_gb or 0.0 for r in taken)
+
+    def take(self, wanted: Resources) -> None:
+        self._taken.append(wanted)
+
+    def give(self, back: Resources) -> None:
+        self._taken.remove(back)
+
+    def check(self, wanted: Resources, what: str) -> None:
+        """Raise :class:`PlanError` if this machine can never run it."""
+        for name, need, there in (
+            ("cpus", wanted.cpus, self.cpus),
+            ("gpus", wanted.gpus, len(self.gpus)),
+            ("memory_gb", wanted.memory_gb or 0.0, self.memory_gb),
+        ):
+            if need > there:
+                raise PlanError(
+                    f"{what} wants {name}: {need:g}, but batches have {there:g} here: lower it in the plan's "
+                    "resources, or raise it under 'local' if the machine has more"
+                )
+
+
+def slots(options: LocalOptions) -> Slots:
+    """The slots that the plan's section ``local`` allows; what it leaves open is all there is."""
+    import psutil
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Slots(
+        options.cpus or usable,
+        visible_gpus() if options.gpus is None else options.gpus,
+        options.memory_gb or psutil.virtual_memory().total / 1e9,
+    )
+
+
+def visible_gpus() -> list[int]:
+    """Numbers of the GPUs that this process may use: ``CUDA_VISIBLE_DEVICES`` if it is set, else nvidia-smi's list."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [int(part) for part in visible.split(",") if part.strip().isdigit()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [int(line) for line in done.stdout.split() if line.isdigit()] if done.returncode == 0 else []

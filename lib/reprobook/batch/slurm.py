@@ -1,0 +1,217 @@
+"""The Slurm backend: job arrays through submitit, requeued with their checkpoints, asked about with squeue.
+
+Slurm schedules; nothing here does. A job is one run: :class:`Supervisor` starts a worker and prints a line about it now
+and then; on Slurm's warning (before a time limit or at a preemption) it stops the worker, which saves, and the job is
+requeued.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reprobook.batch.child import Job, Worker, job_of, progress_line
+from reprobook.batch.plan import Plan, PlanError, Resources
+from reprobook.batch.tasks import Task
+from reprobook.errors import ReprobookError
+from reprobook.project import atomic_write, root
+from reprobook.runs.process import HEARTBEAT_S, elapsed
+
+if TYPE_CHECKING:
+    from submitit.core.utils import DelayedSubmission
+
+GONE_S = 120.0  # how long `cancel` waits until no job is left
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that Slurm still has: its id, its state in Slurm's words, its node, and why it waits."""
+
+    job_id: str
+    state: str
+    node: str
+    reason: str
+
+
+# ------------------------------------------------------------------------------------------------ inside a job
+
+
+class Supervisor:
+    """What submitit calls in a job. Its process gets Slurm's signals; the worker below it does the run."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+
+    def __call__(self, job: Job) -> str:
+        """Do the run; returns how it ended. Raises :class:`ReprobookError` if it failed, so that the job fails too."""
+        begin = last = time.monotonic()
+        self.worker = worker = Worker.start(job)
+        # submitit would ignore it; at a preemption without a warning it is all the notice there is
+        signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
+        print(f"{job.slug} {job.run_id}: starting", flush=True)
+        while worker.read():
+            if time.monotonic() - last >= HEARTBEAT_S:
+                last = time.monotonic()
+                print(f"{job.run_id}: {progress_line(worker.last)}, {elapsed(last - begin)}", flush=True)
+        end = worker.close()
+        print(f"{job.run_id}: {end['status']}, {elapsed(time.monotonic() - begin)}", flush=True)
+        if end["status"] == "failed":
+            raise ReprobookError("\n".join([f"{job.run_id} failed: {end['where']}", *end.get("tail", [])]))
+        return end["status"]
+
+    def checkpoint(self, job: Job) -> DelayedSubmission:
+        """Stop the worker, which saves a checkpoint, and say what the requeued job is to do: the same."""
+        from submitit.core.utils import DelayedSubmission
+
+        if self.worker is not None:
+            self.worker.stop()
+            with suppress(ChildProcessError):  # not Popen.wait: this may interrupt one, which holds a lock
+                os.waitid(os.P_PID, self.worker.process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(Supervisor(), job)
+
+
+# ------------------------------------------------------------------------------------------------ submitting
+
+
+def folder_of(plan: Plan) -> Path:
+    """Where a plan's submissions are kept: scripts, job logs, and ``jobs.json`` (job id -> run)."""
+    return root() / "runs" / "batches" / plan.name
+
+
+def settings(plan: Plan, wanted: Resources, n: int) -> dict[str, Any]:
+    """submitit's parameters of an array of ``n`` runs."""
+    options = plan.slurm
+    found = {
+        "job_name": f"reprobook-{plan.name}",
+        "time": wanted.minutes,
+        "cpus_per_task": wanted.cpus,
+        "gpus_per_node": wanted.gpus or None,
+        "mem": None if wanted.memory_gb is None else f"{round(1000 * wanted.memory_gb)}MB",
+        "partition": options.partition,
+        "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+        "exclude": options.exclude,
+        "signal_delay_s": options.signal_s,
+        "array_parallelism": options.at_once or n,
+        "setup": options.setup or None,
+        "additional_parameters": {"requeue": True, **options.options},
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def script(plan: Plan, wanted: Resources, n: int) -> str:
+    """The sbatch script of an array of ``n`` runs, as submitit writes it; needs no Slurm."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    folder = folder_of(plan)
+    count = {"map_count": n} if n > 1 else {}
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    return _make_sbatch_string(command, folder, **settings(plan, wanted, n), **count)
+
+
+def arrays(plan: Plan, tasks: Sequence[Task]) -> Iterator[tuple[Resources, list[Task]]]:
+    """Tasks that want the same, in arrays of at most ``array_size``. Slurm needs a time limit to requeue before it."""
+    kinds: dict[str, list[Task]] = {}
+    for task in tasks:
+        if task.resources.minutes is None:
+            raise PlanError(f"{task} has no time limit: Slurm wants 'minutes' in the plan's resources")
+        kinds.setdefault(task.resources.model_dump_json(), []).append(task)
+    size = plan.slurm.array_size
+    for same in kinds.values():
+        for k in range(0, len(same), size):
+            yield same[0].resources, same[k : k + size]
+
+
+def submit(plan: Plan, tasks: Sequence[Task]) -> list[tuple[str, Task]]:
+    """Submit the tasks as arrays; returns ``(job id, task)``. What was submitted is kept at once, array by array."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.slurm.slurm import SlurmExecutor
+
+    grace = max(5.0, 0.75 * plan.slurm.signal_s)  # the rest is for requeueing
+    done: list[tuple[str, Task]] = []
+    for wanted, group in list(arrays(plan, tasks)):
+        executor = SlurmExecutor(folder_of(plan), max_num_timeout=plan.slurm.max_requeues)
+        executor.update_parameters(**settings(plan, wanted, len(group)))
+        try:
+            jobs = executor.map_array(Supervisor(), [job_of(task, wait=True, grace_s=grace) for task in group])
+        except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+            raise ReprobookError(
+                f"sbatch refused an array of {len(group)} runs: {' '.join(str(error).split())}"
+            ) from error
+        done += [(job.job_id, task) for job, task in zip(jobs, group, strict=True)]
+        _remember(plan, {**submitted(plan), **{job_id: task.run_id for job_id, task in done}})
+    return done
+
+
+def _remember(plan: Plan, jobs: Mapping[str, str]) -> None:
+    atomic_write(folder_of(plan) / "jobs.json", json.dumps(jobs, indent=1) + "\n")
+
+
+def submitted(plan: Plan) -> dict[str, str]:
+    """Job id -> run id of all that was ever submitted for this plan, oldest first."""
+    path = folder_of(plan) / "jobs.json"
+    try:
+        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ReprobookError(f"{path.relative_to(root())} is damaged ({error}): delete it") from error
+
+
+# ------------------------------------------------------------------------------------------------ asking and cancelling
+
+
+def queue() -> dict[str, Queued]:
+    """Job id (``17_3`` in an array) -> this user's jobs that wait or work; asks squeue once."""
+    if shutil.which("squeue") is None or shutil.which("sbatch") is None:
+        raise ReprobookError("Slurm is not here: call this where squeue and sbatch are, or use --backend local")
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T|%N|%r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        raise ReprobookError(f"squeue does not answer: {str(said).strip()}") from error
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    return {row[0]: Queued(*row) for row in rows if len(row) == 4}
+
+
+def queued(plan: Plan) -> dict[str, Queued]:
+    """Run id -> its job, for the plan's runs that Slurm still has."""
+    there = queue()
+    return {run_id: there[job_id] for job_id, run_id in submitted(plan).items() if job_id in there}
+
+
+def cancel(plan: Plan) -> list[str]:
+    """Cancel the plan's jobs, wait until Slurm has none of them, and forget them; returns their ids."""
+    ids = [job.job_id for job in queued(plan).values()]
+    for k in range(0, len(ids), 500):
+        subprocess.run(["scancel", *ids[k : k + 500]], check=False)
+    end = time.monotonic() + GONE_S
+    while ids and (left := queued(plan)):
+        if time.monotonic() > end:
+            names = ", ".join(job.job_id for job in left.values())
+            raise ReprobookError(f"Slurm still has {names} after {GONE_S:g} s: look with squeue")
+        time.sleep(0.5)
+    _remember(plan, {job_id: run_id for job_id, run_id in submitted(plan).items() if job_id not in ids})
+    return ids
+
+
+def log_lines(plan: Plan, run_id: str, n: int) -> list[str]:
+    """Last lines that the newest job of a run printed, its errors after its output; [] if it never started."""
+    from reprobook.runs.judge import tail
+
+    ids = [job_id for job_id, run in submitted(plan).items() if run == run_id]
+    if not ids:
+        return []
+    return [line for kind in ("out", "err") for line in tail(folder_of(plan) / f"{ids[-1]}_0_log.{kind}", n)][-n:]

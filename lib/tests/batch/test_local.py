@@ -1,0 +1,349 @@
+"""Batches on this machine: slots, threads, failures, stopping, and every fault that may hit one. Processes are real."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from reprobook import record
+from reprobook.batch.plan import LocalOptions, PlanError, Resources
+from reprobook.batch.slots import Slots, slots, visible_gpus
+from reprobook.runs.training_log import KERNEL_LINE, VARIABLE, last_steps
+from tiny_chapter import FINISH, PARAMETERS, SLUG, TRAIN, alive, family, logistic, power_cut, wait_for
+
+KILLS = int(os.environ.get("REPROBOOK_KILLS", "2"))  # `make test-faults` asks for the 20 of the full test
+
+
+def test_a_batch_completes_then_skips_and_reports_failures(batches: Any) -> None:
+    plan = batches.seeds(3, fault="raise")
+    out = batches.run(plan, code=1)
+    assert "3 runs in" in out and "2 complete, 1 failed" in out
+    assert "ValueError: seed 1 is broken in cell 3 of 4 (A chapter)" in out and "| ValueError: seed 1 is broken" in out
+    assert [r.status for r in batches.records()] == ["complete", "failed", "complete"]
+    out = batches.run("status", plan, code=1)
+    assert "3 runs: 2 complete, 1 failed" in out and "| ValueError: seed 1 is broken" in out
+    good = batches.seeds(3, name="good")
+    assert "3 complete" in batches.run(good)
+    before = batches.starts()
+    assert "3 skipped" in batches.run(good) and batches.starts() == before
+
+
+def test_threads_follow_the_cpus_of_a_run(batches: Any) -> None:
+    batches.run(batches.seeds(2, more="resources: {cpus: 2}\nlocal: {cpus: 2}"))
+    assert [r.hardware["threads"] for r in batches.records()] == [2, 2]
+
+
+def test_slots() -> None:
+    here = Slots(cpus=4, gpus=[0, 1], memory_gb=10.0)
+    here.take(Resources(cpus=3, memory_gb=6.0))
+    assert here.fits(Resources(cpus=1, gpus=2)) and not here.fits(Resources(cpus=2))
+    assert not here.fits(Resources(memory_gb=5.0)) and here.fits(Resources(memory_gb=4.0))
+    here.take(Resources(gpus=2))
+    assert not here.fits(Resources(cpus=1))
+    here.give(Resources(cpus=3, memory_gb=6.0))
+    assert here.fits(Resources(cpus=3)) and not here.fits(Resources(gpus=1))
+    with pytest.raises(PlanError, match="x wants gpus: 3, but batches have 2 here"):
+        here.check(Resources(gpus=3), "x")
+
+
+def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert visible_gpus() == [3, 5] and slots(LocalOptions(gpus=[7])).gpus == [7]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_a_gpu_has_one_run_also_between_batches(batches: Any) -> None:
+    """Two batches, two GPUs (as numbers; nothing here needs the devices), four runs that note where and when."""
+    note = """
+    with open(Path(os.environ["REPROBOOK_ROOT"]) / "gpus.log", "a") as stream:
+        stream.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} begin\\n")
+    time.sleep(0.7)
+    with open(Path(os.environ["REPROBOOK_ROOT"]) / "gpus.log", "a") as stream:
+        stream.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} end\\n")
+    """
+    batches.checkout.notebook(TRAIN, note, FINISH, parameters=PARAMETERS)
+    more = "resources: {gpus: 1}\nlocal: {gpus: [4, 6], cpus: 4}"
+    both = [batches.start(batches.seeds(n, name=f"p{n}", more=more, steps=n)) for n in (2, 3)]
+    outs = [command.communicate(timeout=120) for command in both]
+    assert [command.returncode for command in both] == [0, 0], outs
+    busy: set[str] = set()
+    used = set()
+    for line in (batches.root / "gpus.log").read_text().splitlines():
+        gpu, what = line.split()
+        assert (gpu in busy) == (what == "end"), "two runs on one GPU"
+        busy ^= {gpu}
+        used.add(gpu)
+    assert used == {"4", "6"} and busy == set()
+
+
+def test_a_run_that_can_never_fit_is_an_error_at_once(batches: Any) -> None:
+    out = batches.run(batches.seeds(2, more="resources: {gpus: 1}\nlocal: {gpus: []}"), code=2)
+    assert "seed 0 wants gpus: 1, but batches have 0 here" in out and not (batches.root / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"time_limit": 8.0}, "time limit of 8 s reached in cell 3 of 4"),
+        ({"memory_limit": 0.01}, "memory limit of 0.01 GB"),
+    ],
+)
+def test_limits_end_a_run(batches: Any, limit: dict[str, float], said: str) -> None:
+    from reprobook.batch.child import Job
+    from reprobook.batch.worker import execute
+    from reprobook.runs.runner import prepare
+
+    overrides = {"pause_s": 5.0}
+    run_id = prepare(SLUG, "smoke", overrides)[1]["run_id"]
+    end = execute(asdict(Job(SLUG, "smoke", overrides, run_id, cpus=1, grace_s=5.0, **limit)))
+    assert end["status"] == "failed" and said in end["where"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly_and_a_second_call_goes_on(batches: Any, number: signal.Signals) -> None:
+    plan = batches.seeds(3, pause_s=0.2, every=1000, more="local: {cpus: 2}")
+    command = batches.start(plan)
+    kernels = batches.wait_for_kernels(2)
+    time.sleep(0.5)
+    command.send_signal(number)
+    out, errors = command.communicate(timeout=60)
+    assert command.returncode == 128 + number and "3 stopped" in out and "the same command goes on" in out, errors
+    assert "3 runs: 2 interrupted, 1 not run" in batches.run("status", plan)
+    assert alive(kernels) == []
+    assert "3 complete" in batches.run(plan)
+    batches.check_complete(3)
+    assert [r.hardware["resumed"] > 0 for r in batches.records()] == [True, True, False]  # saved when stopped
+
+
+def test_a_second_signal_ends_at_once(batches: Any) -> None:
+    deaf = """
+    import signal
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path(out_dir, "deaf").touch()
+    time.sleep(600)
+    """
+    batches.checkout.notebook(TRAIN, deaf, FINISH, parameters=PARAMETERS)
+    command = batches.start(batches.seeds(1))
+    kernels = batches.wait_for_kernels(1)
+    wait_for(lambda: next((batches.root / "runs").glob("*/*/deaf"), None))
+    begin = time.monotonic()
+    command.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert alive(kernels)
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=60)
+    assert command.returncode == 130 and time.monotonic() - begin < 10
+    wait_for(lambda: not alive(kernels), 20)
+
+
+def test_code_that_changes_under_a_batch_is_noticed(batches: Any) -> None:
+    command = batches.start(batches.seeds(2, pause_s=0.2, more="local: {cpus: 1}"))
+    batches.wait_for_kernels(1)
+    batches.checkout.notebook(TRAIN, "x = 2", FINISH, parameters=PARAMETERS)
+    out, _ = command.communicate(timeout=120)
+    assert command.returncode == 1 and "the code or the data changed after this run was planned" in out
+
+
+# ------------------------------------------------------------------------------------------------ faults
+
+
+def test_two_batches_of_one_plan_at_once(batches: Any) -> None:
+    """Every run is executed by one of them, and both end well."""
+    plan = batches.seeds(4, pause_s=0.05, more="local: {cpus: 2}")
+    both = [batches.start(plan), batches.start(plan)]
+    outs = [command.communicate(timeout=120) for command in both]
+    assert [command.returncode for command in both] == [0, 0], outs
+    batches.check_complete(4)
+    assert [len(pids) for pids in batches.starts().values()] == [1] * 4
+
+
+@pytest.mark.parametrize("victim", ["batch", "worker", "papermill", "kernel"])
+def test_sigkill_of_one_process(batches: Any, victim: str) -> None:
+    """The others of its run end by themselves, other runs go on, and the next call completes what is missing."""
+    plan = batches.seeds(2, pause_s=0.15, more="local: {cpus: 2}")
+    command = batches.start(plan)
+    kernels = batches.wait_for_kernels(2)
+    time.sleep(1.2)
+    killed = _victim(command.pid, kernels[0], victim)
+    os.kill(killed, signal.SIGKILL)
+    out, errors = command.communicate(timeout=120)
+    if victim == "batch":
+        wait_for(lambda: not alive(kernels), 40)
+    else:
+        assert command.returncode == 1 and "1 complete, 1 failed" in out, errors
+        wait_for(lambda: not alive(kernels), 40)
+        expected = {"worker": "the worker was killed (SIGKILL)", "kernel": "the kernel died in cell 3 of 4"}
+        assert expected.get(victim, "child process was killed (signal 9)") in out
+    batches.run(plan)
+    batches.check_complete(2)
+    assert max(r.hardware["resumed"] for r in batches.records()) >= 5  # went on from a checkpoint
+
+
+def _victim(batch: int, kernel: int, name: str) -> int:
+    """Process id of the batch itself, or of the worker or papermill above ``kernel``."""
+    above = psutil.Process(kernel).parents()
+    worker = next(p for p in above if "reprobook.batch.worker" in p.cmdline())
+    papermill = next(p for p in above if "reprobook.runs.execute" in p.cmdline())
+    return {"batch": batch, "worker": worker.pid, "papermill": papermill.pid, "kernel": kernel}[name]
+
+
+def test_power_cuts_at_random_moments(batches: Any) -> None:
+    """kill -9 of all processes of a 6-run batch: after a restart every run is complete once, with the same metrics."""
+    moments = random.Random(os.environ.get("REPROBOOK_KILLS_SEED", "20"))
+    for k in range(KILLS):
+        plan = batches.seeds(6, name=f"plan{k}", pause_s=0.02, steps=20 + k, more="local: {cpus: 2}")
+        command = batches.start(plan, start_new_session=True)
+        time.sleep(moments.uniform(0.0, 14.0))
+        if command.poll() is None:
+            everyone = [process.pid for process in family(command.pid)]
+            power_cut(command.pid)
+            assert alive(everyone) == []
+        command.communicate()
+        batches.run(plan)
+        batches.check_complete(6, 20 + k)
+        assert "6 skipped" in batches.run(plan)
+        for folder in batches.folders():
+            assert not list(folder.glob("*.tmp")), "a half-written file stayed"
+        subprocess.run(["rm", "-r", str(batches.root / "runs")], check=True)
+
+
+def test_a_record_that_was_truncated_by_hand_is_made_again(batches: Any) -> None:
+    plan = batches.seeds(2)
+    batches.run(plan)
+    path = batches.folders()[0] / "record.json"
+    path.write_text(path.read_text()[: len(path.read_text()) // 2])
+    assert "is cut off or not JSON" in batches.run("status", plan, code=1)
+    assert "1 complete, 1 skipped" in batches.run(plan)
+    batches.check_complete(2)
+
+
+@pytest.fixture
+def small_disk(batches: Any) -> Any:
+    """``runs/`` on a file system of 2 MB."""
+    folder = batches.root / "runs"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_fails_runs_and_a_second_call_completes_them(batches: Any, small_disk: Path) -> None:
+    plan = batches.seeds(2)
+    with open(small_disk / "ballast", "wb") as stream:
+        stream.write(b"x" * (2_097_152 - 3 * 4096))  # room for a few small files, not for a run
+    out = batches.run(plan, code=1)
+    assert "No space left on device" in out and "2 failed" in out
+    (small_disk / "ballast").unlink()
+    assert "2 complete" in batches.run(plan)
+    batches.check_complete(2)
+
+
+# ------------------------------------------------------------------------------------------------ what is shown
+
+
+def test_a_training_says_its_steps(checkout: Any) -> None:
+    """The kernel's heartbeats reach the table: a real fit, with the log that kernels of runs install."""
+    log = checkout.root / "log.txt"
+    code = f"""
+import time, torch
+from pathlib import Path
+from reprobook.train import fit, progress
+progress.HEARTBEAT_S = 0.05
+{KERNEL_LINE}
+fit(torch.nn.Linear(2, 1), lambda i: torch.ones(4, 2), lambda m, x: (time.sleep(0.02), (m(x) ** 2).mean())[1],
+    num_steps=20, lr=0.1, folder=Path("fit/main"), log_every=1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=checkout.root, env={**os.environ, VARIABLE: str(log)})
+    found = last_steps(log)
+    assert found["name"] == "main" and 1 <= found["step"] <= 20 == found["total"] and found["steps_per_s"] > 0
+    assert last_steps(checkout.root / "nothing") is None
+
+    from reprobook.batch.child import parts, progress_line
+
+    fit = {"name": "main", "step": 12, "total": 80, "steps_per_s": 3.25, "left_s": 21.0}
+    message = {"cell": 4, "n_cells": 31, "fit": fit}
+    assert progress_line(message) == "cell 5 of 31, main: step 12 of 80, 3.25 steps/s"
+    assert list(parts(message)) == ["5/31", "12/80", "3.25"] and progress_line({}) == "starting"
+
+
+def test_the_table_on_a_terminal(batches: Any) -> None:
+    """A pseudo-terminal sees runs with cells while they work, and the command's end in plain text."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "reprobook.cli", "batch", str(batches.seeds(2, pause_s=0.1))]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "150"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=env)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        seen += chunk
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "2 complete" in out
+    for words in ("steps/s", "3/5", "block_diffusion smoke seed 1", "running", "complete"):
+        assert words in seen.decode(), words
+
+
+def test_logistic_by_hand() -> None:
+    assert logistic(1, 1, 2.0) == pytest.approx(0.18) and logistic(1, 2, 2.0) == pytest.approx(0.2952)
+
+
+def test_a_stopped_run_is_not_published(batches: Any) -> None:
+    plan = batches.seeds(1, scale="laptop", pause_s=0.4)
+    command = batches.start(plan)
+    batches.wait_for_kernels(1)
+    command.terminate()
+    command.communicate(timeout=60)
+    [found] = batches.records()
+    assert found.status == "failed" and record.results(SLUG, "laptop") == []
+
+
+def test_a_stopped_training_saves_and_goes_on(batches: Any) -> None:
+    """The real loop in a real kernel: no checkpoints but the one that the signal asks for."""
+    fit = """
+    import time, torch
+    from pathlib import Path
+    from reprobook.train import fit
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    here, model = Path(out_dir), torch.nn.Linear(2, 1)
+    with open(here / "starts", "a") as stream:
+        stream.write("0\\n")
+
+    def batch(i):
+        time.sleep(pause_s)
+        (here / "step").write_text(str(i))
+        return torch.full((4, 2), float(i % 3))
+
+    history = fit(model, batch, lambda m, x: (m(x) ** 2).mean(), num_steps=20, lr=0.1, folder=here / "checkpoints",
+                  checkpoint_s=None)
+    state, resumed = {"x": float(model.weight.sum())}, history.resumed_from or 0
+    import os
+    """
+    batches.checkout.notebook(fit, FINISH, parameters=PARAMETERS)
+    plan = batches.seeds(1, pause_s=0.3)
+    command = batches.start(plan)
+    wait_for(lambda: next((batches.root / "runs").glob("*/*/step"), None), 60)
+    time.sleep(1.0)
+    command.terminate()
+    command.communicate(timeout=60)
+    batches.run(plan)
+    [found] = batches.records()
+    assert found.status == "complete" and 0 < found.hardware["resumed"] < 20
