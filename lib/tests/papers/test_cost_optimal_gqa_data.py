@@ -211,7 +211,7 @@ def test_a_wrong_cache_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.check_decoding(model)
 
 
-# ------------------------------------------------------------------------------------------------ measured lines, figures
+# ------------------------------------------------------------------------------------ measured lines, figures
 
 
 def test_slopes_are_relative_to_the_first_model() -> None:
