@@ -34,9 +34,9 @@ html: $(STAMP) ## build the pages from the stored outputs
 lab: data ## open JupyterLab with the chapters
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-test: data browser slurm ## run all checks
+test: data browser ## run all checks; those on a real Slurm are in test-slurm
 	$(BIN)/ruff check lib notebooks
-	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
+	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book --ignore=lib/tests/batch/test_slurm.py
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
 	reprobook rehearse --all
 	reprobook portability --all --one

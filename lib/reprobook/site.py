@@ -19,7 +19,10 @@ from typing import Any
 from reprobook import pages, project
 from reprobook.errors import ReprobookError
 
-SOURCES = ("_config.yml", "book/*.md", "book/*.bib", "book/_toc.yml", "book/_generated/*.md", "book/_static/**/*")
+SOURCES = (
+    "_config.yml", "book/*.md", "book/*.bib", "book/_toc.yml", "book/plans/*.yaml", "book/_generated/*.md",
+    "book/_static/**/*",
+)  # fmt: skip
 
 
 def gather(executed: bool = False) -> Path:

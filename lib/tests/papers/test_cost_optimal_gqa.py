@@ -247,6 +247,7 @@ def test_size_inverts_the_law(N: float, b: float, E: float) -> None:
 def test_a_target_at_or_below_the_entropy_is_infeasible() -> None:
     law = PowerLaw(10.0, 0.5, 1.5)
     assert law.size_for(1.5) is None and law.size_for(1.2) is None and law.size_for(1.51) > 0
+    assert PowerLaw(10.0, 0.01, 1.5).size_for(1.6) is None  # 10^200 parameters
     with pytest.raises(ReprobookError, match="target is nan"):
         law.size_for(math.nan)
 
@@ -300,6 +301,12 @@ def test_shared_entropy_is_found_and_shared() -> None:
         )
     apart = gqa.fit_size_laws(curves, shared_entropy=False)
     assert apart[4, 1].E == pytest.approx(1.2, rel=1e-6)
+
+
+def test_curves_pool_seeds_and_leave_out_heads_with_few_sizes() -> None:
+    rows = [(1, 1, 10, 3.0), (1, 1, 20, 2.5), (1, 1, 30, 2.2), (1, 1, 30, 2.3), (2, 1, 10, 2.9), (2, 1, 10, 2.8)]
+    frame = pd.DataFrame(rows, columns=["n_h", "n_kv", "N", "loss"])
+    assert gqa.curves_of(frame, "loss") == {(1, 1): ([10, 20, 30, 30], [3.0, 2.5, 2.2, 2.3])}
 
 
 def test_head_law_of_the_first_version() -> None:
@@ -461,9 +468,27 @@ def test_saving_by_hand() -> None:
         gqa.saving(LAWS, rule, 1.7, 8192, Family())
 
 
+@pytest.mark.parametrize("equal", ["memory", "flops", "Z"])
+def test_equal_cost_spends_the_budget_of_the_rule(equal: str) -> None:
+    rule, N, T, family = (16, 8), 9e8, 131_072, Family()
+
+    def spent(shape: Shape) -> float:
+        cost = gqa.inference_cost(shape, T)
+        return {"memory": cost.memory, "flops": cost.flops, "Z": float(Objective()(cost))}[equal]
+
+    table = gqa.at_equal_cost(LAWS, rule, N, T, family, equal)
+    for row in table.itertuples():
+        shape = family.shape_for(row.N, (row.n_h, row.n_kv))
+        assert spent(shape) == pytest.approx(spent(family.shape_for(N, rule)), rel=1e-6)
+        assert row.loss == pytest.approx(float(LAWS[row.n_h, row.n_kv](row.N)))
+    own = table[(table["n_h"] == 16) & (table["n_kv"] == 8)].iloc[0]
+    assert own["N"] == pytest.approx(N) and table.loc[table["best"], "loss"].item() < own["loss"]
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (lambda: gqa.at_equal_cost(LAWS, (8, 8), 1e9, 8, Family(), "time"), "equal is 'time'"),
         (lambda: Shape(2, 64, 6, 4), r"heads \(6, 4\): n_h must be a positive multiple of n_kv"),
         (lambda: Shape(2, 64, 0, 1), "n_h is 0"),
         (lambda: Shape(0, 64, 1, 1), "n_layers is 0"),

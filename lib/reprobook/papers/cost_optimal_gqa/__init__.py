@@ -2,7 +2,8 @@
 
 costs: parameters, FLOPs, memory, the objective Z. laws: robust fits of loss curves. search: the three-step search.
 printed: the paper's own figures as laws. planner: the reader's tool. models: `transformers` Llamas of any shape.
-decode: time per token with a real cache. text: corpora. released: the published checkpoints. bench: what it saves.
+decode: time per token with a real cache. figures: the larger plots.
+text: corpora. released: the published checkpoints. bench: what few heads save, measured.
 """
 
 from reprobook.papers.cost_optimal_gqa.costs import (
@@ -19,8 +20,23 @@ from reprobook.papers.cost_optimal_gqa.costs import (
     training_cost,
     weight_flops,
 )
-from reprobook.papers.cost_optimal_gqa.decode import decode_seconds, filled_cache, line, slope_by_heads
-from reprobook.papers.cost_optimal_gqa.laws import PowerLaw, crossing, fit_head_law, fit_power_law, fit_size_laws
+from reprobook.papers.cost_optimal_gqa.decode import (
+    decode_seconds,
+    filled_cache,
+    line,
+    random_models,
+    slope_by_heads,
+    slopes,
+)
+from reprobook.papers.cost_optimal_gqa.figures import head_curves, loss_curves, plan_figure
+from reprobook.papers.cost_optimal_gqa.laws import (
+    PowerLaw,
+    crossing,
+    curves_of,
+    fit_head_law,
+    fit_power_law,
+    fit_size_laws,
+)
 from reprobook.papers.cost_optimal_gqa.models import (
     build,
     cache_values,
@@ -48,6 +64,7 @@ from reprobook.papers.cost_optimal_gqa.released import load_released
 from reprobook.papers.cost_optimal_gqa.search import (
     REFERENCES,
     Family,
+    at_equal_cost,
     best_heads,
     candidates,
     optima,
@@ -55,6 +72,7 @@ from reprobook.papers.cost_optimal_gqa.search import (
     rounded,
     saving,
     search,
+    trained_shape,
 )
 from reprobook.papers.cost_optimal_gqa.text import open_corpus
 
@@ -72,6 +90,7 @@ __all__ = [
     "Shape",
     "Surface",
     "advice",
+    "at_equal_cost",
     "attention_flops",
     "best_heads",
     "body_parameters",
@@ -81,17 +100,20 @@ __all__ = [
     "count_parameters",
     "crossing",
     "crossings",
+    "curves_of",
     "decode_seconds",
     "filled_cache",
     "fit_head_law",
     "fit_power_law",
     "fit_size_laws",
+    "head_curves",
     "inference_cost",
     "kv_values",
     "line",
     "llama3_rule",
     "llama_config",
     "load_released",
+    "loss_curves",
     "next_token_loss",
     "open_corpus",
     "optima",
@@ -99,17 +121,21 @@ __all__ = [
     "parameters",
     "pareto",
     "plan",
+    "plan_figure",
     "printed_anchors",
+    "random_models",
     "rebuild",
     "rounded",
     "saving",
     "search",
     "shape_of",
     "slope_by_heads",
+    "slopes",
     "through",
     "tile_kv_heads",
     "time_variant_shares",
     "token_nll",
+    "trained_shape",
     "training_cost",
     "weight_flops",
 ]

@@ -9,30 +9,52 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from reprobook.papers.cost_optimal_gqa.costs import Heads, check_context
+from reprobook.errors import ReprobookError
+from reprobook.papers.cost_optimal_gqa.costs import Heads, Shape, check_context
+from reprobook.papers.cost_optimal_gqa.models import build
+from reprobook.papers.cost_optimal_gqa.search import rounded
 
 
-def filled_cache(model: nn.Module, T: int, room: int, batch: int = 1) -> Any:
-    """A preallocated cache of `transformers` that holds random keys and values of T tokens and room for ``room`` more.
+class _Preallocated(DynamicLayer):
+    """A layer of a `transformers` cache that grows inside memory it already has, as servers do: the library's growing
+    layer copies itself at every token, its static one is read to its end under a mask."""
 
-    The time of a step doesn't depend on the values. A growing cache would add a copy of itself to every step."""
-    from transformers import StaticCache
+    def __init__(self, keys: Tensor, values: Tensor, filled: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._keys, self._values = keys, values
+        self.keys, self.values = keys[:, :, :filled], values[:, :, :filled]
 
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        end = self.keys.shape[-2] + key_states.shape[-2]
+        if end > self._keys.shape[-2]:
+            raise ReprobookError(f"the cache has room for {self._keys.shape[-2]} tokens, not {end}")
+        self._keys[:, :, self.keys.shape[-2] : end] = key_states
+        self._values[:, :, self.values.shape[-2] : end] = value_states
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+
+def filled_cache(model: nn.Module, T: int, room: int, batch: int = 1) -> DynamicCache:
+    """A cache of `transformers` that holds random keys and values of T tokens, with memory for ``room`` more. The time
+    of a step doesn't depend on the values."""
     check_context(T)
-    config = model.config
-    weight = model.get_input_embeddings().weight
-    cache = StaticCache(config=config, max_cache_len=T + room)
-    shape = (batch, config.num_key_value_heads, T, config.head_dim)
-    for layer in range(config.num_hidden_layers):
-        keys, values = (torch.randn(shape, dtype=weight.dtype, device=weight.device) for _ in range(2))
-        cache.update(keys, values, layer)
+    config, weight = model.config, model.get_input_embeddings().weight
+    shape = (batch, config.num_key_value_heads, T + room, config.head_dim)
+    cache = DynamicCache(config=config)
+    cache.layers = [
+        _Preallocated(*(torch.randn(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)), filled=T)
+        for _ in range(config.num_hidden_layers)
+    ]
     return cache
 
 
 def decode_seconds(
-    models: Mapping[str, nn.Module], contexts: Sequence[int], *, n_tokens: int = 8, batch: int = 1
+    models: Mapping[str, nn.Module], contexts: Sequence[int], *, n_tokens: int = 15, batch: int = 1
 ) -> list[dict[str, Any]]:
     """Median seconds of one decoding step for every model at every context; rows {model, T, seconds}.
 
@@ -49,6 +71,14 @@ def decode_seconds(
                     taken[name].append(seconds)
         rows += [{"model": name, "T": T, "seconds": median(values)} for name, values in taken.items()]
     return rows
+
+
+def random_models(
+    size: tuple[int, int], heads: Sequence[Heads], device: torch.device | str = "cpu", d_h: int = 64, vocab: int = 1024
+) -> dict[str, nn.Module]:
+    """Models of ``size`` (L, d) with random weights, one for each H, named "(n_h, n_kv)": time needs no training."""
+    shapes = {str(H): Shape(*size, *H, d_h=d_h, vocab=vocab) for H in heads}
+    return {name: build(rounded(shape), 64, seed=0).to(device).eval() for name, shape in shapes.items()}
 
 
 @torch.no_grad()
@@ -68,6 +98,27 @@ def line(contexts: Sequence[float], seconds: Sequence[float]) -> tuple[float, fl
     slope, fixed = np.polyfit(x, y, 1)
     rest, spread = y - fixed - slope * x, y - y.mean()
     return float(fixed), float(slope), float(1 - rest @ rest / (spread @ spread))
+
+
+def slopes(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, Heads]) -> list[dict[str, Any]]:
+    """Rows of :func:`decode_seconds` as one line for each model: how steep it is relative to the first model, and what
+    the FLOPs (n_h) and the cache (n_kv) say it should be; ``heads``: model -> H."""
+    found: dict[str, tuple[float, float, float]] = {}
+    for name in heads:
+        mine = [row for row in rows if row["model"] == name]
+        found[name] = line([row["T"] for row in mine], [row["seconds"] for row in mine])
+    first = next(iter(heads))
+    return [
+        {
+            "model": name,
+            "slope / slope of the first": slope / found[first][1],
+            "FLOPs say": heads[name][0] / heads[first][0],
+            "cache says": heads[name][1] / heads[first][1],
+            "R2 of the line": r2,
+            "ns a token of context": 1e9 * slope,
+        }
+        for name, (_, slope, r2) in found.items()
+    ]
 
 
 def slope_by_heads(slopes: Mapping[Heads, float]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq, least_squares, minimize_scalar
@@ -17,9 +18,13 @@ from scipy.stats import t as student
 from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import Heads
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TRUSTED = 3.0  # a law is trusted up to so many times the largest x it was fitted to
 STARTS = (0.1, 0.3, 0.7)  # exponents from which the fit starts, each with three constants
 HUBER = 5e-3  # log residuals beyond half a per cent count linearly
+ENDLESS = 1e18  # no model has so many parameters
 RATIO = 10.0  # the search for a crossing begins at the smallest x and grows by this factor
 
 
@@ -43,8 +48,8 @@ class PowerLaw:
 
     @property
     def a(self) -> float:
-        """a of (a / N)^b + E."""
-        return self.scale ** (1 / self.exponent)
+        """a of (a / N)^b + E; infinite for a law so flat that it has no digits."""
+        return _exp(math.log(self.scale) / self.exponent)
 
     @property
     def b(self) -> float:
@@ -58,12 +63,14 @@ class PowerLaw:
         return self.scale * np.asarray(x, dtype=np.float64) ** -self.exponent + self.constant
 
     def size_for(self, y: float) -> float | None:
-        """x with y(x) = y: N* = a / (L* - E)^(1/b). None if y is not above the constant: no size reaches it."""
+        """x with y(x) = y: N* = a / (L* - E)^(1/b). None ("infeasible") if y is not above the constant, which no size
+        reaches, or so little above it that x would exceed :data:`ENDLESS`."""
         if not math.isfinite(y):
             raise ReprobookError(f"the target is {y}; it must be a finite loss")
         if y <= self.constant:
             return None
-        return (self.scale / (y - self.constant)) ** (1 / self.exponent)
+        log_x = (math.log(self.scale) - math.log(y - self.constant)) / self.exponent
+        return math.exp(log_x) if log_x < math.log(ENDLESS) else None
 
     def extrapolates(self, x: float) -> bool:
         """Whether x is so far beyond the fitted points that the law is a guess."""
@@ -129,7 +136,7 @@ def _fit(
         starts = [(math.log(max(float(y.mean()) - c, 1e-3 * least)), q, c) for q in STARTS for c in constants]
     else:
         starts = [(math.log(near[0]) - near[1] * math.log(middle), near[1], near[2])]
-    tight = {"ftol": 1e-13, "xtol": 1e-13, "gtol": 1e-13, "max_nfev": 1000}
+    tight = {"ftol": 1e-13, "xtol": 1e-13, "gtol": 1e-13, "max_nfev": 300}
     tries = [
         least_squares(
             residual,
@@ -176,14 +183,15 @@ def _intervals(
     spread = [width * math.sqrt(max(float(v), 0.0)) for v in (by_log_a @ covariance @ by_log_a, covariance[1, 1])]
     wide_c = width * math.sqrt(max(float(covariance[2, 2]), 0.0)) if size == 3 else 0.0
 
-    def exp(value: float) -> float:
-        return math.exp(value) if value < 700 else math.inf
-
     return {
-        "a": (exp(log_a - spread[0]), exp(log_a + spread[0])),
+        "a": (_exp(log_a - spread[0]), _exp(log_a + spread[0])),
         "b": (float(q - spread[1]), float(q + spread[1])),
         "E": (float(c - wide_c), float(c + wide_c)),
     }
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
 
 
 Curves = Mapping[Heads, tuple[Sequence[float], Sequence[float]]]
@@ -199,10 +207,16 @@ def fit_size_laws(curves: Curves, *, shared_entropy: bool = True) -> dict[Heads,
         return {H: fit_power_law(*points) for H, points in curves.items()}
     least = min(min(losses) for _, losses in curves.values())
 
+    last: dict[Heads, tuple[float, float, float]] = {}  # each fit starts at the one for the E before
+
     def misfit(E: float) -> float:
-        laws = {H: PowerLaw(*_fit(*_points(*points, 2, E), E)[0]) for H, points in curves.items()}
-        return sum(float((np.log(laws[H](np.asarray(N))) - np.log(L)) @ (np.log(laws[H](np.asarray(N))) - np.log(L)))
-                   for H, (N, L) in curves.items())  # fmt: skip
+        total = 0.0
+        for H, points in curves.items():
+            x, y = _points(*points, 2, E)
+            last[H] = _fit(x, y, E, near=last.get(H))[0]
+            residual = np.log(PowerLaw(*last[H])(x)) - np.log(y)
+            total += float(residual @ residual)
+        return total
 
     grid = np.linspace(0, least * 0.999, 25)
     start = int(np.argmin([misfit(E) for E in grid]))
@@ -225,3 +239,13 @@ def crossing(first: Callable[[float], float], second: Callable[[float], float]) 
             return float(brentq(lambda x: first(x) - second(x), low, high, xtol=1e-9))
         low = high
     return None
+
+
+def curves_of(models: pd.DataFrame, loss: str, n_sizes: int = 3) -> dict[Heads, tuple[list[float], list[float]]]:
+    """H -> sizes and losses from a table of trained models (columns n_h, n_kv, N and ``loss``), for each H that has
+    ``n_sizes`` different sizes; rows of several seeds are points like others."""
+    found = {}
+    for (n_h, n_kv), rows in models.groupby(["n_h", "n_kv"], sort=False):
+        if rows["N"].nunique() >= n_sizes:
+            found[int(n_h), int(n_kv)] = (rows["N"].astype(float).tolist(), rows[loss].astype(float).tolist())
+    return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -67,12 +67,22 @@ class Family:
         def gap(s: float) -> float:
             return math.log(body_parameters(self.shape_at(s, H)) / N)
 
+        return self.shape_at(self._root(gap), H)
+
+    def shape_costing(self, amount: float, measure: Callable[[Shape], float], H: Heads) -> Shape:
+        """The shape with heads H for which ``measure`` (memory, FLOPs or Z; it grows with the size) is ``amount``."""
+        if not (math.isfinite(amount) and amount > 0):
+            raise ReprobookError(f"the budget is {amount}; it must be above 0")
+        return self.shape_at(self._root(lambda s: math.log(measure(self.shape_at(s, H)) / amount)), H)
+
+    def _root(self, gap: Callable[[float], float]) -> float:
+        """Where on the line of shapes a rising ``gap`` is zero."""
         low, high = -1.0, float(len(self.references))
         while gap(low) > 0:
             low *= 2
         while gap(high) < 0:
             high *= 2
-        return self.shape_at(float(brentq(gap, low, high, xtol=1e-12)), H)
+        return float(brentq(gap, low, high, xtol=1e-12))
 
     def nearest_real(self, shape: Shape, multiple: int = 64) -> Shape:
         """The buildable shape nearest in N: whole L, d a multiple of ``multiple``, d_ff of 32 (Appendix D)."""
@@ -86,6 +96,13 @@ class Family:
 def rounded(shape: Shape, multiple: int = 32) -> Shape:
     """The shape with d_ff = 8 d / 3 rounded to a multiple of ``multiple``, as in real models (Appendix D)."""
     return replace(shape, d_ff=max(multiple, round(shape.ffn / multiple) * multiple))
+
+
+def trained_shape(row: Mapping[str, Any], d_h: int, vocab: int) -> Shape:
+    """The shape of a row (L, d, n_h, n_kv) of a table of trained models; d_ff is a multiple of 32, of 8 if heads are
+    smaller than that."""
+    L, d, n_h, n_kv = (int(row[name]) for name in ("L", "d", "n_h", "n_kv"))
+    return rounded(Shape(L, d, n_h, n_kv, d_h=d_h, vocab=vocab), multiple=32 if d_h >= 32 else 8)
 
 
 def search(
@@ -177,8 +194,41 @@ def optima(
     return pd.DataFrame(rows)
 
 
+def at_equal_cost(
+    laws: Mapping[Heads, PowerLaw],
+    rule: Heads,
+    N: float,
+    T: float,
+    family: Family,
+    equal: str,
+    objective: Objective | None = None,
+) -> pd.DataFrame:
+    """The first version's way: the loss of each H at the memory, FLOPs or Z that ``rule`` with N parameters costs at T.
+
+    ``equal`` is "memory", "flops" or "Z". One row per H: n_h, n_kv, N, loss, status ("ok" or "extrapolated"), ``best``.
+    """
+    import pandas as pd
+
+    objective = objective or Objective()
+    measures: dict[str, Callable[[Shape], float]] = {
+        "memory": lambda shape: inference_cost(shape, T).memory,
+        "flops": lambda shape: inference_cost(shape, T).flops,
+        "Z": lambda shape: float(objective(inference_cost(shape, T))),
+    }
+    if equal not in measures:
+        raise ReprobookError(f"equal is {equal!r}; it must be one of {', '.join(measures)}")
+    budget, rows = measures[equal](family.shape_for(N, rule)), []
+    for H, law in laws.items():
+        size = body_parameters(family.shape_costing(budget, measures[equal], H))
+        status = "extrapolated" if law.extrapolates(size) else "ok"
+        rows.append({"n_h": H[0], "n_kv": H[1], "N": size, "loss": float(law(size)), "status": status})
+    table = pd.DataFrame(rows)
+    table["best"] = table["loss"] == table["loss"].min()
+    return table
+
+
 def saving(laws: Mapping[Heads, PowerLaw], rule: Heads, target: float, T: float, family: Family,
-           objective: Objective | None = None) -> dict[str, float | str]:  # fmt: skip
+           objective: Objective | None = None) -> dict[str, Any]:  # fmt: skip
     """What the best H of the search saves against ``rule`` at equal loss: shares of memory and FLOPs that go away."""
     table = search(laws, target, T, family, objective)
     H = best_heads(table)
@@ -190,7 +240,7 @@ def saving(laws: Mapping[Heads, PowerLaw], rule: Heads, target: float, T: float,
         "heads": f"({H[0]}, {H[1]})",
         "memory saved": 1 - best["memory"] / ours["memory"].iloc[0],
         "FLOPs saved": 1 - best["flops"] / ours["flops"].iloc[0],
-        "N of the rule": float(ours["N"].iloc[0]),
-        "N of the best": float(best["N"]),
+        "N of the rule": round(float(ours["N"].iloc[0])),
+        "N of the best": round(float(best["N"])),
         "status": best["status"],
     }

@@ -1,0 +1,123 @@
+"""What few heads save while decoding: a model of the head rule against one of equal measured loss with fewer heads.
+
+``python -m reprobook.papers.cost_optimal_gqa.bench`` takes the pair from the published laptop records (or two of the
+chapter's shapes while there are none) and prints tokens per second and bytes of the cache at 128K tokens. The same run
+asserts that decoding with the cache gives the logits of a full pass, that the cache holds what the cost model says, and
+that GQA equals MHA with tiled heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from reprobook.errors import ReprobookError
+from reprobook.papers.cost_optimal_gqa.costs import Heads, Shape, inference_cost, kv_values
+from reprobook.papers.cost_optimal_gqa.decode import decode_seconds
+from reprobook.papers.cost_optimal_gqa.models import build, cache_values, tile_kv_heads
+from reprobook.papers.cost_optimal_gqa.search import trained_shape
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONG = 131_072
+FP32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of the table of trained models: the rule's, and one whose validation loss is no worse."""
+
+    rule: dict[str, Any]
+    chosen: dict[str, Any]
+
+
+def equal_loss_pair(models: pd.DataFrame, rule: Heads, T: int, d_h: int, vocab: int) -> Pair | None:
+    """The largest model of ``rule`` for which a trained model with fewer heads has no worse loss; of those the one with
+    the fewest FLOPs at T. None if there is no such pair.
+
+    ``models``: columns L, d, n_h, n_kv, N, "validation loss", one row per trained model.
+    """
+    rows = models.to_dict("records")
+    for base in sorted((r for r in rows if (r["n_h"], r["n_kv"]) == rule), key=lambda r: -r["N"]):
+        fewer = [r for r in rows if r["n_h"] < rule[0] and r["n_kv"] <= rule[1]]
+        as_good = [r for r in fewer if r["validation loss"] <= base["validation loss"]]
+        if as_good:
+            return Pair(base, min(as_good, key=lambda r: inference_cost(trained_shape(r, d_h, vocab), T).flops))
+    return None
+
+
+def decoding_costs(models: dict[str, nn.Module], T: int, n_tokens: int = 8, batch: int = 1) -> list[dict[str, Any]]:
+    """Rows {model, tokens/s, cache bytes}: decoding at context T in turns, after :func:`check_decoding` of each."""
+    for model in models.values():
+        check_decoding(model)
+    rows = []
+    for row in decode_seconds(models, [T], n_tokens=n_tokens, batch=batch):
+        config = models[row["model"]].config
+        values = 2 * T * config.num_hidden_layers * config.head_dim * config.num_key_value_heads * batch
+        rows.append({"model": row["model"], "tokens/s": batch / row["seconds"], "cache bytes": FP32_BYTES * values})
+    return rows
+
+
+@torch.no_grad()
+def check_decoding(model: Any, T: int = 24) -> None:
+    """Raise :class:`ReprobookError` unless decoding token by token gives the logits of one pass, the cache holds
+    2 T L d_h n_kv values, and the model equals its MHA twin with tiled K/V heads."""
+    from transformers import DynamicCache
+
+    config = model.config
+    device = model.get_input_embeddings().weight.device
+    x = torch.arange(T, device=device)[None] % config.vocab_size
+    cache = DynamicCache(config=config)
+    steps = [model(input_ids=x[:, t : t + 1], past_key_values=cache, use_cache=True).logits for t in range(T)]
+    whole = model(input_ids=x, use_cache=False).logits
+    gap = float((torch.cat(steps, 1) - whole).abs().max())
+    tiled = float((tile_kv_heads(model)(input_ids=x, use_cache=False).logits - whole).abs().max())
+    if max(gap, tiled) > 1e-3:
+        raise ReprobookError(f"logits differ: cached {gap:.1e}, with tiled heads {tiled:.1e}")
+    shape = Shape(
+        config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
+        d_h=config.head_dim,
+    )  # fmt: skip
+    if cache_values(cache) != kv_values(shape, T):
+        raise ReprobookError(f"the cache holds {cache_values(cache)} values, the cost model says {kv_values(shape, T)}")
+
+
+def main() -> None:
+    """Print the comparison for the published pair at 128K tokens; under a minute on 2 cores."""
+    import pandas as pd
+
+    from reprobook import record
+
+    rule, d_h, vocab = (8, 2), 8, 27
+    published = [r.tables["models"] for r in record.results("cost_optimal_gqa", "laptop") if "models" in r.tables]
+    pair = None
+    if published:
+        frames = pd.concat([pd.DataFrame(t.rows, columns=t.columns) for t in published])
+        keys = ["L", "d", "n_h", "n_kv"]
+        mean = frames.groupby(keys, as_index=False)[["N", "validation loss"]].mean()
+        pair = equal_loss_pair(mean, rule, LONG, d_h, vocab)
+    if pair is None:
+        print("no published pair of equal loss yet: two of the chapter's shapes, whose losses are not compared")
+        pair = Pair({"L": 3, "d": 48, "n_h": 8, "n_kv": 2}, {"L": 3, "d": 64, "n_h": 1, "n_kv": 1})
+    named = {}
+    for row in (pair.rule, pair.chosen):
+        loss = f", loss {row['validation loss']:.4f}" if "validation loss" in row else ""
+        name = f"({row['n_h']:.0f}, {row['n_kv']:.0f}) heads, {row['L']:.0f} layers of width {row['d']:.0f}{loss}"
+        named[name] = build(trained_shape(row, d_h, vocab), LONG, seed=0).eval()
+    costs = decoding_costs(named, LONG)
+    print(f"decoding with {LONG:,} tokens in a real cache, fp32, {torch.get_num_threads()} threads")
+    for row in costs:
+        print(f"  {row['model']}: {row['tokens/s']:.0f} tokens/s, cache {row['cache bytes'] / 1e6:.1f} MB")
+    first, second = costs
+    print(
+        f"  few heads / rule: throughput x{second['tokens/s'] / first['tokens/s']:.2f}, "
+        f"cache x{second['cache bytes'] / first['cache bytes']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
