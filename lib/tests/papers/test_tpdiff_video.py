@@ -62,6 +62,17 @@ def test_no_digit_is_in_both_parts_and_labels_are_first_directions() -> None:
     assert torch.allclose(train.to_pixels(seen), train.pixels, atol=1e-5)
 
 
+def test_stills_are_all_frames_without_the_word_of_motion() -> None:
+    """Index 8 c + f is frame f of clip c; the digit stays, the direction becomes the empty word (id ``n_labels``)."""
+    pixels = torch.rand(3, 8, 1, 16, 16)
+    clips = tp.Clips(pixels, torch.tensor([[4, 10], [5, 11], [6, 13]]), 14, mean=0.5, std=2.0)
+    frames, labels = clips.stills(torch.tensor([0, 7, 8, 23]))
+    expected = torch.stack([pixels[0, 0], pixels[0, 7], pixels[1, 0], pixels[2, 7]])[:, None]
+    assert torch.equal(frames, (expected - 0.5) / 2) and labels.tolist() == [[4, 14], [4, 14], [5, 14], [6, 14]]
+    assert clips.labels[0].tolist() == [4, 10]  # untouched
+    small(14)(frames, torch.full((4,), 0.5), tp.stages(FM, 1)[0], labels)  # the network knows the empty word
+
+
 def test_patches_leave_out_cuts() -> None:
     """A slow ramp with one cut: every window of eight that crosses it is gone."""
     frames = np.tile(np.arange(80, dtype=np.uint8)[:, None, None], (1, 16, 16))

@@ -36,6 +36,15 @@ class Clips:
         """(videos as a network sees them, labels) of the rows ``index``."""
         return (self.pixels[index] - self.mean) / self.std, self.labels[index]
 
+    def stills(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Single frames as videos (B, 1, C, H, W), and their labels, for an image model; ``index`` counts all frames,
+        clip by clip. Only the first word tells what a frame shows; the others, of motion, are the empty word."""
+        n_frames = self.pixels.shape[1]
+        clip, frame = index // n_frames, index % n_frames
+        labels = self.labels[clip].clone()
+        labels[:, 1:] = self.n_labels
+        return (self.pixels[clip, frame][:, None] - self.mean) / self.std, labels
+
     def to_pixels(self, videos: Tensor) -> Tensor:
         """What a network made, as pixels in [-1, 1]."""
         return (videos * self.std + self.mean).clamp(-1, 1)
