@@ -34,15 +34,15 @@ html: $(STAMP) ## build the pages from the stored outputs
 lab: data ## open JupyterLab with the chapters
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-test: data browser ## run all checks; those on a real Slurm are in test-slurm
+test: data browser slurm ## run all checks
 	$(BIN)/ruff check lib notebooks
-	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book --ignore=lib/tests/batch/test_slurm.py
+	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
 	reprobook rehearse --all
 	reprobook portability --all --one
 	$(PYTEST) lib/tests/book
 
-test-slurm: $(STAMP) slurm ## run batches on a real Slurm: a controller and two nodes, started on this machine
+test-slurm: $(STAMP) slurm ## only the tests on a real Slurm: a controller and two nodes, started on this machine
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests/batch/test_slurm.py
 
 test-faults: $(STAMP) ## kill a batch at 20 random moments and finish it each time (7 minutes)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from reprobook.train import TrainingError
 from reprobook.train.launch import accumulation, launch, launch_command
 
@@ -24,14 +25,41 @@ def target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
 
 
-def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(tmp_path: Path) -> None:
-    one = launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path / "one", num_processes=1, cpu=True)
-    two = launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path / "two", num_processes=2, cpu=True)
-    assert (one["processes"], two["processes"], len(two["loss"])) == (1, 2, 12)
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    for ours, theirs in zip(two["weight"], one["weight"], strict=True):
+SHARDED = {"strategy": "fsdp", "wrap": "Linear"}
+STRATEGIES = pytest.mark.parametrize("strategy", [{}, SHARDED], ids=["ddp", "fsdp"])
+N_WEIGHTS = 4 * 15 + 15 + 15 * 15 + 15 + 15 * 4 + 4
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What one process finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+        folder = tmp_path_factory.mktemp("alone")
+        return launch("launch_target:train", {"micro_batch": 8}, folder=folder, num_processes=1, cpu=True)
+
+
+@STRATEGIES
+def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
+    tmp_path: Path, strategy: dict, alone: dict
+) -> None:
+    two = launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path, num_processes=2, cpu=True, **strategy)
+    assert (alone["processes"], two["processes"], len(two["loss"])) == (1, 2, 12)
+    for name in ("loss", "norm", "error"):
+        assert two[name] == pytest.approx(alone[name], rel=1e-5)
+    for ours, theirs in zip(two["weight"], alone["weight"], strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
-    assert one["loss"][-1] < 0.8 * one["loss"][0]
+    assert alone["loss"][-1] < 0.8 * alone["loss"][0]
+    # the first of two shards has 8 of 15 rows and 2 of 4
+    assert two["held"] == (8 * 4 + 8 + 8 * 15 + 8 + 2 * 15 + 2 if strategy else N_WEIGHTS)
+    saved = torch.load(tmp_path / "fit" / "finished.pt", weights_only=True)["model"]
+    assert saved["0.weight"].tolist() == two["weight"] and "2.weight" not in saved  # whole, without frozen ones
+
+
+def test_a_layer_that_the_model_has_not(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="wrap is 'Llama'; the model has no layer of that class, but Linear, Seq"):
+        launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path, num_processes=2, cpu=True,
+               strategy="fsdp", wrap="Llama")  # fmt: skip
 
 
 def test_without_a_launcher_it_is_the_same_function(tmp_path: Path) -> None:
@@ -44,12 +72,13 @@ def test_without_a_launcher_it_is_the_same_function(tmp_path: Path) -> None:
     assert child["loss"] == pytest.approx(here["loss"], rel=1e-5)
 
 
-def test_an_interrupt_saves_in_all_processes_and_the_next_call_goes_on(tmp_path: Path) -> None:
+@STRATEGIES
+def test_an_interrupt_saves_in_all_processes_and_the_next_call_goes_on(tmp_path: Path, strategy: dict) -> None:
     code = f"""
 from pathlib import Path
 from reprobook.train.launch import launch
 launch("launch_target:train", {{"micro_batch": 8, "num_steps": 40, "pause_s": 0.1}}, folder=Path({str(tmp_path)!r}),
-       num_processes=2, cpu=True)
+       num_processes=2, cpu=True, **{strategy!r})
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
@@ -62,9 +91,9 @@ launch("launch_target:train", {{"micro_batch": 8, "num_steps": 40, "pause_s": 0.
     assert process.returncode != 0 and not [p for p in below if p.is_running()]
     assert len(list((tmp_path / "fit").glob("step-*.pt"))) == 1 and not (tmp_path / "returned.json").exists()
     arguments = {"micro_batch": 8, "num_steps": 40}
-    found = launch("launch_target:train", arguments, folder=tmp_path, num_processes=2, cpu=True)
+    found = launch("launch_target:train", arguments, folder=tmp_path, num_processes=2, cpu=True, **strategy)
     assert found["resumed_from"] > 0
-    fresh = launch("launch_target:train", arguments, folder=tmp_path / "fresh", num_processes=2, cpu=True)
+    fresh = launch("launch_target:train", arguments, folder=tmp_path / "fresh", num_processes=2, cpu=True, **strategy)
     assert found["weight"] == fresh["weight"] and found["loss"] == fresh["loss"]
 
 
@@ -76,22 +105,17 @@ def test_a_process_that_fails_is_reported_with_its_last_lines(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "multi", "fsdp"),
-    [
-        ({}, True, False),
-        ({"strategy": "fsdp", "wrap": "LlamaDecoderLayer"}, False, True),
-        ({"cpu": True}, True, False),
-    ],
+    ("options", "rest"),
+    [({}, []), ({"strategy": "fsdp", "wrap": "LlamaDecoderLayer"}, ["LlamaDecoderLayer"]), ({"cpu": True}, [])],
 )
-def test_the_command_is_one_that_accelerate_understands(options: dict, multi: bool, fsdp: bool) -> None:
+def test_the_command_is_one_that_accelerate_understands(options: dict, rest: list[str]) -> None:
     from accelerate.commands.launch import launch_command_parser
 
     command = launch_command("a.b:train", Path("x"), 4, **options)
     assert command[1:3] == ["-m", "accelerate.commands.launch"]
     call = launch_command_parser().parse_args(command[3:])
-    assert (call.num_processes, call.multi_gpu, call.use_fsdp, call.module) == (4, multi, fsdp, True)
-    assert (call.training_script, call.training_script_args) == ("reprobook.train.launch", ["a.b:train", "x"])
-    assert call.fsdp_transformer_layer_cls_to_wrap == options.get("wrap")
+    assert (call.num_processes, call.multi_gpu, call.use_fsdp, call.module) == (4, True, False, True)
+    assert (call.training_script, call.training_script_args) == ("reprobook.train.launch", ["a.b:train", "x", *rest])
 
 
 def test_the_global_batch_stays() -> None:
@@ -105,7 +129,6 @@ def test_the_global_batch_stays() -> None:
     [
         ({"strategy": "zero"}, "strategy is 'zero'; it must be 'ddp' or 'fsdp'"),
         ({"strategy": "fsdp"}, "wrap is None; it names the class"),
-        ({"strategy": "fsdp", "wrap": "Linear"}, "'fsdp' needs GPUs"),
         ({"wrap": "Linear"}, "wrap is 'Linear'"),
         ({"num_processes": 0}, "num_processes is 0; it must be at least 1"),
         ({"target": "launch_target.train"}, "write 'package.module:function'"),

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reprobook.train.options import TrainingError
+from reprobook.train.shards import WRAP
 
 Strategy = Literal["ddp", "fsdp"]
 STOP_S = 60.0  # what the processes get to save a checkpoint when they are interrupted
@@ -43,10 +44,10 @@ def launch(
     """Run ``target`` ("module:function") in ``num_processes`` processes (None: one per visible GPU, at least one) and
     return what the first of them returned (plain values). ``arguments`` are plain values too.
 
-    ``strategy`` "fsdp" shards weights, gradients and optimiser; ``wrap`` names the class of the layers that are
-    sharded as units (:func:`reprobook.train.fit` refuses it so far). ``cpu`` uses processors and gloo. Interrupted,
-    the processes save and end first. Raises :class:`TrainingError` for a wrong setting, and with the last lines if a
-    process failed.
+    ``strategy`` "fsdp" shards weights, gradients and optimiser (:mod:`reprobook.train.shards`); ``wrap`` names the
+    class of the layers that are sharded as units, such as "LlamaDecoderLayer". ``cpu`` uses processors and gloo.
+    Interrupted, the processes save and end first. Raises :class:`TrainingError` for a wrong setting, and with the last
+    lines if a process failed.
     """
     n = _processes(num_processes, cpu)
     command = launch_command(target, folder, n, strategy=strategy, wrap=wrap, cpu=cpu)
@@ -74,21 +75,16 @@ def launch_command(
         raise TrainingError(f"launch: strategy is {strategy!r}; it must be 'ddp' or 'fsdp'")
     if (wrap is not None) != (strategy == "fsdp"):
         raise TrainingError(f"launch: wrap is {wrap!r}; it names the class of layers for 'fsdp', and only there")
-    if strategy == "fsdp" and cpu:
-        raise TrainingError("launch: strategy 'fsdp' needs GPUs: accelerate would train with 'ddp' on processors")
     if ":" not in target:
         raise TrainingError(f"launch: target is {target!r}; write 'package.module:function'")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     command += ["--num_processes", str(num_processes), "--num_cpu_threads_per_process", str(_threads(num_processes))]
     command += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    if strategy == "fsdp":
-        command += ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
-        command += ["--fsdp_transformer_layer_cls_to_wrap", str(wrap), "--fsdp_state_dict_type", "SHARDED_STATE_DICT"]
-    elif num_processes > 1:
+    if num_processes > 1:
         command += ["--multi_gpu"]  # torch's launcher, for processors as well: accelerate's own for them wants MPI
     elif cpu:
         command += ["--cpu"]
-    return [*command, "-m", "reprobook.train.launch", target, str(folder)]
+    return [*command, "-m", "reprobook.train.launch", target, str(folder), *([wrap] if wrap else [])]
 
 
 def accumulation(global_batch: int, micro_batch: int, num_processes: int) -> int:
@@ -156,14 +152,16 @@ def main() -> None:
 
 
 def _call() -> None:
-    target, folder = sys.argv[1], Path(sys.argv[2])
+    target, folder, *wrap = sys.argv[1:]
     module, _, name = target.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    found = function(folder=folder, **json.loads((folder / "arguments.json").read_text()))
+    function, here = getattr(importlib.import_module(module), name), Path(folder)
+    if wrap:
+        os.environ[WRAP] = wrap[0]
+    found = function(folder=here, **json.loads((here / "arguments.json").read_text()))
     if int(os.environ.get("RANK", "0")) == 0:
-        temporary = folder / "returned.json.tmp"
+        temporary = here / "returned.json.tmp"
         temporary.write_text(json.dumps(found))
-        os.replace(temporary, folder / "returned.json")
+        os.replace(temporary, here / "returned.json")
 
 
 if __name__ == "__main__":

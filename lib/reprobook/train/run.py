@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from reprobook.train import checkpoint
+from reprobook.train import checkpoint, shards
 from reprobook.train.devices import precision_name
 from reprobook.train.options import Evaluate, History, Loss, Options, TrainingError, lr_factor
 from reprobook.train.progress import Progress, StopSignal
@@ -44,11 +44,16 @@ class Run:
         self.options, self.folder, self.keep = options, folder, keep
         if accelerator.distributed_type not in DATA_PARALLEL:
             kind = accelerator.distributed_type.value
-            raise TrainingError(f"fit: launched with {kind}; it can be launched as one process or data-parallel (DDP)")
+            raise TrainingError(f"fit: launched with {kind}; launch it with reprobook.train.launch, or as one process")
+        shown = asdict(options) | {"precision": precision_name(accelerator), "num_processes": accelerator.num_processes}
+        self.fingerprint = checkpoint.fingerprint(shown, model)
+        self.sharded = shards.shard(model, accelerator.device)
+        if self.sharded and accelerator.scaler is not None:
+            raise TrainingError("fit: precision 'fp16' can't be sharded: use 'bf16', or strategy 'ddp'")
         self.params = [p for p in model.parameters() if p.requires_grad]
         if not self.params:
             raise TrainingError("fit: the model has no trainable parameters (requires_grad is False everywhere)")
-        self.model = accelerator.prepare_model(model.train())
+        self.model = accelerator.prepare_model(model.train(), evaluation_mode=self.sharded)  # no DDP around shards
         fused = accelerator.device.type in ("cpu", "cuda") and accelerator.scaler is None
         adamw = torch.optim.AdamW(
             self.params,
@@ -66,8 +71,6 @@ class Run:
         self.history = History()
         self.pending: list[Tensor] = []  # [loss, grad_norm, *extras] of the updates since the last row
         self.extras: list[str] | None = None
-        shown = asdict(options) | {"precision": precision_name(accelerator), "num_processes": accelerator.num_processes}
-        self.fingerprint = checkpoint.fingerprint(shown, model)
 
     # --- checkpoints
 
@@ -83,23 +86,32 @@ class Run:
         if saved is None:
             return False
         checkpoint.check_fingerprint(saved["fingerprint"], self.fingerprint, self.folder)
-        checkpoint.load_weights(self.raw, saved["model"])
+        checkpoint.load_weights(self.raw, shards.spread(saved["model"], self.raw.state_dict()))
         self.history = History(**saved["history"], resumed_from=saved["history"]["steps"])
         if "optimizer" not in saved:
             if self.accelerator.is_main_process:
                 checkpoint.prune(self.folder, 0)  # a kill may have come between the last write and this
             return True
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.optimizer.load_state_dict(self._spread_moments(saved["optimizer"]))
         self.scheduler.load_state_dict(saved["scheduler"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         if self.ema is not None:
-            torch._foreach_copy_(self.ema, [t.to(self.accelerator.device) for t in saved["ema"]])
+            averages = zip(saved["ema"], self.ema, strict=True)
+            shards.copy(self.ema, [shards.like(t.to(self.accelerator.device), own) for t, own in averages])
         self.extras = saved["extras"]
         own = saved["processes"][self.accelerator.process_index]
         self.pending = [row.to(self.accelerator.device) for row in own["pending"]]
         checkpoint.set_rng_state(own["rng"], self.accelerator.device)
         return False
+
+    def _spread_moments(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """An optimiser's saved state with its moments sharded as their parameters are."""
+        state = {
+            i: {name: shards.like(t, self.params[i]) if t.ndim else t for name, t in moments.items()}
+            for i, moments in saved["state"].items()
+        }
+        return {**saved, "state": state}
 
     def _history_state(self) -> dict[str, Any]:
         h = self.history
@@ -110,16 +122,21 @@ class Run:
         self._checked_pending()
         own = {"rng": checkpoint.rng_state(self.accelerator.device), "pending": [row.cpu() for row in self.pending]}
         processes = gather_object([own])
+        trained = {
+            "model": checkpoint.weights(self.raw),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema,
+        }
+        if self.sharded:
+            trained = shards.whole(trained, "cpu")
         if not self.accelerator.is_main_process:
             return
         payload = {
             "fingerprint": self.fingerprint,
             "history": self._history_state(),
-            "model": checkpoint.weights(self.raw),
-            "optimizer": self.optimizer.state_dict(),
+            **trained,
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-            "ema": self.ema,
             "extras": self.extras,
             "processes": processes,
         }
@@ -129,14 +146,13 @@ class Run:
     def finish(self) -> None:
         """Give the model its final weights, write ``finished.pt`` and delete the step files."""
         if self.ema is not None:
-            torch._foreach_copy_([p.detach() for p in self.params], self.ema)
+            shards.copy([p.detach() for p in self.params], self.ema)
         self.optimizer.zero_grad()
+        weights = checkpoint.weights(self.raw)
+        if self.sharded:
+            weights = shards.whole(weights, "cpu")
         if self.accelerator.is_main_process:
-            payload = {
-                "fingerprint": self.fingerprint,
-                "history": self._history_state(),
-                "model": checkpoint.weights(self.raw),
-            }
+            payload = {"fingerprint": self.fingerprint, "history": self._history_state(), "model": weights}
             checkpoint.write(self.folder / checkpoint.FINISHED, payload)
             checkpoint.prune(self.folder, 0)
         self.accelerator.wait_for_everyone()
@@ -189,7 +205,7 @@ class Run:
                 accelerator.backward(value)
             total = values if total is None else total + values
         limit = options.grad_clip if options.grad_clip is not None else math.inf
-        norm = accelerator.clip_grad_norm_(self.params, limit)
+        norm = shards.whole(accelerator.clip_grad_norm_(self.params, limit))
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
@@ -254,13 +270,13 @@ class Run:
         backup = [p.clone() for p in trained] if self.ema is not None else None
         try:
             if self.ema is not None:
-                torch._foreach_copy_(trained, self.ema)
+                shards.copy(trained, self.ema)
             self.raw.eval()
             with torch.no_grad(), checkpoint.forked_rng(self.options.seed + EVALUATION_STREAM, self.accelerator.device):
                 metrics = self.evaluate_fn(self.raw, self.history.steps)
         finally:
             if backup is not None:
-                torch._foreach_copy_(trained, backup)
+                shards.copy(trained, backup)
             self.raw.train()
         self.history.eval_rows.append({"step": self.history.steps} | {k: float(v) for k, v in metrics.items()})
 

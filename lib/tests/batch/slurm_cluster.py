@@ -141,10 +141,16 @@ class Cluster:
         return list({*(p for top in (daemon, *steps) for p in [top, *top.children(recursive=True)])})
 
     def kill_node(self, node: str) -> None:
-        """The power of a node fails: its daemon, its step daemons and all its jobs are gone at once."""
-        for process in self.node_processes(node):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        """The power of a node fails: its daemon, its step daemons and all its jobs are gone at once.
+
+        All are stopped before the first is killed: a step daemon that outlives its job by a moment would report the
+        job as ended, and Slurm would requeue nothing.
+        """
+        processes = self.node_processes(node)
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    act(process)
         self.daemons.pop(node).wait()
 
     def stop(self) -> None:
