@@ -32,6 +32,7 @@ SECTIONS = (
 CHECKED = "NBVAL_CHECK_OUTPUT"
 TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hide-input", "hide-output"})
 MIN_CELLS, MAX_CELLS, MAX_LINES, MAX_BYTES, MIN_FIGURES = 25, 45, 30, 1_500_000, 2
+MAX_PARAMETERS = 40  # lines of the parameters cell: each knob has a line of its own
 SIGNIFICANT = 5  # digits by which a printed number is known as a metric's
 MAX_WIDTH = 105  # characters of a code line: longer ones scroll on the page
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -164,8 +165,9 @@ def _cells(cells: list[NotebookNode]) -> Iterator[str]:
         yield f"{len(cells)} cells; a chapter has {MIN_CELLS} to {MAX_CELLS}"
     for k, cell in enumerate(cells, start=1):
         lines = len(cell.source.splitlines())
-        if lines > MAX_LINES or not cell.source.strip():
-            yield f"cell {k} has {lines} lines; 1 to {MAX_LINES} are allowed"
+        allowed = MAX_PARAMETERS if "parameters" in cell.metadata.get("tags", []) else MAX_LINES
+        if lines > allowed or not cell.source.strip():
+            yield f"cell {k} has {lines} lines; 1 to {allowed} are allowed"
         longest = max(map(len, cell.source.splitlines()), default=0)
         if cell.cell_type == "code" and longest > MAX_WIDTH:
             yield f"cell {k} has a line of {longest} characters; at most {MAX_WIDTH} fit on the page"
