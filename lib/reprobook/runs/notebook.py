@@ -47,7 +47,7 @@ _UNWANTED = {  # what a stored output may not hold: it differs from machine to m
 }
 _PRINTED = {  # and what a printed text may not hold beside that
     "a time of day, as a clock shows it": r"\b\d{1,2}:\d\d:\d\d\b",
-    "a number that is not rounded": r"\d\.\d{7,}",
+    "a number that is not rounded": r"[1-9]\d*\.\d{7,}|(?<!\d)0\.0*[1-9]\d{6,}",  # 0.0002462 is rounded
 }
 
 
