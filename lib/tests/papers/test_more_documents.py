@@ -22,7 +22,8 @@ def numbered(name: str, n: int) -> md.Page:
 
 def instance(lengths: list[int], supporting: tuple[int, ...], *, room: int = 200, start: int = 20) -> md.Instance:
     pages = [numbered("abcdefghijklmnopqrstuvwxyz"[k], room + n) for k, n in enumerate(lengths)]
-    documents = tuple(md.Document(p, start, start + n, f"page {k}") for k, (p, n) in enumerate(zip(pages, lengths)))
+    pairs = enumerate(zip(pages, lengths, strict=True))
+    documents = tuple(md.Document(p, start, start + n, f"page {k}") for k, (p, n) in pairs)
     return md.Instance("q", "What?", "x", documents, supporting)
 
 
@@ -92,7 +93,7 @@ def test_sets_are_nested_and_seeds_only_move_distractors(case: tuple[list[int], 
 
 
 def test_worked_example() -> None:
-    """Lengths 4 5 6 7 8, documents 1 and 3 kept: gaps 4, 6, 8; 4 go before document 1, 3 after it, 3 before 3, 8 after."""
+    """Lengths 4 5 6 7 8, documents 1 and 3 kept: gaps of 4, 6, 8, so 4 before document 1, 3 and 3 between, 8 after."""
     q = instance([4, 5, 6, 7, 8], (1, 3))
     built = md.build_set(q, 2)
     assert built.before.tolist() == [4, 3] and built.after.tolist() == [3, 8]
@@ -253,7 +254,8 @@ def test_answers_are_parsed_and_never_evaluated() -> None:
     assert md.parse_answer("{'is_answerable': True, 'answer_content': 'Rome'}").text == "Rome"
     no = md.parse_answer('{"is_answerable": false}')
     assert (no.text, no.parsed, no.answerable) == ("", True, False)
-    for broken in ("Rome", '{"is_answerable": true, "answer', "{__import__('os').abort()}", '{"answer": 1}', "{" * 5000):
+    code = "{__import__('os').abort()}"
+    for broken in ("Rome", '{"is_answerable": true, "answer', code, '{"answer": 1}', "{" * 5000):
         found = md.parse_answer(broken)
         assert found.text == broken and not found.parsed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.more_documents.planted import candidates
+from reprobook.papers.more_documents.scoring import four_scores, parse_answer
 from reprobook.papers.more_documents.sets import BuiltSet, Instance
 
 Prompt = Literal["stub", "json"]
@@ -41,8 +43,8 @@ def prompt_text(tokenizer: Any, instance: Instance, built: BuiltSet | None, prom
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model made of one set: its greedy ``answer``, log-probabilities (nats) of the answer and of each look-alike
-    as the continuation, the ``margin`` of the first over the best other, and the ``tokens`` of the prompt."""
+    """What a model made of one set: its greedy ``answer``, log-probabilities (nats) of the answer and of each
+    look-alike as the continuation, the ``margin`` of the first over the best other, and the ``tokens`` of the prompt."""
 
     answer: str
     log_p: tuple[float, ...]
@@ -51,7 +53,9 @@ class Reading:
 
 
 @torch.no_grad()
-def read_with_margin(model: Any, tokenizer: Any, instance: Instance, built: BuiltSet | None, max_new: int = 8) -> Reading:
+def read_with_margin(
+    model: Any, tokenizer: Any, instance: Instance, built: BuiltSet | None, max_new: int = 8
+) -> Reading:
     """Greedy answer after the stub, and the margin over the look-alikes of *all* the question's documents: the same
     choices at every count, or the maximum over fewer of them would favour small sets by itself.
 
@@ -68,12 +72,13 @@ def read_with_margin(model: Any, tokenizer: Any, instance: Instance, built: Buil
                 logits_to_keep=1 + sum(lengths))  # fmt: skip
     log_p = out.logits[0].float().log_softmax(-1)
     totals = _branch_totals(log_p, choices)
-    answer = _greedy(model, tokenizer, out.past_key_values, n, int(log_p[0].argmax()), max_new)
+    out.past_key_values.crop(-sum(lengths))  # the branches off: the cache holds the prompt
+    answer = _greedy(model, tokenizer, out.past_key_values, int(log_p[0].argmax()), max_new)
     return Reading(answer, tuple(totals), totals[0] - max(totals[1:]), n)
 
 
 def branches(n: int, lengths: Sequence[int], device: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Additive attention mask (1, 1, L, L) and positions (1, L) of a prompt of ``n`` tokens and the branches behind it."""
+    """Additive attention mask (1, 1, L, L) and positions (1, L) of a prompt of ``n`` tokens with branches behind it."""
     owner = torch.cat([torch.full((length,), k) for k, length in enumerate([n, *lengths])]).to(device)
     causal = torch.ones(len(owner), len(owner), dtype=torch.bool, device=device).tril()
     visible = causal & ((owner[None] == 0) | (owner[None] == owner[:, None]))
@@ -92,11 +97,38 @@ def _branch_totals(log_p: Tensor, choices: Sequence[Sequence[int]]) -> list[floa
     return totals
 
 
-def _greedy(model: Any, tokenizer: Any, cache: Any, n: int, first: int, max_new: int) -> str:
-    """The greedy continuation of the prompt up to the end of its sentence; the branches are cut off the cache."""
-    cache.crop(n)
+def _greedy(model: Any, tokenizer: Any, cache: Any, first: int, max_new: int) -> str:
+    """The greedy continuation of the prompt up to the end of its sentence; ``first`` is its first token."""
     found, ends = [first], {tokenizer.eos_token_id}
     while len(found) < max_new and found[-1] not in ends and "." not in tokenizer.decode(found[-1:]):
         out = model(input_ids=torch.tensor([found[-1:]], device=model.device), past_key_values=cache, use_cache=True)
         found.append(int(out.logits[0, -1].argmax()))
     return tokenizer.decode(found, skip_special_tokens=True).split(".")[0].strip()
+
+
+def read_with_json(
+    model: Any, tokenizer: Any, asked: Sequence[Instance], sets: Sequence[BuiltSet | None], *, n_samples: int = 1,
+    temperature: float = 0.8, max_new: int = 512, batch_size: int = 8, seed: int = 0,
+) -> list[dict[str, float]]:  # fmt: skip
+    """The paper's way of asking: chat prompt, sampled JSON answer, ``n_samples`` times for each question.
+
+    One row a question, means over its samples: ``f1`` (content), ``whole`` (of the printed object), ``parsed``,
+    ``refused`` (shares), and ``tokens`` of the prompt."""
+    from reprobook.nn.lm import generate
+
+    prompts = [prompt_text(tokenizer, q, built, "json") for q, built in zip(asked, sets, strict=True)]
+    texts = [
+        generate(model, tokenizer, prompts, max_new_tokens=max_new, batch_size=batch_size, temperature=temperature,
+                 seed=seed * 1009 + sample)
+        for sample in range(n_samples)
+    ]  # fmt: skip
+    rows = []
+    for k, q in enumerate(asked):
+        scores = [four_scores(sample[k], q.golds) for sample in texts]
+        answers = [parse_answer(sample[k]) for sample in texts]
+        rows.append({
+            "f1": mean(s["content"] for s in scores), "whole": mean(s["whole"] for s in scores),
+            "parsed": mean(float(a.parsed) for a in answers), "refused": mean(float(not a.answerable) for a in answers),
+            "tokens": len(tokenizer(prompts[k], add_special_tokens=False).input_ids),
+        })  # fmt: skip
+    return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -78,65 +77,55 @@ def rows(words: Words, questions: Sequence[Instance], sets: Sequence[BuiltSet | 
 
 
 class Reader(nn.Module):
-    """Bidirectional transformer with rotary positions; a bilinear pointer from the first position over all others.
+    """Bidirectional transformer of a kind that learns to look up quickly, with a pointer at the answer.
 
-    Names have fixed random vectors that are never trained, so that a name never seen in training can be read."""
+    Queries and keys share one projection and no token attends to itself, so that from the start a name attends to the
+    same name elsewhere; order comes from convolutions over neighbours, so that a set longer than those of training can
+    be read. Names have fixed random vectors that are never trained: a name never seen in training can be read, too."""
 
-    def __init__(self, n_words: int, n_names: int, dim: int = 96, n_layers: int = 3, n_heads: int = 4,
+    def __init__(self, n_words: int, n_names: int, dim: int = 64, n_layers: int = 3, n_heads: int = 4,
                  seed: int = 0) -> None:  # fmt: skip
         super().__init__()
-        if dim % (2 * n_heads):
-            raise ReprobookError(f"dim {dim} must be a multiple of twice n_heads, {2 * n_heads}")
+        if dim % n_heads:
+            raise ReprobookError(f"dim {dim} must be a multiple of n_heads, {n_heads}")
         generator = torch.Generator().manual_seed(seed)
-        self.words = nn.Embedding(n_words, dim)
+        self.words, self.part = nn.Embedding(n_words, dim), nn.Embedding(2, dim)
         self.register_buffer("names", torch.randn(n_names, dim, generator=generator))
-        self.near = nn.Conv1d(dim, dim, kernel_size=7, padding=3, groups=dim)
         self.blocks = nn.ModuleList(_Block(dim, n_heads) for _ in range(n_layers))
-        self.norm, self.query, self.key = nn.LayerNorm(dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.norm, self.score = nn.LayerNorm(dim), nn.Linear(dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores (B, L) of each position as the answer, -inf at padding and at the question's mark, from ids (B, L)."""
+        """Scores (B, L) of each position as the answer from ids (B, L); -inf at padding and in the question."""
         seen = x != 0
-        table = torch.cat([self.words.weight, self.names])
-        h = F.embedding(x, table)
-        h = h + self.near((h * seen[..., None]).transpose(1, 2)).transpose(1, 2)
-        turn = rotation(x.shape[1], self.blocks[0].size, x.device)
+        document = (x == SPECIAL.index("[doc]")).cumsum(-1) > 0
+        h = F.embedding(x, torch.cat([self.words.weight, self.names])) + self.part(document.long())
+        pairs = seen[:, None, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         for block in self.blocks:
-            h = block(h, seen, turn)
-        h = self.norm(h)
-        scores = torch.einsum("bd,bld->bl", self.query(h[:, 0]), self.key(h)) / h.shape[-1] ** 0.5
-        blocked = ~seen
-        blocked[:, 0] = True
-        return scores.masked_fill(blocked, -torch.inf)
+            h = block(h, seen[..., None], pairs)
+        allowed = seen & document
+        allowed[:, -1] |= ~allowed.any(-1)  # without documents the last position stands for "nothing"
+        return self.score(self.norm(h))[..., 0].masked_fill(~allowed, -torch.inf)
 
 
 class _Block(nn.Module):
+    """Attention with one projection for queries and keys, a convolution over 7 neighbours, two dense layers."""
+
     def __init__(self, dim: int, n_heads: int) -> None:
         super().__init__()
-        self.n_heads, self.size = n_heads, dim // n_heads
-        self.first, self.second = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.n_heads = n_heads
+        self.first, self.second, self.third = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qk, self.v, self.out = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        nn.init.orthogonal_(self.qk.weight)
+        self.near = nn.Conv1d(dim, dim, kernel_size=7, padding=3, groups=dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 3 * dim), nn.GELU(), nn.Linear(3 * dim, dim))
 
-    def forward(self, h: Tensor, seen: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (self.n_heads, self.size)).transpose(1, 2) for part in self.qkv(self.first(h)).chunk(3, -1)
-        )
-        mixed = F.scaled_dot_product_attention(_turned(q, turn), _turned(k, turn), v, attn_mask=seen[:, None, None])
-        h = h + self.out(mixed.transpose(1, 2).flatten(2))
-        return h + self.mlp(self.second(h))
-
-
-def rotation(length: int, size: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (L, size / 2) of rotary positions, base 10,000."""
-    angle = torch.arange(length, device=device)[:, None] / 10_000 ** (torch.arange(0, size, 2, device=device) / size)
-    return angle.cos(), angle.sin()
-
-
-def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = turn
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    def forward(self, h: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
+        normed = self.first(h)
+        q, v = (each.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for each in (self.qk(normed), self.v(normed)))
+        found = F.scaled_dot_product_attention(q, q, v, attn_mask=pairs)
+        h = h + self.out(found.transpose(1, 2).flatten(2))
+        h = h + self.near((self.second(h) * seen).transpose(1, 2)).transpose(1, 2)
+        return h + self.mlp(self.third(h))
 
 
 def pointer_loss(scores: Tensor, y: Tensor) -> Tensor:
@@ -154,3 +143,13 @@ def read(model: Reader, words: Words, x: Tensor, batch_size: int = 64) -> tuple[
     log_p = torch.cat([model(part.to(device)).log_softmax(-1).cpu() for part in x.split(batch_size)])
     best = x.gather(1, log_p.argmax(-1, keepdim=True))[:, 0]
     return [words.word(k) for k in best.tolist()], log_p
+
+
+def renamed(x: Tensor, words: Words, generator: torch.Generator) -> Tensor:
+    """Ids (n, L) with the names of each row replaced by others of their kind (given, family, value: thirds of the
+    names), one-to-one within a row: endless training questions from a finite set."""
+    third = len(words.names) // 3
+    order = torch.rand(len(x), 3, third, generator=generator).argsort(-1)
+    order = (order + third * torch.arange(3)[:, None]).flatten(1) + words.n_words
+    at = (x - words.n_words).clamp_min(0)
+    return torch.where(x >= words.n_words, order.gather(1, at), x)

@@ -114,8 +114,8 @@ def invented_names(n: int, seed: int) -> list[str]:
     nuclei, codas = "a e i o u ai ea or ar el".split(), "n l r s th m k nd".split()
     found: dict[str, None] = {}
     while len(found) < n:
-        parts = [onsets[rng.integers(len(onsets))] + nuclei[rng.integers(len(nuclei))] for _ in range(rng.integers(2, 4))]
-        found["".join(parts).capitalize() + codas[rng.integers(len(codas))]] = None
+        syllables = [rng.choice(onsets) + rng.choice(nuclei) for _ in range(rng.integers(2, 4))]
+        found["".join(syllables).capitalize() + str(rng.choice(codas))] = None
     return list(found)
 
 
@@ -222,8 +222,9 @@ def _sharing_a_word(asked: str, other: str, rng: np.random.Generator) -> str:
 
 def candidates(instance: Instance) -> list[str]:
     """The answer and what the other documents state in its place: the choices among which a margin is measured."""
-    hops_like = [d.value for d in instance.documents if d.value and len(d.value.split()) == len(instance.answer.split())]
-    return [instance.answer, *dict.fromkeys(v for v in hops_like if v != instance.answer)]
+    width = len(instance.answer.split())
+    stated = dict.fromkeys(d.value for d in instance.documents if d.value and len(d.value.split()) == width)
+    return [instance.answer, *(value for value in stated if value != instance.answer)]
 
 
 def distractor_pool(questions: Sequence[Instance], relation: str | None = None) -> list[tuple[str, Document]]:

@@ -68,8 +68,8 @@ def position_only(instance: Instance, built: BuiltSet, spans: Spans, slack: int 
 
 
 def bm25(instance: Instance, built: BuiltSet) -> str:
-    """Retrieve and extract: the document with the best BM25 score for the question, then the value that its fact states.
-    With two hops the first answer replaces the asked name and the next relation is looked up.
+    """Retrieve and extract: the document with the best BM25 score for the question, then the value that its fact
+    states. With two hops the first answer replaces the asked name and the next relation is looked up.
 
     Scores come from `bm25s`, a well-kept implementation (Lucene's variant, k1 = 1.5, b = 0.75)."""
     asked = _CHAIN.fullmatch(instance.question)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.more_documents.sets import Document, Instance, Page, Spans, page, splice
+from reprobook.papers.more_documents.sets import Document, Instance, Spans, page, splice
 
 MUSIQUE_FIELDS = ("id", "paragraphs", "question", "answer", "answer_aliases", "answerable")
 

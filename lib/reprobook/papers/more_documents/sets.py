@@ -114,7 +114,8 @@ class Instance:
         wrong = [k for k in self.supporting if not 0 <= k < n]
         if wrong or not self.supporting or len(set(self.supporting)) < len(self.supporting):
             raise ReprobookError(
-                f"question {self.id!r}: supporting is {self.supporting}; it must hold different indices from 0 to {n - 1}"
+                f"question {self.id!r}: supporting is {self.supporting}; "
+                f"it must hold different indices from 0 to {n - 1}"
             )
 
     @property
