@@ -44,7 +44,7 @@ def prompt_text(tokenizer: Any, instance: Instance, built: BuiltSet | None, prom
 @dataclass(frozen=True)
 class Reading:
     """What a model made of one set: its greedy ``answer``, log-probabilities (nats) of the answer and of each
-    look-alike as the continuation, the ``margin`` of the first over the best other, and the ``tokens`` of the prompt."""
+    look-alike as the continuation, the ``margin`` of the first over the best other, the ``tokens`` of the prompt."""
 
     answer: str
     log_p: tuple[float, ...]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.more_documents.sets import BuiltSet, Instance
+from reprobook.papers.more_documents.planted import distractor_pool
+from reprobook.papers.more_documents.scoring import f1
+from reprobook.papers.more_documents.sets import BuiltSet, Instance, build_set, replace_distractors
+from reprobook.papers.more_documents.study import Study
+from reprobook.train import shuffled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPECIAL = ("[pad]", "[unk]", "[ask]", "[doc]")
 
@@ -55,24 +64,23 @@ class Words:
         return cls([word for word, _ in counts.most_common(n_words)], names)
 
 
-def rows(words: Words, questions: Sequence[Instance], sets: Sequence[BuiltSet | None], width: int) -> dict[str, Tensor]:
-    """Rows for the reader: ``x`` (n, width) int64, "[ask] question [doc] document [doc] document ..." padded on the
-    right, and ``y`` (n, width) bool, where the answer stands in a document. A set may be None: no documents.
-
-    Raises :class:`ReprobookError` if a row is longer than ``width``."""
+def rows(words: Words, questions: Sequence[Instance], sets: Sequence[BuiltSet | None]) -> dict[str, Tensor]:
+    """Rows for the reader: ``x`` (n, L) int64, "[ask] question [doc] document [doc] document ..." padded on the right,
+    and ``y`` (n, L) bool, where the answer stands in a document. A set may be None: no documents."""
     texts = [text for built in sets if built is not None for text in built.texts]
     documents, asked = iter(words.ids(texts)), words.ids([each.question for each in questions])
     gold = words.ids([each.answer for each in questions])
     doc, ask = SPECIAL.index("[doc]"), SPECIAL.index("[ask]")
-    x = torch.zeros(len(questions), width, dtype=torch.long)
-    y = torch.zeros(len(questions), width, dtype=torch.bool)
+    found, fronts = [], []
     for k, built in enumerate(sets):
         front = [ask, *asked[k]]
-        row = np.concatenate([front, *([doc, *next(documents)] for _ in range(len(built) if built is not None else 0))])
-        if len(row) > width:
-            raise ReprobookError(f"question {questions[k].id!r}: its set has {len(row)} words; width is {width}")
-        x[k, : len(row)] = torch.from_numpy(row.astype(np.int64))
-        y[k, len(front) : len(row)] = x[k, len(front) : len(row)] == gold[k][0]
+        documents_of = [[doc, *next(documents)] for _ in range(len(built) if built is not None else 0)]
+        found.append(torch.tensor([*front, *chain.from_iterable(documents_of)]))
+        fronts.append(len(front))
+    x = nn.utils.rnn.pad_sequence(found, batch_first=True)
+    answer = torch.tensor([ids[0] for ids in gold])
+    behind = torch.arange(x.shape[1])[None] >= torch.tensor(fronts)[:, None]
+    y = (x == answer[:, None]) & behind
     return {"x": x, "y": y}
 
 
@@ -153,3 +161,52 @@ def renamed(x: Tensor, words: Words, generator: torch.Generator) -> Tensor:
     order = (order + third * torch.arange(3)[:, None]).flatten(1) + words.n_words
     at = (x - words.n_words).clamp_min(0)
     return torch.where(x >= words.n_words, order.gather(1, at), x)
+
+
+def read_study(model: Reader, words: Words, made: Study) -> pd.DataFrame:
+    """One row per question and condition: ``f1`` of the word pointed at, ``log_p`` of the answer (nats, NaN where no
+    document has it), ``total`` tokens of the full set and ``hops``."""
+    import pandas as pd
+
+    found = []
+    for condition in made.conditions:
+        asked = made.instances(condition)
+        data = rows(words, asked, made.sets(condition))
+        answers, log_p = read(model, words, data["x"])
+        right = log_p.masked_fill(~data["y"], -torch.inf).logsumexp(-1)
+        right = right.masked_fill(~data["y"].any(-1), torch.nan)
+        found += [
+            {"question": q.id, "condition": condition.name, "count": condition.count, "f1": f1(answer, q.golds),
+             "log_p": value, "total": int(q.lengths.sum()), "hops": len(q.supporting)}
+            for q, answer, value in zip(asked, answers, right.tolist(), strict=True)
+        ]  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def training_rows(
+    words: Words, questions: Sequence[Instance], ladder: Sequence[int], seed: int
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Rows ``x`` and ``y`` of training questions, each with a count of the ladder drawn at random, every third with
+    random distractors."""
+    rng = np.random.default_rng([seed, 3])
+    pool = distractor_pool(questions)
+    asked = [replace_distractors(q, pool, seed) if k % 3 == 2 else q for k, q in enumerate(questions)]
+    counts = [int(rng.choice(ladder)) or len(q.supporting) for q in asked]
+    data = rows(words, asked, [build_set(q, c, seed=seed) for q, c in zip(asked, counts, strict=True)])
+    return data["x"], data["y"]
+
+
+def batches(
+    words: Words, parts: Sequence[tuple[Tensor, Tensor]], batch_size: int, seed: int
+) -> Callable[[int], tuple[Tensor, Tensor]]:  # fmt: skip
+    """Micro-step i -> a batch of renamed rows (B, L) and answers of part i mod n: each collection in its turn."""
+    order = [shuffled(len(x), batch_size, seed=seed) for x, _ in parts]
+
+    def batch(i: int) -> tuple[Tensor, Tensor]:
+        turn, part = divmod(i, len(parts))
+        x, y = parts[part]
+        rows_at = order[part](turn)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
+        return renamed(x[rows_at], words, generator), y[rows_at]
+
+    return batch

@@ -160,3 +160,29 @@ def read_files(folder: Path, pattern: str) -> list[dict[str, Any]]:
         raise ReprobookError(f"no file {pattern!r} below the fetched folder {folder.name}")
     builder = "parquet" if files[0].suffix == ".parquet" else "json"
     return list(load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a fetched model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_model(folder: Path, device: Any) -> tuple[Any, Any]:
+    """A fetched model (safetensors only; bf16 on a GPU, else fp32) and its tokenizer. Models that no single GPU holds
+    are spread over all of them by accelerate."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from reprobook.nn.lm import without_progress_bars
+
+    tokenizer, cuda = load_tokenizer(folder), torch.device(device).type == "cuda"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    with without_progress_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16 if cuda else torch.float32, device_map="auto" if cuda else None,
+            use_safetensors=True, local_files_only=True,
+        )  # fmt: skip
+    return (model if cuda else model.to(device)).eval(), tokenizer

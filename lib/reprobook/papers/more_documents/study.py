@@ -15,6 +15,7 @@ from reprobook.papers.more_documents.sets import (
     BuiltSet,
     Instance,
     TooShortError,
+    audit,
     build_set,
     replace_distractors,
     supporting_only,
@@ -242,3 +243,46 @@ def faked(frame: pd.DataFrame, few: int, many: int, measure: str) -> pd.DataFram
 
 def _interval(found: Interval) -> dict[str, float]:
     return {"few - many": found.mean, "low": found.low, "high": found.high}
+
+
+def audit_table(made: Study) -> pd.DataFrame:
+    """What each construction does to the questions: means of documents and tokens, the most tokens lost, the largest
+    shift of the evidence, the share of questions whose evidence stands there more than once (see :func:`audit`)."""
+    import pandas as pd
+
+    rows = []
+    for condition in made.conditions:
+        if condition.random or condition.name == "no documents":
+            continue
+        pairs = zip(made.questions, made.sets(condition), strict=True)
+        found = pd.DataFrame([audit(question, built) for question, built in pairs if built is not None])
+        rows.append({
+            "set": condition.name, "count": _count(condition.count), "documents": found["documents"].mean(),
+            "tokens": found["tokens"].mean(), "most tokens lost": found["tokens lost"].max(),
+            "largest shift of evidence": found["largest shift"].max(),
+            "evidence more than once": (found["copies of evidence"] > 1).mean(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def answers_table(answers: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """Sampled answers by (model, questions) and condition: F1, shares of parsed and of declined responses."""
+    import pandas as pd
+
+    rows = []
+    for (model, name), frame in answers.items():
+        for (condition, count), part in frame.groupby(["condition", "count"], sort=False):
+            rows.append({
+                "model": model, "questions": name, "set": condition, "count": _count(count), "n": len(part),
+                "F1": part["f1"].mean(), "F1 of the printed object": part["whole"].mean(),
+                "parsed": part["parsed"].mean(), "declined": part["refused"].mean(),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def with_documents(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the hard and the random ladder with their number of ``documents`` and a label ``line`` for curves."""
+    chosen = frame[frame["condition"].isin(["hard", "random"])].copy()
+    chosen["documents"] = chosen["count"].where(chosen["count"] > 0, chosen["hops"])
+    chosen["line"] = chosen["condition"] + ", " + chosen["hops"].map({1: "one hop", 2: "two hops"})
+    return chosen
