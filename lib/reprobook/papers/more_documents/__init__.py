@@ -50,6 +50,6 @@ __all__ = [
     "TokenizerSpans", "TooShortError", "around", "articles", "audit", "bm25", "branches", "build_set", "candidates",
     "distractor_pool", "equal_extension", "f1", "facts_in", "four_scores", "from_page_start", "gap_extension",
     "invented_names", "king_james", "look_alikes", "make_questions", "messages", "name_pools", "normalised_tokens",
-    "oracle", "page", "parse_answer", "position_only", "prompt_text", "read_with_json", "read_with_margin", "replace_distractors",
-    "retained", "soft_attention", "splice", "supporting_only", "wikipedia", "word_spans",
+    "oracle", "page", "parse_answer", "position_only", "prompt_text", "read_with_json", "read_with_margin",
+    "replace_distractors", "retained", "soft_attention", "splice", "supporting_only", "wikipedia", "word_spans",
 ]  # fmt: skip
