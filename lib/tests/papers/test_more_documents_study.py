@@ -236,7 +236,10 @@ def test_miniatures_go_the_whole_way(tmp_path: Path) -> None:
             assert md.audit(q, md.build_set(q, count))["copies of evidence"] == 1
     two = released.two_wiki(released.read_files(tmp_path / "2wiki", "dev.parquet"), md.word_spans)
     assert len(two) == 5 and all(len(q.documents) == 10 and len(q.supporting) == 2 for q in two)
-    assert len(list(released.released_sets(tmp_path / "released"))) == 6
+    ready = study.given(released.musique(released.released_sets(tmp_path / "released"), md.word_spans))
+    assert {c.count: len(ready.sets(c)) for c in ready.conditions} == {0: 2, 8: 2, 20: 2}
+    frame = study.read_all(ready, lambda asked, sets: [{"f1": float(len(s))} for s in sets], tmp_path / "r.jsonl")
+    assert study.difference(frame, ("hard", 20), ("hard", 0)).mean == 18.0
 
 
 def test_paragraph_is_found_although_the_page_changed() -> None:

@@ -26,12 +26,13 @@ def _page(title: str) -> str:
 
 
 def write_miniature(folder: Path, kind: str) -> None:
-    """``kind``: musique (JSON lines), 2wiki (parquet), wikipedia (parquet) or released (JSON lines)."""
+    """``kind``: musique (JSON lines), 2wiki (parquet), wikipedia (parquet) or released (both)."""
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "musique":
         _lines(folder / "musique_ans_v1.0_dev.jsonl", [_musique(k, 20) for k in range(_N_QUESTIONS)])
     elif kind == "released":
-        _lines(folder / "data" / "train.jsonl", [_musique(k, n) for n in (2, 8, 20) for k in range(2)])
+        _lines(folder / "data" / "train.jsonl", [_musique(k, n) for n in (2, 8) for k in range(2)])
+        _parquet(folder / "data" / "train.parquet", [_musique(k, 20) for k in range(2)])
     elif kind == "2wiki":
         _parquet(folder / "dev.parquet", [_two_wiki(k) for k in range(_N_QUESTIONS)])
     elif kind == "wikipedia":
@@ -55,7 +56,7 @@ def _musique(k: int, n: int) -> dict[str, Any]:
     ]
     answer = paragraphs[0]["paragraph_text"].split()[1]
     steps = [{"id": i, "question": "Which word?", "answer": answer, "paragraph_support_idx": i} for i in (0, 1)]
-    return {"id": f"2hop__{k}_{n}", "paragraphs": paragraphs, "question": "Which word comes second?", "answer": answer,
+    return {"id": f"2hop__{k}", "paragraphs": paragraphs, "question": "Which word comes second?", "answer": answer,
             "question_decomposition": steps, "answer_aliases": [answer.upper()], "answerable": True}  # fmt: skip
 
 

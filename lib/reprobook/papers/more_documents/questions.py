@@ -17,11 +17,12 @@ from reprobook.papers.more_documents.planted import (
     wikipedia,
 )
 from reprobook.papers.more_documents.sets import Instance, Spans
+from reprobook.papers.more_documents.study import Given, Study, conditions, given, study
 
 if TYPE_CHECKING:
     from reprobook.data import ChapterData
 
-PLANTED, REAL = ("wikipedia", "king james"), ("musique", "2wiki")
+PLANTED, REAL = ("wikipedia", "king james"), ("musique", "2wiki", "released")
 PAGE_TOKENS = (450, 2500)  # least and most tokens of an article
 
 
@@ -67,19 +68,29 @@ def planted(
 
 
 def real(
-    name: str, data: ChapterData, spans: Spans, limit: int | None = None, report: Callable[[str], object] = print
-) -> list[Instance]:
+    name: str, data: ChapterData, spans: Spans, least: int = 1500, limit: int | None = None,
+    report: Callable[[str], object] = print,
+) -> list[Instance]:  # fmt: skip
     """The questions of a real collection, each paragraph on its Wikipedia page; only the first ``limit`` are read.
 
-    2WikiMultiHopQA is cut to questions of at least 1,500 tokens, as in the paper."""
+    2WikiMultiHopQA is cut to questions of at least ``least`` tokens, in the paper 1,500."""
     if name == "musique":
         found = released.musique(released.read_files(data.path("musique"), "*dev.jsonl"), spans)
     elif name == "2wiki":
         whole = released.two_wiki(released.read_files(data.path("2wiki"), "dev.parquet"), spans)
-        found = released.long_enough(whole, min(1500, max(int(q.lengths.sum()) for q in whole)))
+        found = released.long_enough(whole, least)
     else:
         raise ReprobookError(f"collection {name!r} must be one of {', '.join((*PLANTED, *REAL))}")
     found = found[:limit]
     titles = {document.title for question in found for document in question.documents}
     pages = released.wanted_pages(data.path("wikipedia-pages").rglob("*.parquet"), titles)
     return released.find_pages(found, pages, spans, report=report)
+
+
+def real_sets(
+    name: str, data: ChapterData, spans: Spans, ladder: Sequence[int], least: int, limit: int | None, seed: int
+) -> Study | Given:  # fmt: skip
+    """The sets of a real collection: built from its questions, or, for ``released``, as the authors published them."""
+    if name == "released":
+        return given(released.musique(released.released_sets(data.path("released-sets")), spans))
+    return study(real(name, data, spans, least, limit), conditions(ladder, ablations=False), seed)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from reprobook.errors import ReprobookError
+from reprobook.nn import lm
 from reprobook.papers.more_documents.sets import Document, Instance, Spans, page, splice
 
 MUSIQUE_FIELDS = ("id", "paragraphs", "question", "answer", "answer_aliases", "answerable")
@@ -59,7 +60,10 @@ def _alone(text: str, title: str, spans: Spans) -> Document:
 
 def long_enough(instances: Sequence[Instance], least: int) -> list[Instance]:
     """Instances of at least ``least`` tokens (the paper keeps 2WikiMultiHopQA questions above 1,500)."""
-    return [each for each in instances if each.lengths.sum() >= least]
+    kept = [each for each in instances if each.lengths.sum() >= least]
+    if not kept:
+        raise ReprobookError(f"no question has {least} tokens: take a smaller bound")
+    return kept
 
 
 # ------------------------------------------------------------------------------------------------- pages
@@ -162,27 +166,30 @@ def read_files(folder: Path, pattern: str) -> list[dict[str, Any]]:
     return list(load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True))
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a fetched model."""
+def load_tokenizer(source: Path) -> Any:
+    """The tokenizer of a fetched model: a GGUF file or a folder."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if source.is_file():
+        return lm.load_tokenizer(source)
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
-def load_model(folder: Path, device: Any) -> tuple[Any, Any]:
-    """A fetched model (safetensors only; bf16 on a GPU, else fp32) and its tokenizer. Models that no single GPU holds
-    are spread over all of them by accelerate."""
+def load_model(source: Path, device: Any) -> tuple[Any, Any]:
+    """A fetched model and its tokenizer: a GGUF file, or a folder with safetensors (bf16 on a GPU, else fp32). Models
+    that no single GPU holds are spread over all of them by accelerate."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from reprobook.nn.lm import without_progress_bars
-
-    tokenizer, cuda = load_tokenizer(folder), torch.device(device).type == "cuda"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    with without_progress_bars():
+    if source.is_file():
+        return lm.load_lm(source, device=device)
+    cuda = torch.device(device).type == "cuda"
+    with lm.without_progress_bars():
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.bfloat16 if cuda else torch.float32, device_map="auto" if cuda else None,
+            source, dtype=torch.bfloat16 if cuda else torch.float32, device_map="auto" if cuda else None,
             use_safetensors=True, local_files_only=True,
         )  # fmt: skip
-    return (model if cuda else model.to(device)).eval(), tokenizer
+    return (model if cuda else model.to(device)).eval(), load_tokenizer(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,34 @@ class Study:
         return self.twins if condition.random else self.questions
 
 
+@dataclass(frozen=True)
+class Given:
+    """Sets that come ready-made, as the authors released them: count (0: supporting documents only) -> questions with
+    exactly the documents of that set."""
+
+    by_count: Mapping[int, Sequence[Instance]]
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        return tuple(Condition("hard", count) for count in sorted(self.by_count))
+
+    def instances(self, condition: Condition) -> Sequence[Instance]:
+        return self.by_count[condition.count]
+
+    def sets(self, condition: Condition) -> list[BuiltSet | None]:
+        """The documents as they are."""
+        return [build_set(each, len(each.documents)) for each in self.instances(condition)]
+
+
+def given(instances: Sequence[Instance]) -> Given:
+    """Sort ready-made sets by their number of documents: those whose every document supports the answer count as 0."""
+    found: dict[int, list[Instance]] = {}
+    for each in instances:
+        n = len(each.documents)
+        found.setdefault(0 if n == len(each.supporting) else n, []).append(each)
+    return Given(found)
+
+
 def study(questions: Sequence[Instance], wanted: Sequence[Condition], seed: int = 0) -> Study:
     """Build every set once to see which questions allow all of them: a page may be shorter than an extension needs.
 
@@ -112,7 +140,7 @@ def study(questions: Sequence[Instance], wanted: Sequence[Condition], seed: int 
 Read = Callable[[Sequence[Instance], Sequence[BuiltSet | None]], Sequence[Mapping[str, Any]]]
 
 
-def read_all(made: Study, read: Read, store: Path, *, chunk: int = 1, label: str = "reading") -> pd.DataFrame:
+def read_all(made: Study | Given, read: Read, store: Path, *, chunk: int = 1, label: str = "reading") -> pd.DataFrame:
     """One row per question and condition with what ``read`` makes of (questions, their sets), ``chunk`` at a time,
     written line by line to ``store``: an interrupted run goes on where it stopped, and a line cut short is read again.
 
@@ -122,7 +150,7 @@ def read_all(made: Study, read: Read, store: Path, *, chunk: int = 1, label: str
     from reprobook.train.progress import Progress
 
     done = {tuple(row[k] for k in KEY): row for row in _lines(store)}
-    total = len(made.questions) * len(made.conditions)
+    total = sum(len(made.instances(condition)) for condition in made.conditions)
     progress = Progress(label, total, len(done))
     rows = []
     with store.open("a", encoding="utf-8") as stream:
@@ -286,3 +314,8 @@ def with_documents(frame: pd.DataFrame) -> pd.DataFrame:
     chosen["documents"] = chosen["count"].where(chosen["count"] > 0, chosen["hops"])
     chosen["line"] = chosen["condition"] + ", " + chosen["hops"].map({1: "one hop", 2: "two hops"})
     return chosen
+
+
+def ends(made: Study, ladder: Sequence[int]) -> Study:
+    """The same questions with two sets each: the fewest and all documents, hard distractors."""
+    return replace(made, conditions=(Condition("hard", ladder[0]), Condition("hard", ladder[-1])))
