@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -210,3 +210,16 @@ def batches(
         return renamed(x[rows_at], words, generator), y[rows_at]
 
     return batch
+
+
+def while_learning(words: Words, ends: Mapping[str, Study]) -> Callable[[Reader, int], dict[str, float]]:
+    """For ``fit``: F1 of each collection with the fewest and with all documents, hard distractors."""
+
+    def evaluate(model: Reader, step: int) -> dict[str, float]:
+        found = {}
+        for name, made in ends.items():
+            for count, part in read_study(model, words, made).groupby("count"):
+                found[f"{name}, {'all' if count else 'fewest'}"] = float(part["f1"].mean())
+        return found
+
+    return evaluate

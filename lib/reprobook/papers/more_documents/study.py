@@ -225,15 +225,16 @@ def contrast(frame: pd.DataFrame, few: int, many: int, measure: str = "f1") -> I
     return paired_bootstrap(hard[both].to_numpy(float), random[both].to_numpy(float))
 
 
-def ladder_table(frame: pd.DataFrame, ladder: Sequence[int], measures: Mapping[str, str]) -> pd.DataFrame:
-    """Means by condition: one row for each kind of set, one column for each count; ``measures``: column -> its name."""
+def ladder_table(frame: pd.DataFrame, ladder: Sequence[int], measures: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
+    """Means by condition: one row for each kind of set and measure, one column for each count.
+
+    ``measures``: column -> (its name, decimals)."""
     import pandas as pd
 
     rows = []
-    for column, label in measures.items():
+    for column, (label, decimals) in measures.items():
         for name in frame["condition"].unique():
-            chosen = frame[frame["condition"] == name]
-            means = chosen.groupby("count")[column].mean()
+            means = frame[frame["condition"] == name].groupby("count")[column].mean().round(decimals)
             rows.append({"set": name, "measure": label, **{_count(c): means.get(c) for c in ladder}})
     return pd.DataFrame(rows, columns=["set", "measure", *map(_count, ladder)])
 
