@@ -195,6 +195,9 @@ def test_readings_survive_an_interruption(questions: list[md.Instance], tmp_path
     assert len(calls) == len(frame) + 3  # nothing was read twice but the three that were interrupted
     assert frame.equals(study.read_all(made, lambda *a: pytest.fail("read again"), store))
     assert all(json.loads(line) for line in store.read_text().splitlines())
+    # other documents under the same names are read again
+    changed = study.Study(made.questions, made.questions, (study.Condition("hard", 6, {"order": "random"}),), {}, 0)
+    assert study.read_all(changed, lambda asked, sets: [{"f1": -1.0}] * len(asked), store)["f1"].eq(-1.0).all()
 
 
 def test_differences_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -142,32 +143,38 @@ Read = Callable[[Sequence[Instance], Sequence[BuiltSet | None]], Sequence[Mappin
 
 def read_all(made: Study | Given, read: Read, store: Path, *, chunk: int = 1, label: str = "reading") -> pd.DataFrame:
     """One row per question and condition with what ``read`` makes of (questions, their sets), ``chunk`` at a time,
-    written line by line to ``store``: an interrupted run goes on where it stopped, and a line cut short is read again.
+    written line by line to ``store``: an interrupted run goes on where it stopped. A line cut short is read again, and
+    so is one whose question or documents were others (``text`` is their checksum).
 
     Progress (of F1, where a training shows its loss): a bar for who watches, a log line now and then for the others."""
     import pandas as pd
 
     from reprobook.train.progress import Progress
 
-    done = {tuple(row[k] for k in KEY): row for row in _lines(store)}
+    done = {(*(row[k] for k in KEY), row["text"]): row for row in _lines(store)}
     total = sum(len(made.instances(condition)) for condition in made.conditions)
-    progress = Progress(label, total, len(done))
+    progress = Progress(label, total, min(len(done), total))
     rows = []
     with store.open("a", encoding="utf-8") as stream:
         for condition in made.conditions:
             pairs = list(zip(made.instances(condition), made.sets(condition), strict=True))
-            keys = [(instance.id, condition.name, condition.count) for instance, _ in pairs]
+            keys = [(q.id, condition.name, condition.count, _checksum(label, q, built)) for q, built in pairs]
             missing = [k for k, key in enumerate(keys) if key not in done]
             for at in range(0, len(missing), chunk):
                 part = missing[at : at + chunk]
                 for k, found in zip(part, read([pairs[k][0] for k in part], [pairs[k][1] for k in part]), strict=True):
-                    done[keys[k]] = {**dict(zip(KEY, keys[k], strict=True)), **found}
+                    done[keys[k]] = {**dict(zip((*KEY, "text"), keys[k], strict=True)), **found}
                     stream.write(json.dumps(done[keys[k]]) + "\n")
                 stream.flush()
                 progress.update(len(done), float(done[keys[part[-1]]].get("f1", 0.0)))
             rows += [done[key] for key in keys]
     progress.close()
     return pd.DataFrame(rows)
+
+
+def _checksum(label: str, instance: Instance, built: BuiltSet | None) -> int:
+    texts = built.texts if built is not None else ()
+    return zlib.crc32("\0".join([label, instance.question, instance.stub, instance.answer, *texts]).encode())
 
 
 def _lines(store: Path) -> Iterator[dict[str, Any]]:
@@ -183,7 +190,7 @@ def _lines(store: Path) -> Iterator[dict[str, Any]]:
             row = json.loads(line) if line.endswith(b"\n") else None
         except ValueError:
             row = None
-        if not isinstance(row, dict) or any(k not in row for k in KEY):
+        if not isinstance(row, dict) or any(k not in row for k in (*KEY, "text")):
             break
         good += len(line)
         yield row
@@ -254,29 +261,24 @@ def thirds(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 def faked(frame: pd.DataFrame, few: int, many: int, measure: str) -> pd.DataFrame:
     """How much of the effect few - many each wrong construction would add or take away, over the same questions: its
-    own effect minus that of the paper's construction. All sets of all documents are equal but for the order."""
+    own effect minus that of the paper's construction (``added``, with its paired interval). Sets of all documents differ
+    in their order alone."""
     import pandas as pd
 
-    rows = [{"construction": "the paper's", **_interval(difference(frame, ("hard", few), ("hard", many), measure)),
-             "added": 0.0}]  # fmt: skip
     strict = values(frame, "hard", few, measure) - values(frame, "hard", many, measure)
+    rows = [{"construction": "the paper's", "few - many": strict.mean(), "added": None, "low": None, "high": None}]
     for name in ("page start", "equal share", "shuffled"):
         last = ("shuffled", many) if name == "shuffled" else ("hard", many)
         own = values(frame, name, few, measure) - values(frame, *last, measure)
         found = paired_bootstrap(own[strict.index].to_numpy(float), strict.to_numpy(float))
-        effect = difference(frame, (name, few), last, measure)
-        rows.append({"construction": name, **_interval(effect), "added": found.mean, "added, low": found.low,
-                     "added, high": found.high})  # fmt: skip
+        rows.append({"construction": name, "few - many": own.mean(), "added": found.mean, "low": found.low,
+                     "high": found.high})  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _interval(found: Interval) -> dict[str, float]:
-    return {"few - many": found.mean, "low": found.low, "high": found.high}
 
 
 def audit_table(made: Study) -> pd.DataFrame:
     """What each construction does to the questions: means of documents and tokens, the most tokens lost, the largest
-    shift of the evidence, the share of questions whose evidence stands there more than once (see :func:`audit`)."""
+    shift of the evidence in tokens, the share of questions whose evidence stands there twice (see :func:`audit`)."""
     import pandas as pd
 
     rows = []
@@ -287,9 +289,9 @@ def audit_table(made: Study) -> pd.DataFrame:
         found = pd.DataFrame([audit(question, built) for question, built in pairs if built is not None])
         rows.append({
             "set": condition.name, "count": _count(condition.count), "documents": found["documents"].mean(),
-            "tokens": found["tokens"].mean(), "most tokens lost": found["tokens lost"].max(),
-            "largest shift of evidence": found["largest shift"].max(),
-            "evidence more than once": (found["copies of evidence"] > 1).mean(),
+            "tokens": found["tokens"].mean(), "tokens lost": found["tokens lost"].max(),
+            "shift": found["largest shift"].max(),
+            "evidence twice": (found["copies of evidence"] > 1).mean(),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
