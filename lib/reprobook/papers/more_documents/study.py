@@ -261,8 +261,7 @@ def thirds(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 def faked(frame: pd.DataFrame, few: int, many: int, measure: str) -> pd.DataFrame:
     """How much of the effect few - many each wrong construction would add or take away, over the same questions: its
-    own effect minus that of the paper's construction (``added``, with its paired interval). Sets of all documents differ
-    in their order alone."""
+    own effect minus that of the paper's construction (``added``, with its paired interval)."""
     import pandas as pd
 
     strict = values(frame, "hard", few, measure) - values(frame, "hard", many, measure)
