@@ -21,7 +21,7 @@ Array = np.ndarray
 
 @torch.no_grad()
 def probabilities(model: nn.Module, problem: Problem, pairs: Pairs, n: int, seed: int) -> tuple[Array, Array]:
-    """Coordinates (P, n, 4) and probabilities (P, n) of exactly ``n`` matches of each pair (see :meth:`Pairs.filled`)."""
+    """Coordinates (P, n, 4) and probabilities (P, n) of ``n`` matches of each pair (see :meth:`Pairs.filled`)."""
     c = pairs.filled(n, np.random.default_rng([seed, 77]))
     x = problem.coordinates(c, pairs)
     device, found = next(model.parameters()).device, []
@@ -56,8 +56,8 @@ def summary(problem: Problem, errors: pd.DataFrame) -> dict[str, float]:
     """Exact AUC at the problem's thresholds, in per cent; for poses also the binned AUC of NG-RANSAC; failures."""
     out = {f"AUC@{t:g}": 100 * geometry.auc_exact(errors["error"], t) for t in problem.thresholds}
     if problem.unit == "degrees":
-        binned = {f"binned@{t:g}": 100 * geometry.auc_binned(errors["error, not folded"], t) for t in problem.thresholds}
-        out |= binned
+        plain = errors["error, not folded"]
+        out |= {f"binned@{t:g}": 100 * geometry.auc_binned(plain, t) for t in problem.thresholds}
     return out | {"failed": float(np.isinf(errors["error"]).sum()), "pairs": float(len(errors))}
 
 

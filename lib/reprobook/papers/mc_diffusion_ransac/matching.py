@@ -24,10 +24,10 @@ TRAIN = ("astronaut.png", "brick.png", "camera.png", "coffee.png", "coins.png", 
 TEST = ("chelsea.png", "grass.png", "gravel.png", "page.png", "rocket.jpg", "text.png")
 VIEW = (480, 360)  # width, height of every warped picture
 MOST, LEAST, STEPS = 256, 30, 8  # matches of a pair; 1/8 px of storage
-DETECTORS: dict[str, Callable[[], cv2.Feature2D]] = {
-    "SIFT": lambda: cv2.SIFT_create(nfeatures=500),
-    "ORB": lambda: cv2.ORB_create(nfeatures=500),
-    "AKAZE": lambda: cv2.AKAZE_create(threshold=5e-4),
+DETECTORS: dict[str, Callable[[int], cv2.Feature2D]] = {
+    "SIFT": lambda n: cv2.SIFT_create(nfeatures=n),
+    "ORB": lambda n: cv2.ORB_create(nfeatures=n),
+    "AKAZE": lambda n: cv2.AKAZE_create(threshold=5e-4),  # has no limit of its own
 }
 STEREO = {  # of scikit-image's motorcycle pair, which it took from the Middlebury 2014 set
     "focal": 994.978, "centre": (311.193, 254.877), "shift": 31.086, "baseline_m": 0.193001,
@@ -42,14 +42,16 @@ def read_picture(path: Path) -> Array:
     return image
 
 
-def match(first: Array, second: Array, detector: str, most: int, rng: np.random.Generator) -> Array:
+def match(
+    first: Array, second: Array, detector: str, most: int, rng: np.random.Generator, features: int = 500
+) -> Array:
     """Mutual nearest neighbours of one detector's descriptors, (n, 4) pixels, n at most ``most`` (a random choice).
 
     No ratio test: sorting out wrong matches is the task. Fewer than two keypoints in an image: (0, 4).
     """
     if detector not in DETECTORS:
         raise ReprobookError(f"detector {detector!r} must be one of {', '.join(DETECTORS)}")
-    tool = DETECTORS[detector]()
+    tool = DETECTORS[detector](features)
     (k1, d1), (k2, d2) = (tool.detectAndCompute(image, None) for image in (first, second))
     if d1 is None or d2 is None or min(len(k1), len(k2)) < 2:
         return np.zeros((0, 4))
@@ -170,9 +172,7 @@ def _read_part(arrays: dict[str, Array], part: str) -> dict[str, Pairs]:
         geometry = {"K": K, "R": R, "t": truth[:, 27:]}
     else:
         geometry = {"H": truth}
-    return {
-        name: Pairs(matches[d], counts[d], sizes, **geometry) for d, name in enumerate(DETECTORS)
-    }
+    return {name: Pairs(matches[d], counts[d], sizes, **geometry) for d, name in enumerate(DETECTORS)}
 
 
 if __name__ == "__main__":

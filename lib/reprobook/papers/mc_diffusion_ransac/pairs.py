@@ -49,14 +49,12 @@ class Pairs:
         """Exactly ``n`` matches of each pair, (P, n, 4) float64: a random choice of longer lists, shorter ones filled
         up with repeated shuffled copies (NG-RANSAC). Raises :class:`ReprobookError` for a pair without matches."""
         if (self.count < 1).any():
-            raise ReprobookError(f"pair {int(np.argmin(self.count))} has no matches; leave it out or count it as failed")
+            raise ReprobookError(f"pair {int(np.argmin(self.count))} has no matches; leave it out, count it as failed")
         N = self.matches.shape[1]
         order = np.where(np.arange(N) < self.count[:, None], rng.random((len(self), N)), np.inf).argsort(axis=1)
         place = np.arange(n)[None] % self.count[:, None]  # copies follow each other
         chosen = np.take_along_axis(order, place, axis=1)
         return np.take_along_axis(self.matches, chosen[..., None], axis=1).astype(np.float64)
-
-
 
 
 def essential_truth(pairs: Pairs) -> Array:

@@ -26,6 +26,7 @@ OPENCV = {
     "OpenCV RANSAC": cv2.RANSAC, "OpenCV USAC": cv2.USAC_ACCURATE, "OpenCV MAGSAC++": cv2.USAC_MAGSAC,
 }  # fmt: skip
 NAMES = (*OPENCV, "PoseLib LO-RANSAC", "pydegensac")
+PIXELS = 1000.0  # F and H: coordinates of about the size of pixels, for which the libraries' constants are made
 UNIT = {"model": "PINHOLE", "width": 1, "height": 1, "params": [1.0, 1.0, 0.0, 0.0]}
 
 
@@ -43,7 +44,18 @@ def model_of(
     """
     if name not in available(problem):
         raise ReprobookError(f"estimator {name!r} for {problem.name}; there are: {', '.join(available(problem))}")
-    first, second = (np.ascontiguousarray(x[:, k : k + 2]) for k in (0, 2))
+    scale = 1.0 if problem.name == "essential" else PIXELS
+    first, second = (np.ascontiguousarray(x[:, k : k + 2]) * scale for k in (0, 2))
+    found = _call(name, problem, first, second, tau * scale, n_hypotheses, seed, ordered)
+    if found is None or found.shape != (3, 3) or not np.isfinite(found).all() or not np.abs(found).max() > 0:
+        return None
+    S, back = np.diag([scale, scale, 1.0]), np.diag([1 / scale, 1 / scale, 1.0])
+    return back @ found @ S if problem.name == "homography" else S @ found @ S
+
+
+def _call(
+    name: str, problem: Problem, first: Array, second: Array, tau: float, n_hypotheses: int, seed: int, ordered: bool
+) -> Array | None:
     if name in OPENCV:
         return _opencv(OPENCV[name], problem, first, second, tau, n_hypotheses, seed)
     if name == "pydegensac":
@@ -62,7 +74,7 @@ def _opencv(method: int, problem: Problem, first: Array, second: Array, tau: flo
             found = cv2.findHomography(first, second, method, tau, maxIters=n, confidence=CONFIDENCE)[0]
     except cv2.error:
         return None
-    return None if found is None or found.shape[0] < 3 else found[:3]
+    return None if found is None else found[:3]
 
 
 def _poselib(
@@ -81,17 +93,11 @@ def _poselib(
 
 
 def _degensac(problem: Problem, first: Array, second: Array, tau: float, n: int, seed: int) -> Array | None:
-    scale = 1000.0  # its own constants are in pixels: give it coordinates of that size
-    S = np.diag([1 / scale, 1 / scale, 1.0])
     estimator = pydegensac.findHomography if problem.name == "homography" else pydegensac.findFundamentalMatrix
     try:
-        found, _ = estimator(first * scale, second * scale, tau * scale, CONFIDENCE, n, seed=seed + 1)
+        return estimator(first, second, tau, CONFIDENCE, n, seed=seed + 1)[0]
     except (ValueError, RuntimeError):
         return None
-    if found is None or not np.isfinite(found).all() or not np.abs(found).max() > 0:
-        return None
-    back = np.linalg.inv(S)
-    return S @ found @ back if problem.name == "homography" else back @ found @ back
 
 
 def evaluate(

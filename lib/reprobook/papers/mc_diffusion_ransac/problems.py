@@ -1,8 +1,8 @@
 """The three problems that the chapter solves: essential matrix, fundamental matrix, homography.
 
 Each knows its minimal set and solver, its distance, its coordinates, and how far an estimate is from the truth. Minimal
-solvers are PoseLib's (5 points) and OpenCV's (7 points): C++ called once a sample. Four points have a closed form that
-is exact and vectorised, which `bench.py` shows to be faster than a loop over OpenCV's solver.
+solvers are PoseLib's (5 points) and OpenCV's (7 points), C++ called once a sample. For 4 points the linear systems of all
+samples go to LAPACK at once; `bench.py` compares that with a loop over OpenCV's solver.
 """
 
 from __future__ import annotations
@@ -58,27 +58,34 @@ def solve_fundamental(samples: Array) -> Solved:
     return _stack(found, owner)
 
 
-def solve_homography(samples: Array) -> Solved:
-    """The homography of each four correspondences (M, 4, 4), in closed form; none where three points are collinear.
+TRIPLES = np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]])
+FLAT = 1e-9  # twice the area of a triangle over the square of the sample's extent, below which it counts as collinear
 
-    Each quadrangle is the image of the four basis points (1,0,0), (0,1,0), (0,0,1), (1,1,1) under a matrix A whose
-    columns are its first three points, scaled so that their sum is the fourth; H = A' A^-1.
-    """
-    bases, fine = [], np.ones(len(samples), dtype=bool)
-    for k in (0, 2):
-        points = g.homogeneous(samples[..., k : k + 2])  # (M, 4, 3)
-        corner = np.swapaxes(points[:, :3], 1, 2)
-        weights = (g.adjugate(corner) @ points[:, 3, :, None])[..., 0]  # times det(corner), a common factor
-        extent = np.ptp(samples[..., k : k + 2], axis=1).max(-1)
-        small = 1e-9 * np.maximum(extent, 1e-12) ** 2  # weights and determinant are twice the triangles' areas
-        fine &= (np.abs(weights) > small[:, None]).all(-1) & (np.abs(np.linalg.det(corner)) > small)
-        bases.append(corner * weights[:, None, :])
-    models = bases[1] @ g.adjugate(bases[0])
-    norm = np.linalg.norm(models, axis=(1, 2), keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        models = models / norm
-    fine &= np.isfinite(models).all((1, 2))
-    return models[fine], np.flatnonzero(fine)
+
+def _general_position(points: Array) -> Array:
+    """Whether no three of four points (M, 4, 2) are collinear, (M,)."""
+    a, b, c = (points[:, TRIPLES[:, k]] for k in range(3))
+    (ux, uy), (vx, vy) = (np.moveaxis(d, -1, 0) for d in (b - a, c - a))
+    extent = np.ptp(points, axis=1).max(-1, keepdims=True)
+    return (np.abs(ux * vy - uy * vx) > FLAT * np.maximum(extent, 1e-12) ** 2).all(1)
+
+
+def solve_homography(samples: Array) -> Solved:
+    """The homography of each four correspondences (M, 4, 4) by the direct linear transform with H_33 = 1, all systems
+    at once in LAPACK; none where three points of an image are collinear."""
+    fine = np.flatnonzero(_general_position(samples[..., :2]) & _general_position(samples[..., 2:]))
+    x, y, u, v = np.moveaxis(samples[fine], -1, 0)
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rows = [[x, y, one, zero, zero, zero, -u * x, -u * y], [zero, zero, zero, x, y, one, -v * x, -v * y]]
+    A = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2).reshape(-1, 8, 8)
+    b = np.stack([u, v], axis=-1).reshape(-1, 8, 1)
+    try:
+        h = np.linalg.solve(A, b)
+    except np.linalg.LinAlgError:  # H_33 is exactly 0 for some sample: a horizon through the origin
+        h = np.linalg.solve(A + 1e-12 * np.eye(8), b)
+    models = np.concatenate([h[..., 0], np.ones((len(h), 1))], axis=1).reshape(-1, 3, 3)
+    good = np.isfinite(models).all((1, 2))
+    return models[good], fine[good]
 
 
 def recover_pose(E: Array, c: Array) -> tuple[Array, Array]:
@@ -90,9 +97,9 @@ def recover_pose(E: Array, c: Array) -> tuple[Array, Array]:
     Rs, ts = np.stack([R1, R1, R2, R2]), np.stack([t, -t, t, -t])[..., 0]
     x1, x2 = g.homogeneous(c[:, :2]), g.homogeneous(c[:, 2:])
     a = x1 @ np.swapaxes(Rs, 1, 2)  # (4, N, 3): rays of the first camera seen from the second
-    side = np.cross(x2, a)  # depths z1 a + t = z2 x2, each by a cross product with the other ray
-    z1 = -(side * np.cross(x2, ts[:, None])).sum(-1)
-    z2 = -(side * np.cross(a, ts[:, None])).sum(-1)
+    side = g.cross(x2, a)  # depths z1 a + t = z2 x2, each by a cross product with the other ray
+    z1 = -(side * g.cross(x2, ts[:, None])).sum(-1)
+    z2 = -(side * g.cross(a, ts[:, None])).sum(-1)
     best = int(((z1 > 0) & (z2 > 0)).sum(1).argmax())
     return Rs[best], ts[best]
 

@@ -18,7 +18,7 @@ from reprobook.papers.mc_diffusion_ransac.problems import Problem, recover_pose
 
 Array = np.ndarray
 Refine = Literal["none", "model"]
-NO_PARALLAX = 0.95  # share of the inliers that a rotation (E) or a plane (F) may explain before the model is undetermined
+NO_PARALLAX = 0.95  # of the inliers explained by a rotation (E) or a plane (F): the model is not determined
 CHUNK = 2_000_000  # distances in memory at once
 
 

@@ -8,7 +8,7 @@ on its epipolar line.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,7 +67,8 @@ def true_correspondences(pairs: Pairs, n: int, rng: np.random.Generator) -> Pair
         raise ReprobookError(f"pair {int(seen.sum(1).argmin())}: the second image shows nothing of the first")
     both = np.concatenate([tried, np.nan_to_num(second)], axis=-1)
     order = np.argsort(~seen, axis=1, kind="stable")
-    held = Pairs(np.take_along_axis(both, order[..., None], 1), seen.sum(1), pairs.sizes, pairs.K, pairs.R, pairs.t, pairs.H)
+    matches = np.take_along_axis(both, order[..., None], 1)
+    held = replace(pairs, matches=matches, count=seen.sum(1))
     return held.with_matches(held.filled(n, rng))
 
 

@@ -1,0 +1,52 @@
+"""Drawings of correspondences: displacement arrows in one image, or lines between two, coloured by a weight."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+Array = np.ndarray
+RIGHT, WRONG = "#0072B2", "#D55E00"
+
+
+def arrows(ax: Axes, c: Array, size: Array, wrong: Array | None = None) -> None:
+    """Correspondences (N, 4) drawn in the frame of the second image, from the first end point to the second.
+
+    ``wrong`` (N,) bool colours them; None: all right.
+    """
+    wrong = np.zeros(len(c), dtype=bool) if wrong is None else wrong
+    for colour, which in ((WRONG, wrong), (RIGHT, ~wrong)):
+        ax.add_collection(LineCollection(c[which].reshape(-1, 2, 2), colors=colour, linewidths=0.7, alpha=0.6))
+        ax.plot(c[which, 2], c[which, 3], ".", color=colour, ms=3)
+    _frame(ax, size)
+
+
+def lines(ax: Axes, c: Array, sizes: Array, weight: Array, images: tuple[Array, Array] | None = None) -> LineCollection:
+    """Two images side by side and lines between them, coloured by ``weight`` (N,), heavy ones on top."""
+    (w, h), (w2, h2) = sizes
+    if images is not None:
+        for image, left in zip(images, (0, w), strict=True):
+            ax.imshow(image, cmap="gray", extent=(left, left + image.shape[1], image.shape[0], 0), alpha=0.6)
+    order = np.argsort(weight)
+    moved = c[order] + np.array([0, 0, w, 0])
+    drawn = LineCollection(moved.reshape(-1, 2, 2), array=weight[order], cmap="viridis", linewidths=0.8, alpha=0.8)
+    ax.add_collection(drawn)
+    ax.axvline(w, color="k", lw=0.5)
+    _frame(ax, np.array([w + w2, max(h, h2)]))
+    return drawn
+
+
+def recall(ax: Axes, errors: Array, limit: float, label: str) -> None:
+    """Recall curve: share of pairs (%) with an error below the abscissa."""
+    found = np.sort(errors)
+    share = 100 * np.arange(1, len(found) + 1) / len(found)
+    inside = found <= limit
+    x = np.concatenate([[0.0], found[inside], [limit]])
+    y = np.concatenate([[0.0], share[inside], [share[inside][-1] if inside.any() else 0.0]])
+    ax.step(x, y, where="post", label=label)
+
+
+def _frame(ax: Axes, size: Array) -> None:
+    ax.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="equal", xlabel="x (px)", ylabel="y (px)")
+    ax.grid(False)
