@@ -46,12 +46,15 @@ def draw_scenes(n_scenes: int, n_points: int, seed: int) -> Scenes:
 
     Every kept point is visible in both images; scenes with too small an overlap are drawn again.
     """
+    most = (W // GRID) * (H // GRID) // 2
+    if not 5 <= n_points <= most:
+        raise ReprobookError(f"draw_scenes: n_points {n_points} must be from 5 to {most}, half of the grid's pixels")
     rng, kept, found = np.random.default_rng(seed), [], 0
     while found < n_scenes:
         kept.append(_draw(CHUNK, n_points, rng))
         found += len(kept[-1][0])
         if found == 0 and len(kept) == 20:
-            raise ReprobookError(f"draw_scenes: no scene shows {n_points} points in both images; ask for fewer")
+            raise ReprobookError(f"draw_scenes: no scene shows {n_points} points in both images: ask for fewer")
     parts = (np.concatenate(each)[:n_scenes] for each in zip(*kept, strict=True))
     return Scenes(*parts)
 
@@ -212,7 +215,7 @@ def matched(scenes: Scenes, seed: int) -> dict[str, Pairs]:
     }
 
 
-def test_set(n_pairs: int, n_points: int, seed: int) -> bytes:
+def synthetic_pairs(n_pairs: int, n_points: int, seed: int) -> bytes:
     """The fixed test pairs of the four procedures, as the bytes of one array file.
 
     Matches are stored in 1/16 px as integers, poses with 12 decimals, so that the last bits of a processor's sine do
@@ -227,8 +230,8 @@ def test_set(n_pairs: int, n_points: int, seed: int) -> bytes:
     return head.tobytes() + body.tobytes() + np.round(pose * 1e12).astype("<i8").tobytes()
 
 
-def read_test_set(data: bytes) -> dict[str, Pairs]:
-    """What :func:`test_set` wrote, by matcher. Raises :class:`ReprobookError` for bytes of another length."""
+def read_pairs(data: bytes) -> dict[str, Pairs]:
+    """What :func:`synthetic_pairs` wrote, by matcher. Raises :class:`ReprobookError` for bytes of another length."""
     M, P, N = (int(v) for v in np.frombuffer(data[:12], "<i4"))
     if len(data) != 12 + M * P * N * 8 + P * 96:
         raise ReprobookError(f"the file of synthetic test pairs has {len(data)} bytes, which is not what its head says")
