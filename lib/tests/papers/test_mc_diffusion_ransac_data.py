@@ -279,7 +279,8 @@ def test_sift_and_loftr_and_files_give_matched_sets(tiny, tmp_path: Path) -> Non
 
 LOFTR = {
     "stage_num_blocks": [1, 1, 1, 1], "out_features": [8, 8, 16, 32], "hidden_size": 32, "num_attention_layers": 1,
-    "num_attention_heads": 8, "fine_matching_slice_dim": 4, "coarse_matching_threshold": 0.0, "coarse_matching_border_removal": 0,
+    "num_attention_heads": 8, "fine_matching_slice_dim": 4, "coarse_matching_threshold": 0.0,
+    "coarse_matching_border_removal": 0,
 }  # fmt: skip
 
 

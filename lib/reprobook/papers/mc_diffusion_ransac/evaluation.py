@@ -88,3 +88,10 @@ def _mean(found: Mapping[Key, Array], name: str | Sequence[str], test: str, test
     for each in names:
         expanded += [test] if each == "own" else [t for t in tests if t != test] if each == "others" else [each]
     return np.mean([found[each, test] for each in expanded], axis=0)
+
+
+def recall(problem: Problem, errors: pd.Series, n: int = 20) -> pd.DataFrame:
+    """Recall curve at ``n`` + 1 even thresholds up to the problem's largest: ``error``, ``pairs below (%)``."""
+    levels = np.linspace(0, problem.thresholds[-1], n + 1)
+    below = 100 * (errors.to_numpy()[:, None] <= levels).mean(0)
+    return pd.DataFrame({"error": levels, "pairs below (%)": below})

@@ -117,6 +117,20 @@ def stereo_pair(left: Array, right: Array, rng: np.random.Generator) -> tuple[Ar
     return views[0], views[1], np.stack(Ks), Rs[1] @ Rs[0].T, Rs[1] @ baseline
 
 
+def stereo_gap(disparity_file: Path, every: int = 997) -> float:
+    """Largest Sampson distance in pixels of correspondences from the measured disparity to :data:`STEREO`'s model.
+
+    x_right = x_left - d, indexed by the left picture, unknown = inf."""
+    with np.load(disparity_file, allow_pickle=False) as archive:
+        disparity = archive["arr_0"]
+    y, x = (each[::every] for each in np.nonzero(np.isfinite(disparity)))
+    c = np.stack([x, y, x - disparity[y, x], y], axis=-1).astype(np.float64)
+    f, (cx, cy) = STEREO["focal"], STEREO["centre"]
+    K = np.array([[[f, 0, cx], [0, f, cy], [0, 0, 1]], [[f, 0, cx + STEREO["shift"]], [0, f, cy], [0, 0, 1]]])
+    model = g.essential(np.eye(3), np.array([-STEREO["baseline_m"], 0, 0]))
+    return float(f * np.sqrt(g.sampson(g.calibrate(c, K), model)).max())
+
+
 def _collect(draw: Callable[[int], tuple[Array, Array, Array]], n: int, rng: np.random.Generator) -> dict[str, Array]:
     """``n`` pairs that all detectors can match; truth (n, ...), lists one after the other, counts (3, n)."""
     truth, lists = [], {name: [] for name in DETECTORS}

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import poselib
 import pydegensac
+from torch import nn
 
 from reprobook.errors import ReprobookError
+from reprobook.papers.mc_diffusion_ransac import evaluation, ransac
 from reprobook.papers.mc_diffusion_ransac import geometry as g
-from reprobook.papers.mc_diffusion_ransac import ransac
 from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
 from reprobook.papers.mc_diffusion_ransac.problems import Problem
 
@@ -125,3 +126,26 @@ def evaluate(
         folded, plain = ransac.error_of(problem, found, c, pairs, i)
         rows.append({"error": folded, "error, not folded": plain, "failed": found.failed})
     return pd.DataFrame(rows), spent / len(pairs)
+
+
+def compare(
+    problem: Problem, pairs: Pairs, model: nn.Module, n: int, n_hypotheses: int, threshold_px: float, seed: int
+) -> pd.DataFrame:
+    """Guided RANSAC with refinement (``model``'s probabilities) beside all libraries, first with at most
+    ``n_hypotheses``, then with as many as fit into the seconds of ours, network included (16 to 4,000).
+
+    Columns: estimator, same ("hypotheses" or "time"), AUC at the problem's largest threshold (%), hypotheses,
+    time / ours.
+    """
+    top = f"AUC@{problem.thresholds[-1]:g}"
+    begin = time.perf_counter()
+    errors = evaluation.evaluate(problem, pairs, model, n, n_hypotheses, threshold_px, seed, "model")
+    ours = (time.perf_counter() - begin) / len(pairs)
+    rows = [("MCD, refined", "hypotheses", evaluation.summary(problem, errors)[top], n_hypotheses, 1.0)]
+    for name in available(problem):
+        errors, spent = evaluate(name, problem, pairs, n, n_hypotheses, threshold_px, seed)
+        rows.append((name, "hypotheses", evaluation.summary(problem, errors)[top], n_hypotheses, spent / ours))
+        budget = int(np.clip(n_hypotheses * ours / max(spent, 1e-9), 16, 4000))
+        errors, spent = evaluate(name, problem, pairs, n, budget, threshold_px, seed)
+        rows.append((name, "time", evaluation.summary(problem, errors)[top], budget, spent / ours))
+    return pd.DataFrame(rows, columns=["estimator", "same", "AUC", "hypotheses", "time / ours"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
@@ -37,14 +38,15 @@ def lines(ax: Axes, c: Array, sizes: Array, weight: Array, images: tuple[Array, 
     return drawn
 
 
-def recall(ax: Axes, errors: Array, limit: float, label: str) -> None:
-    """Recall curve: share of pairs (%) with an error below the abscissa."""
-    found = np.sort(errors)
-    share = 100 * np.arange(1, len(found) + 1) / len(found)
-    inside = found <= limit
-    x = np.concatenate([[0.0], found[inside], [limit]])
-    y = np.concatenate([[0.0], share[inside], [share[inside][-1] if inside.any() else 0.0]])
-    ax.step(x, y, where="post", label=label)
+def heatmap(ax: Axes, table: pd.DataFrame) -> None:
+    """Per cents by training (rows) and test (columns), with their values written in."""
+    ax.imshow(table, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    for i, j in np.ndindex(table.shape):
+        value = table.iloc[i, j]
+        ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color="w" if value < 60 else "k")
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
+    ax.set_yticks(range(len(table)), table.index, fontsize=8)
+    ax.grid(False)
 
 
 def _frame(ax: Axes, size: Array) -> None:

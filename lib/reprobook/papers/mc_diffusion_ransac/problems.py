@@ -1,8 +1,8 @@
 """The three problems that the chapter solves: essential matrix, fundamental matrix, homography.
 
-Each knows its minimal set and solver, its distance, its coordinates, and how far an estimate is from the truth. Minimal
-solvers are PoseLib's (5 points) and OpenCV's (7 points), C++ called once a sample. For 4 points the linear systems of all
-samples go to LAPACK at once; `bench.py` compares that with a loop over OpenCV's solver.
+Each knows its minimal set and solver, its distance, its coordinates, and how far an estimate is from the truth. The
+minimal solvers are PoseLib's (5 points) and OpenCV's (7 points), C++ called once a sample. For 4 points the linear
+systems of all samples go to LAPACK at once; `bench.py` compares that with a loop over OpenCV's solver.
 """
 
 from __future__ import annotations

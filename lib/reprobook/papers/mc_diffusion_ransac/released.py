@@ -46,13 +46,14 @@ def loftr(model: nn.Module, size: tuple[int, int] = (640, 480)) -> Matcher:
     return matcher
 
 
-def stored(folder: Path) -> Matcher:
-    """Lists from files ``<folder>/<i>.npy``."""
+def stored(folder: Path, numbers: Sequence[int] | None = None) -> Matcher:
+    """Lists from files ``<folder>/<number>.npy``; ``numbers``: each pair's number in its index (None: as given)."""
 
     def matcher(i: int, pair: Loaded) -> Array:
-        path = folder / f"{i}.npy"
+        number = i if numbers is None else numbers[i]
+        path = folder / f"{number}.npy"
         if not path.is_file():
-            raise ReprobookError(f"no matches of pair {i}: {path.name} is missing in the folder of lists")
+            raise ReprobookError(f"no matches of pair {number}: {path.name} is missing in the folder of lists")
         found = np.load(path, allow_pickle=False)
         if found.ndim != 2 or found.shape[1] != 4:
             raise ReprobookError(f"{path.name} has shape {list(found.shape)}; it must be (n, 4)")
