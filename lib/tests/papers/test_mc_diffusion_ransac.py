@@ -23,7 +23,14 @@ from reprobook.papers.mc_diffusion_ransac.diffusion import (
     resample_outside,
 )
 from reprobook.papers.mc_diffusion_ransac.needs import paper_needs
-from reprobook.papers.mc_diffusion_ransac.network import CNNet, kl_loss, kl_target, log_probabilities, n_parameters
+from reprobook.papers.mc_diffusion_ransac.network import (
+    CNNet,
+    Shared,
+    kl_loss,
+    kl_target,
+    log_probabilities,
+    n_parameters,
+)
 from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
 from reprobook.papers.mc_diffusion_ransac.problems import (
     ESSENTIAL,
@@ -220,6 +227,12 @@ def test_cnnet_is_equivariant_and_blind_to_copies() -> None:
     assert torch.allclose(p.sum(1), torch.ones(2)) and torch.allclose(twice[:, :40], p / 2, atol=1e-5)
     alone = log_probabilities(model(x[:1])).exp()
     assert torch.allclose(alone, p[:1], atol=1e-6), "a pair's context is its own list, not the batch"
+
+
+def test_the_shared_layer_is_a_convolution() -> None:
+    torch.manual_seed(0)
+    layer, x = Shared(5, 7), torch.randn(3, 5, 11)
+    assert torch.allclose(layer(x), torch.nn.functional.conv1d(x, layer.weight[..., None], layer.bias), atol=1e-6)
 
 
 def test_log_probabilities_use_the_log_sigmoid() -> None:

@@ -9,19 +9,27 @@ from torch import Tensor, nn
 from reprobook.errors import ReprobookError
 
 
+class Shared(nn.Linear):
+    """The same linear layer for each correspondence, (B, in, N) -> (B, out, N): a 1 x 1 convolution, but as a batched
+    matrix product, which on a CPU takes less than half the time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias[None, :, None], self.weight.expand(len(x), -1, -1), x)
+
+
 class Block(nn.Module):
     """Twice [shared layer, context norm, batch norm, ReLU], then the input is added."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in range(2))
+        self.layers = nn.ModuleList(Shared(channels, channels) for _ in range(2))
         self.context = nn.InstanceNorm1d(channels)  # over the correspondences of one pair; has no weights
         self.batch = nn.ModuleList(nn.BatchNorm1d(channels) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
-        for conv, norm in zip(self.convs, self.batch, strict=True):
-            y = F.relu(norm(self.context(conv(y))), inplace=True)
+        for layer, norm in zip(self.layers, self.batch, strict=True):
+            y = F.relu(norm(self.context(layer(y))), inplace=True)
         return x + y
 
 
@@ -34,14 +42,14 @@ class CNNet(nn.Module):
 
     def __init__(self, blocks: int = 12, channels: int = 128, inputs: int = 5) -> None:
         super().__init__()
-        self.first = nn.Conv1d(inputs, channels, 1)
+        self.first = Shared(inputs, channels)
         self.blocks = nn.Sequential(*(Block(channels) for _ in range(blocks)))
-        self.last = nn.Conv1d(channels, 1, 1)
+        self.last = Shared(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 3 or x.shape[-1] != self.first.in_channels or x.shape[1] < 2:
+        if x.ndim != 3 or x.shape[-1] != self.first.in_features or x.shape[1] < 2:
             raise ReprobookError(
-                f"CNNet: input has shape {list(x.shape)}; it must be (B, N, {self.first.in_channels}), N >= 2"
+                f"CNNet: input has shape {list(x.shape)}; it must be (B, N, {self.first.in_features}), N >= 2"
             )
         return self.last(self.blocks(F.relu(self.first(x.transpose(1, 2))))).squeeze(1)
 

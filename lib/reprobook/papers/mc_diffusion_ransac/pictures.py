@@ -23,8 +23,11 @@ def arrows(ax: Axes, c: Array, size: Array, wrong: Array | None = None) -> None:
     _frame(ax, size)
 
 
-def lines(ax: Axes, c: Array, sizes: Array, weight: Array, images: tuple[Array, Array] | None = None) -> LineCollection:
-    """Two images side by side and lines between them, coloured by ``weight`` (N,), heavy ones on top."""
+def lines(
+    ax: Axes, c: Array, sizes: Array, weight: Array, images: tuple[Array, Array] | None = None, top: float | None = None
+) -> LineCollection:
+    """Two images side by side and lines between them, coloured by ``weight`` (N,), heavy ones on top; the colours run
+    from 0 to ``top`` (None: the largest weight)."""
     (w, h), (w2, h2) = sizes
     if images is not None:
         for image, left in zip(images, (0, w), strict=True):
@@ -32,6 +35,7 @@ def lines(ax: Axes, c: Array, sizes: Array, weight: Array, images: tuple[Array, 
     order = np.argsort(weight)
     moved = c[order] + np.array([0, 0, w, 0])
     drawn = LineCollection(moved.reshape(-1, 2, 2), array=weight[order], cmap="viridis", linewidths=0.8, alpha=0.8)
+    drawn.set_clim(0, weight.max() if top is None else top)
     ax.add_collection(drawn)
     ax.axvline(w, color="k", lw=0.5)
     _frame(ax, np.array([w + w2, max(h, h2)]))
