@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ def arrows(ax: Axes, c: Array, size: Array, wrong: Array | None = None) -> None:
     """
     wrong = np.zeros(len(c), dtype=bool) if wrong is None else wrong
     for colour, which in ((WRONG, wrong), (RIGHT, ~wrong)):
-        ax.add_collection(LineCollection(c[which].reshape(-1, 2, 2), colors=colour, linewidths=0.7, alpha=0.6))
+        ax.add_collection(LineCollection(c[which].reshape(-1, 2, 2), colors=colour, linewidths=0.7))
         ax.plot(c[which, 2], c[which, 3], ".", color=colour, ms=3)
     _frame(ax, size)
 
@@ -31,10 +32,11 @@ def lines(
     (w, h), (w2, h2) = sizes
     if images is not None:
         for image, left in zip(images, (0, w), strict=True):
+            image = cv2.GaussianBlur(image, (0, 0), 1.5)  # noise would fill the stored PNG
             ax.imshow(image, cmap="gray", extent=(left, left + image.shape[1], image.shape[0], 0), alpha=0.6)
     order = np.argsort(weight)
     moved = c[order] + np.array([0, 0, w, 0])
-    drawn = LineCollection(moved.reshape(-1, 2, 2), array=weight[order], cmap="viridis", linewidths=0.8, alpha=0.8)
+    drawn = LineCollection(moved.reshape(-1, 2, 2), array=weight[order], cmap="viridis", linewidths=0.8)
     drawn.set_clim(0, weight.max() if top is None else top)
     ax.add_collection(drawn)
     ax.axvline(w, color="k", lw=0.5)
