@@ -19,7 +19,7 @@ def arrows(ax: Axes, c: Array, size: Array, wrong: Array | None = None) -> None:
     """
     wrong = np.zeros(len(c), dtype=bool) if wrong is None else wrong
     for colour, which in ((WRONG, wrong), (RIGHT, ~wrong)):
-        ax.add_collection(LineCollection(c[which].reshape(-1, 2, 2), colors=colour, linewidths=0.7))
+        ax.add_collection(LineCollection(c[which].reshape(-1, 2, 2), colors=colour, linewidths=0.7, antialiaseds=False))
         ax.plot(c[which, 2], c[which, 3], ".", color=colour, ms=3)
     _frame(ax, size)
 
