@@ -4,13 +4,13 @@
 - :mod:`.filters`: the eight variants, three filters, two pairings, transitions.
 - :mod:`.dialogue`: chat templates and the loss on correction tokens; :mod:`.sampling`: answers with shared prefixes.
 - :mod:`.learner`: samples and weights by the digest of what made them; :mod:`.loop`: Algorithm 1; :mod:`.baselines`.
-- :mod:`.digits`: the small decoder's task; :mod:`.countries`: facts from GeoNames; :mod:`.released`: the paper's models.
+- :mod:`.ciphers`: the small decoder's task; :mod:`.countries`: facts from GeoNames; :mod:`.released`: the paper's models.
 - :mod:`.printed`: the paper's figures, recomputed.
 """
 
 from __future__ import annotations
 
-from reprobook.papers.stasc import baselines, countries, digits, printed, released
+from reprobook.papers.stasc import baselines, countries, ciphers, printed, released
 from reprobook.papers.stasc.dialogue import Prompts, correction_loss, prompt_ids, training_examples
 from reprobook.papers.stasc.filters import (
     FILTERS,
@@ -30,7 +30,7 @@ from reprobook.papers.stasc.sampling import Sampling, draw, sample
 
 __all__ = [
     "FILTERS", "TRANSITIONS", "VARIANTS", "Iterate", "Learner", "Plan", "Prompts", "Question", "Sampling", "Snapshot",
-    "Splits", "Told", "Tuning", "Variant", "baselines", "check_questions", "correction_loss", "countries", "digits",
+    "Splits", "Told", "Tuning", "Variant", "baselines", "check_questions", "correction_loss", "countries", "ciphers",
     "draw", "evaluate", "frame", "has_answer", "keep", "kept_indices", "normalise", "one_iteration", "optimistic",
     "pair_up", "printed", "prompt_ids", "released", "reward", "rewards", "run", "sample", "selected", "split_by_entity",
     "take_valid", "training_examples", "transitions",

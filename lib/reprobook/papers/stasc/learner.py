@@ -31,7 +31,7 @@ from reprobook.papers.stasc.dialogue import (
     training_examples,
 )
 from reprobook.papers.stasc.questions import Question
-from reprobook.papers.stasc.sampling import Sampling, sample, uniforms
+from reprobook.papers.stasc.sampling import Reader, Sampling, sample, uniforms
 from reprobook.project import atomic_write
 from reprobook.train import checkpoint
 
@@ -120,11 +120,12 @@ def digest(*parts: Any) -> str:
 class Learner:
     """``base`` is M_0: the weights that ``model`` has on construction. ``fit`` (``ch.fit``) trains the model itself;
     ``train(name, start, examples)`` trains elsewhere and returns the file of the weights. ``folder`` keeps samples and,
-    below ``checkpoints``, weights. ``chunk``: questions whose samples are written together."""
+    below ``checkpoints``, weights. ``chunk``: questions whose samples are written together; ``batch_size``: questions
+    whose samples are drawn together."""
 
     def __init__(
         self, model: Any, tokenizer: Any, prompts: Prompts, sampling: Sampling, tuning: Tuning, *, folder: Path,
-        seed: int, fit: Fit | None = None, train: Train | None = None, batch_size: int = 256, chunk: int = 128,
+        seed: int, fit: Fit | None = None, train: Train | None = None, batch_size: int = 64, chunk: int = 128,
     ) -> None:  # fmt: skip
         if (fit is None) == (train is None):
             raise ReprobookError("a learner needs either fit (in this process) or train (in processes of its own)")
@@ -140,6 +141,7 @@ class Learner:
             fingerprint.update(name.encode() + t.contiguous().view(torch.uint8).numpy().tobytes())
         self.base = Snapshot(fingerprint.hexdigest()[:24])
         self.current = self.base
+        self._reader = Reader(model)
         self._examples: dict[tuple[str, str | None, str], Example] = {}
         self._prompts: dict[tuple[str, str | None], list[int]] = {}
 
@@ -151,6 +153,7 @@ class Learner:
             saved = self._start if snapshot.file is None else checkpoint.read(snapshot.file)["model"]
             checkpoint.load_weights(self.model, saved)
             self.current = snapshot
+            self._reader.forget()
         self.model.eval()
 
     def tune(self, start: Snapshot, told: Sequence[Told]) -> tuple[Snapshot, int]:
@@ -172,6 +175,7 @@ class Learner:
                 num_steps=steps, seed=self.seed, **self.tuning.options(len(told)),
             )  # fmt: skip
             self.current = Snapshot(key, file)
+            self._reader.forget()
         return Snapshot(key, file), steps
 
     def _encode(self, told: Sequence[Told]) -> list[Example]:
@@ -197,6 +201,7 @@ class Learner:
     def answers(self, by: Snapshot, questions: Sequence[Question], n: int, stream: str) -> Answers:
         """``n`` initial answers to each question from the model ``by``. ``stream`` names the random numbers."""
         _check_count("N_init", n)
+        self._reader.forget()  # only the corrections of these answers will need their questions again
         shown = [[None] for _ in questions]
         return [row[0] for row in self._draw(by, questions, shown, n, stream)]
 
@@ -227,13 +232,13 @@ class Learner:
         self.use(by)
         width = max(map(len, shown))
         ids = self._prompt_ids([(q.text, s) for q, row in zip(questions, shown, strict=True) for s in row])
-        groups = [k for k, row in enumerate(shown) for _ in row]
+        stems = self._prompt_ids([(q.text, None) for q, row in zip(questions, shown, strict=True) for _ in row])
         shape = (len(questions), width, n, self.sampling.max_new_tokens)
         u = uniforms(self.seed, f"{stream} from {at}", shape)
         u = np.concatenate([u[k, : len(row)] for k, row in enumerate(shown)])
         made = sample(
-            self.model, ids, u, self.sampling, self.stops, groups=groups, batch_size=self.batch_size
-        )
+            self.model, ids, u, self.sampling, self.stops, stems=stems, batch_size=self.batch_size, reader=self._reader
+        )  # fmt: skip
         self.drawn += len(made) * n
         flat = self.tokenizer.batch_decode([row for rows in made for row in rows], skip_special_tokens=True)
         texts = iter(text.strip() for text in flat)

@@ -80,7 +80,8 @@ class Prefix:
         """A copy with the given rows (they may repeat)."""
         if self.mask is None:
             return Prefix(self.model)
-        cache = copy.deepcopy(self.cache)
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]  # shallow: selecting makes new tensors
         cache.batch_select_indices(rows)
         logits = None if self.logits is None else self.logits[rows]
         return Prefix(self.model, cache, self.mask[rows], logits)
@@ -116,6 +117,32 @@ class Prefix:
         return self
 
 
+class Reader:
+    """Reads the beginnings of prompts once: what all questions begin with, and the questions.
+
+    What was read stays until :meth:`forget`, so that corrections find the questions of the answers just drawn."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._read: dict[tuple[tuple[int, ...], ...], Prefix] = {}
+
+    def forget(self) -> None:
+        """To be called when the weights change."""
+        self._read.clear()
+
+    def stems(self, stems: Sequence[tuple[int, ...]], common: int) -> Prefix:
+        """State after the given stems, which share their first ``common`` tokens. Not to be changed: fork it."""
+        key = tuple(stems)
+        if key not in self._read:
+            shared = (stems[0][:common],)
+            if common and shared not in self._read:
+                self._read[shared] = Prefix(self.model).read(shared)
+            start = self._read[shared] if common else Prefix(self.model)
+            rows = torch.zeros(len(stems), dtype=torch.long, device=self.model.device)
+            self._read[key] = start.fork(rows).read([stem[common:] for stem in stems])
+        return self._read[key]
+
+
 @torch.no_grad()
 def sample(
     model: Any,
@@ -124,38 +151,41 @@ def sample(
     sampling: Sampling,
     stops: Sequence[int],
     *,
-    groups: Sequence[int] | None = None,
-    batch_size: int = 256,
+    stems: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 64,
+    reader: Reader | None = None,
 ) -> list[list[list[int]]]:
     """``n`` continuations of each prompt, without the end token.
 
-    ``u`` (P, n, max_new_tokens) are the uniform numbers of the samples. ``groups`` (one number a prompt) says which
-    prompts belong to one question. ``batch_size``: samples in memory at once. Equal prompts are read once.
+    ``u`` (P, n, max_new_tokens) are the uniform numbers of the samples. ``stems``: what each prompt begins with and
+    shares with other prompts (its question); default: the prompts themselves. ``batch_size``: stems at a time.
+    Equal stems and equal prompts are read once.
     """
     n = u.shape[1]
     if u.shape != (len(prompts), n, sampling.max_new_tokens):
         raise ReprobookError(f"u has shape {u.shape}; it must be ({len(prompts)}, n, {sampling.max_new_tokens})")
-    found: list[list[list[int]]] = [[] for _ in prompts]
-    if not prompts or n == 0:
-        return found
-    owners: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    reader = reader or Reader(model)
+    owners: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
     for k, prompt in enumerate(prompts):
-        if not prompt:
-            raise ReprobookError(f"prompt {k} is empty")
-        owners.setdefault((groups[k] if groups is not None else 0, tuple(prompt)), []).append(k)
-    unique = sorted(owners)
-    common = _shared([prompt for _, prompt in unique])
-    start = Prefix(model).read([unique[0][1][:common]]) if common else Prefix(model)
-    chunk: list[tuple[int, tuple[int, ...]]] = []
-    for key in [*unique, None]:
-        if chunk and (key is None or n * sum(len(owners[each]) for each in [*chunk, key]) > batch_size):
-            rows = [k for each in chunk for k in owners[each]]
-            made = _continue(start, common, chunk, [len(owners[each]) for each in chunk], u[rows], sampling, stops)
-            for k, texts in zip(rows, made, strict=True):
-                found[k] = texts
-            chunk = []
-        if key is not None:
-            chunk.append(key)
+        stem = tuple(prompt if stems is None else stems[k])
+        if not stem or tuple(prompt[: len(stem)]) != stem:
+            raise ReprobookError(f"prompt {k} is empty or does not begin with its stem")
+        owners.setdefault(stem, {}).setdefault(tuple(prompt[len(stem) :]), []).append(k)
+    found: list[list[list[int]]] = [[] for _ in prompts]
+    order = sorted(owners, key=lambda stem: (len(stem), stem))  # similar lengths together: little padding
+    common = _shared(order) if order else 0
+    for at in range(0, len(order), batch_size):
+        part = order[at : at + batch_size]
+        state = reader.stems(part, common)
+        rests = [(k, rest) for k, stem in enumerate(part) for rest in owners[stem]]
+        state = state.fork(torch.tensor([k for k, _ in rests], device=model.device)).read([rest for _, rest in rests])
+        members = [owners[part[k]][rest] for k, rest in rests]
+        rows = [k for each in members for k in each]
+        repeated = torch.arange(len(rests)).repeat_interleave(torch.tensor([len(m) * n for m in members]))
+        state = state.fork(repeated.to(model.device))
+        flat = _decode(state, torch.as_tensor(u[rows]).flatten(0, 1).to(model.device), sampling, stops)
+        for j, k in enumerate(rows):
+            found[k] = flat[j * n : (j + 1) * n]
     return found
 
 
@@ -164,33 +194,6 @@ def _shared(prompts: Sequence[Sequence[int]]) -> int:
     low, high = min(prompts), max(prompts)  # in lexicographic order the extremes share the least
     most = min(map(len, prompts)) - 1
     return next((k for k in range(most) if low[k] != high[k]), most)
-
-
-def _continue(
-    start: Prefix,
-    common: int,
-    keys: Sequence[tuple[int, tuple[int, ...]]],
-    counts: Sequence[int],
-    u: np.ndarray,
-    sampling: Sampling,
-    stops: Sequence[int],
-) -> list[list[list[int]]]:
-    """Continue some prompts, sorted by question; ``counts`` says how often each stands there."""
-    device = start.model.device
-    members: dict[int, list[tuple[int, ...]]] = {}
-    for question, prompt in keys:
-        members.setdefault(question, []).append(prompt)
-    depth = {question: _shared(texts) if common else 0 for question, texts in members.items()}
-    per_question = [texts[0][common : depth[question]] for question, texts in members.items()]
-    state = start.fork(torch.zeros(len(members), dtype=torch.long, device=device)).read(per_question)
-    place = {question: k for k, question in enumerate(members)}
-    state = state.fork(torch.tensor([place[question] for question, _ in keys], device=device))
-    state = state.read([prompt[depth[question] :] for question, prompt in keys])
-    n = u.shape[1]
-    repeated = torch.arange(len(keys)).repeat_interleave(torch.tensor(counts) * n).to(device)
-    state = state.fork(repeated)
-    flat = _decode(state, torch.as_tensor(u).flatten(0, 1).to(device), sampling, stops)
-    return [flat[k : k + n] for k in range(0, len(flat), n)]
 
 
 def _decode(state: Prefix, u: Tensor, sampling: Sampling, stops: Sequence[int]) -> list[list[int]]:
