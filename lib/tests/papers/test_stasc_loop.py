@@ -73,7 +73,7 @@ def net(taught: dict[str, torch.Tensor]) -> Any:
 
 @pytest.fixture(scope="module")
 def splits() -> stasc.Splits:
-    return ciphers.World(ciphers.Corpus(low=0.3, high=0.9, known=1.0), 0).split(12, 6, 10)[0]
+    return ciphers.World(ciphers.Corpus(low=0.3, high=0.9, known=1.0), 0).split(40, 6, 10)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------- sampling
@@ -246,17 +246,17 @@ def test_nothing_is_drawn_twice_and_weights_come_back_bit_for_bit(tmp_path: Path
     one = make(tmp_path, net)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     answers = one.answers(one.base, splits.train, 3, "x")
-    assert one.drawn == 36 and one.answers(one.base, splits.train, 3, "x") == answers and one.drawn == 36
+    assert one.drawn == 120 and one.answers(one.base, splits.train, 3, "x") == answers and one.drawn == 120
     assert one.answers(one.base, splits.train, 3, "other") != answers
     told = [stasc.Told(q, "12", q.references[0]) for q in splits.train]
     after, updates = one.tune(one.base, told)
-    assert updates == 3 and any(not torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert updates == 10 and any(not torch.equal(before[k], v) for k, v in net.state_dict().items())
     one.use(one.base)
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     again = make(tmp_path, model(32))
     again.model.load_state_dict(before)
     twin = make(tmp_path, again.model)
-    assert twin.base == one.base and twin.tune(twin.base, told) == (after, 3)
+    assert twin.base == one.base and twin.tune(twin.base, told) == (after, 10)
     twin.answers(twin.base, splits.train, 3, "x")
     assert twin.drawn == 0
     assert one.tune(after, []) == (after, 0)
@@ -322,7 +322,7 @@ def test_invariants_of_the_loop(tmp_path: Path, net: Any, splits: Any) -> None:
         assert len(firsts) == 1
     for name, its in runs.items():
         assert [it.n for it in its] == [0, 1, 2]
-        assert its[0].pairs == 12 * 2 * 3 and its[-1].updates == 0
+        assert its[0].pairs == 40 * 2 * 3 and its[-1].updates == 0
         if name[0] == "F":  # 3: initial answers and their accuracy stay
             assert len({it.train_initial for it in its}) == 1
             assert all(np.array_equal(it.test.initial, its[0].test.initial) for it in its)
@@ -400,7 +400,7 @@ def test_baselines_train_on_what_they_should(tmp_path: Path, net: Any, splits: A
     sft(one, splits.train, repeats=2)
     (start, told), *_ = seen
     assert start == one.base.key and len(told) == 4 * len(splits.train)
-    assert all(t.answer == t.question.references[0] for t in told) and sum(t.shown is None for t in told) == 24
+    assert all(t.answer == t.question.references[0] for t in told) and sum(t.shown is None for t in told) == 80
     seen.clear()
     found = star(one, splits.train, 4, 2)
     assert [start for start, _ in seen] == [one.base.key] * 2
