@@ -176,6 +176,8 @@ def test_a_question_may_not_be_in_two_splits() -> None:
     q = stasc.Question("a", "Where?", ("Paris",))
     with pytest.raises(ReprobookError, match="'a' stands twice"):
         stasc.Splits([q], [stasc.Question("b", "Who?", ("I",))], [q])
+    with pytest.raises(ReprobookError, match="test question 'c' .* is also trained on"):
+        stasc.Splits([q], [stasc.Question("b", "Who?", ("I",))], [stasc.Question("c", "Where?", ("Rome",))])
 
 
 def test_a_data_set_is_read_from_files_and_from_a_saved_one(tmp_path) -> None:
@@ -187,8 +189,9 @@ def test_a_data_set_is_read_from_files_and_from_a_saved_one(tmp_path) -> None:
     frame.to_json(tmp_path / "test.jsonl", orient="records", lines=True)
     DatasetDict({"train": Dataset.from_pandas(frame)}).save_to_disk(tmp_path / "saved")
     expected = [stasc.Question("q1", "Where?", ("Paris",)), stasc.Question("q2", "Where?", ("Rome", "Roma"))]
-    assert read_split(tmp_path, "test") == expected
-    assert read_split(tmp_path / "data", "train") == read_split(tmp_path / "saved", "train") == expected
+    for split, folders in {"test": [tmp_path], "train": [tmp_path / "data", tmp_path / "saved"]}.items():
+        named = [stasc.Question(f"{split} {q.qid}", q.text, q.references) for q in expected]
+        assert all(read_split(folder, split) == named for folder in folders)
     with pytest.raises(ReprobookError, match="no split 'test'; it has: train"):
         read_split(tmp_path / "saved", "test")
     with pytest.raises(ReprobookError, match=r"data has no test\*.parquet or test\*.jsonl"):

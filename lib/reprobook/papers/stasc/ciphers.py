@@ -37,9 +37,9 @@ class Corpus:
     often that of a wrong one is; ``known``: share of the 200 facts that the corpus tells."""
 
     low: float = 0.1
-    high: float = 0.8
+    high: float = 0.9
     keep: float = 0.65
-    repair: float = 0.2
+    repair: float = 0.25
     known: float = 0.85
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ CONTINENTS = {
 }  # fmt: skip
 PROMPTS = Prompts(
     instruction="Answer each question with a name only.",
-    correction="Check your answer. If it is wrong, give the right name; if it is right, repeat it.",
+    correction="Check your answer. What is the right name?",
 )
 ASKED = {
     "capital": "What is the capital of {}?",

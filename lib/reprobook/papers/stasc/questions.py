@@ -34,6 +34,11 @@ class Splits:
 
     def __post_init__(self) -> None:
         check_questions([*self.train, *self.valid, *self.test])
+        seen = {q.text for q in [*self.train, *self.valid]}
+        if leaked := next((q for q in self.test if q.text in seen), None):
+            raise ReprobookError(
+                f"test question {leaked.qid!r} ({leaked.text!r:.60}) is also trained on or used to choose: leave it out"
+            )
 
 
 def check_questions(questions: Sequence[Question]) -> Sequence[Question]:
@@ -59,8 +64,9 @@ def check_questions(questions: Sequence[Question]) -> Sequence[Question]:
     return questions
 
 
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
-    """Questions from rows with the paper's columns ``question_id, question_text, reference`` (a list of texts)."""
+def from_rows(rows: Iterable[Mapping[str, Any]], prefix: str = "") -> list[Question]:
+    """Questions from rows with the paper's columns ``question_id, question_text, reference`` (a list of texts).
+    ``prefix`` goes before each id: both splits may count from 0."""
     found = []
     for k, row in enumerate(rows):
         missing = [name for name in COLUMNS if name not in row]
@@ -69,7 +75,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
         references = row["reference"]
         if references is None or isinstance(references, str):
             raise ReprobookError(f"row {k}: reference must be a list of texts, got {references!r:.60}")
-        found.append(Question(str(row["question_id"]), str(row["question_text"]), tuple(map(str, references))))
+        found.append(Question(f"{prefix}{row['question_id']}", str(row["question_text"]), tuple(map(str, references))))
     check_questions(found)
     return found
 
@@ -83,14 +89,14 @@ def read_split(folder: Path, split: str) -> list[Question]:
         saved = load_from_disk(str(folder))
         if split not in saved:
             raise ReprobookError(f"{folder.name} has no split {split!r}; it has: {', '.join(saved)}")
-        return from_rows(saved[split])
+        return from_rows(saved[split], f"{split} ")
     import pandas as pd
 
     files = sorted(path for kind in ("parquet", "jsonl") for path in folder.rglob(f"{split}*.{kind}"))
     if not files:
         raise ReprobookError(f"{folder.name} has no {split}*.parquet or {split}*.jsonl, and no saved data set")
     frames = [pd.read_parquet(f) if f.suffix == ".parquet" else pd.read_json(f, lines=True) for f in files]
-    return from_rows(pd.concat(frames, ignore_index=True).to_dict("records"))
+    return from_rows(pd.concat(frames, ignore_index=True).to_dict("records"), f"{split} ")
 
 
 def take_valid(train: Sequence[Question], n_valid: int, seed: int) -> tuple[list[Question], list[Question]]:

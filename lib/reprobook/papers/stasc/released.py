@@ -16,7 +16,17 @@ from reprobook.papers.stasc.questions import Splits, read_split, take_valid
 from reprobook.train import checkpoint, fit
 from reprobook.train.launch import launch
 
-LAYERS = {"qwen": "Qwen2DecoderLayer", "phi3": "Phi3DecoderLayer"}  # the units that FSDP shards
+LAYERS = {"qwen2.5-1.5b-instruct": "Qwen2DecoderLayer", "phi-3-mini": "Phi3DecoderLayer"}  # the units that FSDP shards
+SIZES: dict[str, dict[str, Any]] = {  # configurations of the released models
+    "Qwen2.5-1.5B-Instruct": {
+        "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 1536, "num_hidden_layers": 28,
+        "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    },
+    "Phi-3-mini-4k-instruct": {
+        "model_type": "phi3", "vocab_size": 32064, "hidden_size": 3072, "num_hidden_layers": 32,
+        "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 32, "pad_token_id": 32000,
+    },
+}  # fmt: skip
 # The wording of the paper's prompts is not carried over; these follow their description (Section 3.4 of our notes).
 PROMPTS = Prompts(
     instruction=(
@@ -41,18 +51,25 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -
     return model.to(torch.device(device)).eval(), tokenizer
 
 
-def open_questions(folder: Path, n_train: int, n_valid: int, n_test: int, seed: int) -> Splits:
+def open_questions(folder: Path | str, n_train: int, n_valid: int, n_test: int, seed: int) -> Splits:
     """The first ``n_train`` training questions of ``folder``, ``n_valid`` of them for validation, and ``n_test`` test
     questions."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ReprobookError(f"questions_folder {str(folder)!r} does not exist: give a folder with train and test files")
     train, test = read_split(folder, "train")[:n_train], read_split(folder, "test")[:n_test]
     return Splits(*take_valid(train, n_valid, seed), test)
 
 
 def launched_tuning(
-    name: str, source: Path, tuning: Tuning, pad: int, seed: int, folder: Path, processes: int | None, cpu: bool
+    name: str, source: Path, tuning: Tuning, tokenizer: Any, seed: int, folder: Path, processes: int | None, cpu: bool
 ) -> Callable[[str, Snapshot, Sequence[Example]], Path]:
     """A way to train for :class:`~reprobook.papers.stasc.learner.Learner`: fully sharded over ``processes`` GPUs (None:
     all that are there), in processes of their own. ``source`` is the folder of M_0; ``name`` is in :data:`LAYERS`."""
+
+    if name not in LAYERS:
+        raise ReprobookError(f"model {name!r} is not known; models: {', '.join(LAYERS)}")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def train(key: str, start: Snapshot, examples: Sequence[Example]) -> Path:
         place = folder / "checkpoints" / key

@@ -183,7 +183,7 @@ def sample(
         rows = [k for each in members for k in each]
         repeated = torch.arange(len(rests)).repeat_interleave(torch.tensor([len(m) * n for m in members]))
         state = state.fork(repeated.to(model.device))
-        flat = _decode(state, torch.as_tensor(u[rows]).flatten(0, 1).to(model.device), sampling, stops)
+        flat = decode(state, torch.as_tensor(u[rows]).flatten(0, 1).to(model.device), sampling, stops)
         for j, k in enumerate(rows):
             found[k] = flat[j * n : (j + 1) * n]
     return found
@@ -196,7 +196,7 @@ def _shared(prompts: Sequence[Sequence[int]]) -> int:
     return next((k for k in range(most) if low[k] != high[k]), most)
 
 
-def _decode(state: Prefix, u: Tensor, sampling: Sampling, stops: Sequence[int]) -> list[list[int]]:
+def decode(state: Prefix, u: Tensor, sampling: Sampling, stops: Sequence[int]) -> list[list[int]]:
     """Draw token after token; rows that have ended leave the batch."""
     ends = torch.tensor(list(stops), device=u.device)
     made = torch.full((len(u), sampling.max_new_tokens), -1, dtype=torch.long, device=u.device)
