@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -217,21 +218,24 @@ def test_validation_questions_come_out_of_the_training_split() -> None:
         stasc.take_valid(questions, 10, seed=1)
 
 
-def test_countries_become_questions_with_checkable_answers(tmp_path) -> None:
-    land = {"iso": "XA", "name": "Arland ", "population": 10**6, "continentcode": "NA", "capital": " Arton",
-            "currencyname": "Yuan Renminbi", "neighbours": "XB,XC"}  # fmt: skip
-    small = {**land, "iso": "XB", "name": "Besland", "population": 3}
-    path = tmp_path / "countries.json"
-    path.write_text(pd.Series({"XA": land, "XB": small}).to_json())
-    found = {q.qid: q for q in countries.read_countries(path)}
-    assert list(found) == ["XA capital", "XA currency", "XA continent", "XA neighbour"]
-    assert found["XA capital"].text == "What is the capital of Arland?"
-    assert found["XA currency"].references == ("Yuan Renminbi", "Yuan", "Renminbi")
-    assert found["XA continent"].references == ("North America",)
-    assert found["XA neighbour"].references == ("Besland",)
-    path.write_text('{"XA": {"name": "no table"}}')
-    with pytest.raises(ReprobookError, match="countries.json is not GeoNames' table"):
-        countries.read_countries(path)
+def test_tables_become_questions_with_checkable_answers(tmp_path) -> None:
+    land = {"iso3": "ARL", "name": "Arland ", "population": 10**6, "capital": " Arton"}
+    countries_ = {"XA": land, "XB": {**land, "name": "Isle", "population": 3}, "XC": {**land, "name": "Bor"}}
+    town = {"geonameid": 7, "name": "Big Town", "countrycode": "XA", "population": 10**6}
+    cities = [town, {**town, "geonameid": 8, "name": "Small", "population": 5}, {**town, "geonameid": 9, "countrycode": "XB"}]
+    cities += [{**town, "geonameid": 20 + k, "name": "Twin", "countrycode": code, "population": 10**7} for k, code in enumerate(("XA", "XC"))]
+    cities += [{**town, "geonameid": 30 + k, "name": f"City {k}", "population": 10**6 + k} for k in range(9)]
+    (tmp_path / "countries.json").write_text(json.dumps(countries_))
+    (tmp_path / "cities15000.json").write_text(json.dumps({str(c["geonameid"]): c for c in cities}))
+    found = {q.text: q for q in countries.read_questions(tmp_path)}
+    assert found["What is the capital of Arland?"].references == ("Arton",)
+    assert found["In which country is City 8?"].references == ("Arland", "ARL")
+    assert "In which country is Twin?" not in found  # two countries have one
+    assert [k for k in range(9) if f"In which country is City {k}?" in found] == list(range(2, 9))  # the 8 largest
+    assert {q.entity for q in found.values()} == {"XA", "XC"}
+    (tmp_path / "countries.json").write_text('{"XA": {"name": "no table"}}')
+    with pytest.raises(ReprobookError, match="does not hold GeoNames' tables"):
+        countries.read_questions(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------- the cipher's world
@@ -268,7 +272,7 @@ def test_the_truth_of_a_cipher_by_hand() -> None:
     assert all(sorted(code) == list(range(10)) for code in world.codes.tolist())
     with pytest.raises(ReprobookError, match="repair is 1.2"):
         ciphers.Corpus(repair=1.2)
-    with pytest.raises(ReprobookError, match="together at most 1000"):
+    with pytest.raises(ReprobookError, match="together at most 1,000"):
         world.split(900, 100, 100)
 
 

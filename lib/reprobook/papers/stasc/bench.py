@@ -97,7 +97,7 @@ def main() -> None:
     rows = [("small decoder, 100 questions", small, tokenizer, ciphers.PROMPTS, questions[:100], Sampling(max_new_tokens=3))]
     data = ChapterData("stasc", "laptop")
     model, chat = load_lm(data.path("smollm2-135m-instruct"), dtype="fp32")
-    facts = countries.read_countries(data.path("geonames-countries"))[:4]
+    facts = countries.read_questions(data.path("geonames"))[:4]
     rows.append(("SmolLM2-135M, 4 questions", model, chat, countries.PROMPTS, facts, Sampling(max_new_tokens=8)))
     for name, net, tok, prompts, asked, sampling in rows:
         took = sampling_seconds(net, tok, prompts, asked, sampling)

@@ -1,7 +1,7 @@
 """The verifiable task of the small decoder: two digits in a secret code, of which a corpus tells only a part.
 
-A question "c37" asks for digits 3 and 7 in the code of topic c: a permutation of the ten digits, one for each of 20
-topics, so there are 200 facts to know. The corpus that M_0 learns from treats topics with different care: in topic k a
+A question "c37" asks for digits 3 and 7 in the code of topic c: a permutation of the ten digits, one for each of up to
+20 topics, so there are up to 200 facts to know. The corpus that M_0 learns from treats topics with different care: in topic k a
 share p_k of the answers is right; the others make the same mistake, they repeat the plain digits. Some facts it never
 tells at all. So M_0 is right in some topics and prone to one error in others, and there is knowledge that no
 self-training can find. Corrections in the corpus follow rates of their own. Facts are shared between questions, so what
@@ -22,7 +22,6 @@ from reprobook.papers.stasc.dialogue import IGNORED, Prompts
 from reprobook.papers.stasc.questions import Question, Splits
 
 TOPICS = "abcdefghijklmnopqrst"
-N_QUESTIONS = 100 * len(TOPICS)
 PROMPTS = Prompts(instruction="", correction="?")
 TEMPLATE = (
     "{% for m in messages %}{{ '<user>' if m['role'] == 'user' else '<assistant>' }}{{ m['content'] }}<end>"
@@ -34,7 +33,7 @@ TEMPLATE = (
 class Corpus:
     """Rates of the corpus. ``low`` and ``high``: share of right initial answers in the least and the most careful
     topic, the others evenly between; ``keep``: how often the correction of a right answer is right; ``repair``: how
-    often that of a wrong one is; ``known``: share of the 200 facts that the corpus tells."""
+    often that of a wrong one is; ``known``: share of the facts that the corpus tells."""
 
     low: float = 0.1
     high: float = 0.9
@@ -51,13 +50,15 @@ class Corpus:
 class World:
     """Codes, told facts and questions of one ``seed``. A question is a number: 100 times the topic plus two digits."""
 
-    def __init__(self, corpus: Corpus, seed: int) -> None:
-        self.corpus, self.seed = corpus, seed
+    def __init__(self, corpus: Corpus, seed: int, n_topics: int = len(TOPICS)) -> None:
+        if not 1 <= n_topics <= len(TOPICS):
+            raise ReprobookError(f"n_topics is {n_topics}; it must be from 1 to {len(TOPICS)}")
+        self.corpus, self.seed, self.n_questions = corpus, seed, 100 * n_topics
         rng = np.random.default_rng([seed, 10])
-        self.codes = np.stack([rng.permutation(10) for _ in TOPICS])  # (20, 10)
+        self.codes = np.stack([rng.permutation(10) for _ in range(n_topics)])  # (n_topics, 10)
         told = rng.permutation(self.codes.size) < round(self.codes.size * corpus.known)
         self.told = told.reshape(self.codes.shape)
-        self.share = rng.permutation(np.linspace(corpus.low, corpus.high, len(TOPICS)))  # right answers by topic
+        self.share = rng.permutation(np.linspace(corpus.low, corpus.high, n_topics))  # right answers by topic
 
     def truth(self, questions: np.ndarray) -> np.ndarray:
         """Right answers (0 to 99) of question numbers."""
@@ -72,11 +73,12 @@ class World:
     def split(self, n_train: int, n_valid: int, n_test: int) -> tuple[Splits, np.ndarray]:
         """Questions of the splits, and the numbers of those that are left for the corpus: no question is in two."""
         sizes = (n_train, n_valid, n_test)
-        if min(sizes) < 1 or sum(sizes) > N_QUESTIONS // 2:
+        if min(sizes) < 1 or sum(sizes) > self.n_questions // 2:
             raise ReprobookError(
-                f"{n_train} + {n_valid} + {n_test} questions: each at least 1, together at most {N_QUESTIONS // 2}"
+                f"{n_train} + {n_valid} + {n_test} questions: each at least 1, together at most "
+                f"{self.n_questions // 2:,}, so that as many are left for the corpus"
             )
-        order = np.random.default_rng([self.seed, 11]).permutation(N_QUESTIONS)
+        order = np.random.default_rng([self.seed, 11]).permutation(self.n_questions)
         parts = np.split(order, np.cumsum(sizes))
         return Splits(*([self.question(k) for k in part] for part in parts[:3])), parts[3]
 

