@@ -222,8 +222,15 @@ def test_tables_become_questions_with_checkable_answers(tmp_path) -> None:
     land = {"iso3": "ARL", "name": "Arland ", "population": 10**6, "capital": " Arton"}
     countries_ = {"XA": land, "XB": {**land, "name": "Isle", "population": 3}, "XC": {**land, "name": "Bor"}}
     town = {"geonameid": 7, "name": "Big Town", "countrycode": "XA", "population": 10**6}
-    cities = [town, {**town, "geonameid": 8, "name": "Small", "population": 5}, {**town, "geonameid": 9, "countrycode": "XB"}]
-    cities += [{**town, "geonameid": 20 + k, "name": "Twin", "countrycode": code, "population": 10**7} for k, code in enumerate(("XA", "XC"))]
+    cities = [
+        town,
+        {**town, "geonameid": 8, "name": "Small", "population": 5},
+        {**town, "geonameid": 9, "countrycode": "XB"},
+    ]
+    cities += [
+        {**town, "geonameid": 20 + k, "name": "Twin", "countrycode": code, "population": 10**7}
+        for k, code in enumerate(("XA", "XC"))
+    ]
     cities += [{**town, "geonameid": 30 + k, "name": f"City {k}", "population": 10**6 + k} for k in range(9)]
     (tmp_path / "countries.json").write_text(json.dumps(countries_))
     (tmp_path / "cities15000.json").write_text(json.dumps({str(c["geonameid"]): c for c in cities}))

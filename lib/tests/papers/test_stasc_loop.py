@@ -130,9 +130,12 @@ def test_sharing_batches_and_duplicates_change_no_sample() -> None:
     for size in (1, 2, 1000):
         assert stasc.sample(net, prompts, u, sampling, stops, stems=heads, batch_size=size, reader=reader) == expected
     assert stasc.sample(net, prompts, u, sampling, stops) == expected
-    assert stasc.sample(net, [[7, 8], [9]], u[:2], sampling, stops) == [  # nothing in common
-        [alone(p, own) for own in rows] for p, rows in zip([[7, 8], [9]], u[:2], strict=True)
-    ]
+    assert (
+        stasc.sample(net, [[7, 8], [9]], u[:2], sampling, stops)
+        == [  # nothing in common
+            [alone(p, own) for own in rows] for p, rows in zip([[7, 8], [9]], u[:2], strict=True)
+        ]
+    )
 
 
 def test_wrong_sampling_settings_are_named() -> None:
@@ -154,7 +157,8 @@ def test_wrong_sampling_settings_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "end", "header", "behind"), [(QWEN, "<|im_end|>", "<|im_start|>", 3), (PHI, "<|end|>", "<|assistant|>", 2)]
+    ("template", "end", "header", "behind"),
+    [(QWEN, "<|im_end|>", "<|im_start|>", 3), (PHI, "<|end|>", "<|assistant|>", 2)],
 )
 def test_labels_begin_where_the_released_code_begins(
     tmp_path: Path, template: str, end: str, header: str, behind: int
@@ -333,12 +337,15 @@ def test_invariants_of_the_loop(tmp_path: Path, net: Any, splits: Any) -> None:
         moves = its[0].moves
         gap = moves["wrong to right"] - moves["right to wrong"]
         assert its[0].train_corrected - its[0].train_initial == pytest.approx(gap)
-    assert runs["EIE"][0].kept + stasc.run(one, stasc.Plan(stasc.Variant("ENE"), 2, 3, 1, as_run=True), splits)[
-        0
-    ].kept == runs["ENE"][0].kept  # 1
+    assert (
+        runs["EIE"][0].kept + stasc.run(one, stasc.Plan(stasc.Variant("ENE"), 2, 3, 1, as_run=True), splits)[0].kept
+        == runs["ENE"][0].kept
+    )  # 1
     fixed, evolving = runs["EIF"][2].model, runs["EIE"][2].model
     assert fixed.key != evolving.key  # the same D_2, other starts: 4
-    told, _, _, _ = stasc.one_iteration(one, stasc.Plan(stasc.Variant("EIF"), 2, 3, 2), splits.train, runs["EIF"][1].model, 2)
+    told, _, _, _ = stasc.one_iteration(
+        one, stasc.Plan(stasc.Variant("EIF"), 2, 3, 2), splits.train, runs["EIF"][1].model, 2
+    )
     assert one.tune(one.base, told)[0].key == fixed.key and one.tune(runs["EIE"][1].model, told)[0].key == evolving.key
 
 
@@ -348,11 +355,15 @@ def test_corrections_come_from_the_latest_model_and_fixed_answers_from_the_first
     one, asked = make(tmp_path, net), []
     real = stasc.Learner._draw
     monkeypatch.setattr(
-        stasc.Learner, "_draw", lambda self, by, q, shown, n, stream: asked.append((stream, by.key)) or real(self, by, q, shown, n, stream)
+        stasc.Learner,
+        "_draw",
+        lambda self, by, q, shown, n, stream: asked.append((stream, by.key)) or real(self, by, q, shown, n, stream),
     )
     for name in ("FIE", "EIF"):
         asked.clear()
         its = stasc.run(one, stasc.Plan(stasc.Variant(name), 1, 4, 2), splits)
+        assert not any(stream.startswith("test") for stream, _ in asked)  # nobody wanted to know
+        assert [it.test.initial.shape for it in its] == [(10,)] * 3
         by = dict(asked)
         assert by["train corrections 2"] == by["test corrections 1"] == its[1].model.key
         assert by["test corrections 2"] == its[2].model.key
@@ -368,14 +379,16 @@ def test_an_empty_set_leaves_the_weights_alone(tmp_path: Path, splits: Any) -> N
         assert [it.kept for it in its[:2]] == [0, 0] and {it.model.key for it in its} == {one.base.key}
 
 
-def test_crossed_pairs_show_answers_that_the_correction_was_not_written_for(tmp_path: Path, net: Any, splits: Any) -> None:
+def test_crossed_pairs_show_answers_that_the_correction_was_not_written_for(
+    tmp_path: Path, net: Any, splits: Any
+) -> None:
     one = make(tmp_path, net)
     plans = [stasc.Plan(stasc.Variant("EIE"), 3, 2, 1, pairing=p) for p in ("matched", "cross")]
-    (matched, r1, r2, n), (crossed, *_, m) = (
-        stasc.one_iteration(one, p, splits.train, one.base, 1) for p in plans
-    )
+    (matched, r1, r2, n), (crossed, *_, m) = (stasc.one_iteration(one, p, splits.train, one.base, 1) for p in plans)
     assert m == 3 * n and set(matched) <= set(crossed) and len(crossed) > len(matched)
-    assert all(stasc.reward(t.answer, t.question.references) > stasc.reward(t.shown, t.question.references) for t in crossed)
+    assert all(
+        stasc.reward(t.answer, t.question.references) > stasc.reward(t.shown, t.question.references) for t in crossed
+    )
     single = [stasc.Plan(stasc.Variant("EIE"), 1, 2, 1, pairing=p) for p in ("matched", "cross")]
     a, b = (stasc.one_iteration(one, p, splits.train, one.base, 1) for p in single)
     assert a[0] == b[0] and a[3] == b[3]
@@ -391,7 +404,9 @@ def test_the_majority_counts_what_normalises_alike() -> None:
         majority([])
 
 
-def test_baselines_train_on_what_they_should(tmp_path: Path, net: Any, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_train_on_what_they_should(
+    tmp_path: Path, net: Any, splits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, seen = make(tmp_path, net), []
     real = stasc.Learner.tune
     monkeypatch.setattr(
@@ -408,7 +423,9 @@ def test_baselines_train_on_what_they_should(tmp_path: Path, net: Any, splits: A
     assert [n for _, n in found] == [len(told) for _, told in seen]
     scores = self_consistency(one, one.base, splits.test, 5)
     answers = one.answers(one.base, splits.test, 5, "self-consistency")
-    assert scores.tolist() == [stasc.reward(majority(a), q.references) for a, q in zip(answers, splits.test, strict=True)]
+    assert scores.tolist() == [
+        stasc.reward(majority(a), q.references) for a, q in zip(answers, splits.test, strict=True)
+    ]
 
 
 def test_lora_starts_again_from_nothing(tmp_path: Path, net: Any, splits: Any) -> None:

@@ -1,16 +1,16 @@
-"""STaSC (Moskvoretskii et al., 2025): a model samples answers and corrections, keeps what a reward likes, learns from it.
+"""STaSC (Moskvoretskii et al., 2025): a model samples answers and corrections, keeps what a reward likes, and learns.
 
 - :mod:`.reward`: in-accuracy and its normalisation; :mod:`.questions`: the paper's columns, checks, splits.
 - :mod:`.filters`: the eight variants, three filters, two pairings, transitions.
 - :mod:`.dialogue`: chat templates and the loss on correction tokens; :mod:`.sampling`: answers with shared prefixes.
 - :mod:`.learner`: samples and weights by the digest of what made them; :mod:`.loop`: Algorithm 1; :mod:`.baselines`.
-- :mod:`.ciphers`: the small decoder's task; :mod:`.countries`: facts from GeoNames; :mod:`.released`: the paper's models.
+- :mod:`.ciphers`: the small decoder's task; :mod:`.countries`: facts; :mod:`.released`: the paper's models.
 - :mod:`.printed`: the paper's figures, recomputed.
 """
 
 from __future__ import annotations
 
-from reprobook.papers.stasc import baselines, countries, ciphers, printed, released
+from reprobook.papers.stasc import baselines, ciphers, countries, printed, released
 from reprobook.papers.stasc.dialogue import Prompts, correction_loss, prompt_ids, training_examples
 from reprobook.papers.stasc.filters import (
     FILTERS,

@@ -64,7 +64,9 @@ def _unshared(learner: Learner, batch_size: int) -> Any:
         u = uniforms(learner.seed, f"{stream} from {at}", shape)
         jobs = [
             (learner._prompt_ids([(q.text, text)])[0], u[k, j, s])
-            for k, (q, row) in enumerate(zip(questions, shown, strict=True)) for j, text in enumerate(row) for s in range(n)
+            for k, (q, row) in enumerate(zip(questions, shown, strict=True))
+            for j, text in enumerate(row)
+            for s in range(n)
         ]  # fmt: skip
         texts: list[str] = []
         stops = stop_ids(learner.model, learner.tokenizer)
@@ -94,7 +96,9 @@ def main() -> None:
     tokenizer = ciphers.tokenizer()
     small = ciphers.decoder(tokenizer, 64, 2, 4, 0).eval()
     questions = world.split(100, 1, 1)[0].train
-    rows = [("small decoder, 100 questions", small, tokenizer, ciphers.PROMPTS, questions[:100], Sampling(max_new_tokens=3))]
+    rows = [
+        ("small decoder, 100 questions", small, tokenizer, ciphers.PROMPTS, questions[:100], Sampling(max_new_tokens=3))
+    ]
     data = ChapterData("stasc", "laptop")
     model, chat = load_lm(data.path("smollm2-135m-instruct"), dtype="fp32")
     facts = countries.read_questions(data.path("geonames"))[:4]

@@ -1,11 +1,11 @@
 """The verifiable task of the small decoder: two digits in a secret code, of which a corpus tells only a part.
 
-A question "c37" asks for digits 3 and 7 in the code of topic c: a permutation of the ten digits, one for each of up to
-20 topics, so there are up to 200 facts to know. The corpus that M_0 learns from treats topics with different care: in topic k a
-share p_k of the answers is right; the others make the same mistake, they repeat the plain digits. Some facts it never
-tells at all. So M_0 is right in some topics and prone to one error in others, and there is knowledge that no
-self-training can find. Corrections in the corpus follow rates of their own. Facts are shared between questions, so what
-is learned from training questions can help with test questions.
+A question "c37" asks for digits 3 and 7 in the code of topic c: a permutation of the ten digits, one for each of at
+most 20 topics, so there are at most 200 facts to know. The corpus that M_0 learns from treats topics with different
+care: in topic k a share p_k of the answers is right; the others make the same mistake, they repeat the plain digits.
+Some facts it never tells at all. So M_0 is right in some topics and prone to one error in others, and there is
+knowledge that no self-training can find. Corrections in the corpus follow rates of their own. Facts are shared between
+questions, so what is learned from training questions can help with test questions.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class World:
         return Question(text, text, (f"{int(self.truth(np.array(number))):02d}",))
 
     def write(self, questions: np.ndarray, n: int) -> np.ndarray:
-        """``n`` dialogues of the corpus about ``questions``, as numbers (n, 3): question, initial answer, correction."""
+        """``n`` dialogues about ``questions``, as numbers (n, 3): question, initial answer, correction."""
         rng, rates = np.random.default_rng([self.seed, 12]), self.corpus
         chosen = rng.choice(questions, n)
         known = self.knowable(chosen)

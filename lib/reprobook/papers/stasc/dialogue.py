@@ -106,8 +106,6 @@ def correction_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """
     targets = batch["labels"][:, 1:]
     columns = (targets != IGNORED).any(0).nonzero().flatten()
-    out = model(
-        input_ids=batch["ids"], attention_mask=batch["mask"], logits_to_keep=columns, use_cache=False
-    )
+    out = model(input_ids=batch["ids"], attention_mask=batch["mask"], logits_to_keep=columns, use_cache=False)
     chosen = targets[:, columns]
     return F.cross_entropy(out.logits.flatten(0, 1).float(), chosen.flatten(), ignore_index=IGNORED)

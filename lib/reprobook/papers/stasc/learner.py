@@ -7,6 +7,7 @@ An iteration that was killed goes on where it stopped, nothing is drawn twice, a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -35,7 +36,7 @@ from reprobook.papers.stasc.sampling import Reader, Sampling, sample, uniforms
 from reprobook.project import atomic_write
 from reprobook.train import checkpoint
 
-logger = logging.getLogger("reprobook.stasc")
+logger = logging.getLogger("reprobook.train.stasc")  # the log of a run listens to reprobook.train
 Fit = Callable[..., Any]  # reprobook.chapter.Chapter.fit
 Train = Callable[[str, "Snapshot", Sequence[Example]], Path]
 Answers = list[list[str]]  # [question][initial answer]
@@ -94,7 +95,8 @@ def tuning_batches(
     micro, rest = divmod(tuning.batch_size, parts)
     if rest or not micro:
         raise ReprobookError(
-            f"batch_size {tuning.batch_size} is not a multiple of {tuning.accumulation} micro-steps x {processes} processes"
+            f"batch_size {tuning.batch_size} is not a multiple of {tuning.accumulation} micro-steps x "
+            f"{processes} processes"
         )
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(examples), generator=generator).tolist() for _ in range(tuning.epochs)]
@@ -169,6 +171,7 @@ class Learner:
             examples = self._encode(told)
             if self.train is not None:
                 return Snapshot(key, self.train(f"tune-{key}", start, examples)), steps
+            assert self.fit is not None
             self.use(start)
             self.fit(
                 f"tune-{key}", self.model, tuning_batches(examples, self.tuning, self._pad, self.seed), correction_loss,
@@ -180,8 +183,8 @@ class Learner:
 
     def _encode(self, told: Sequence[Told]) -> list[Example]:
         """Token ids and labels of dialogues; equal ones are tokenised once."""
-        new = {(t.question.text, t.shown, t.answer): None for t in told}
-        new = [key for key in new if key not in self._examples]
+        keys = dict.fromkeys((t.question.text, t.shown, t.answer) for t in told)
+        new = [key for key in keys if key not in self._examples]
         prompts = [self._turns(text, shown) for text, shown, _ in new]
         made = training_examples(self.tokenizer, prompts, [answer for _, _, answer in new], self.stops)
         self._examples.update(zip(new, made, strict=True))
@@ -222,7 +225,7 @@ class Learner:
                 by.key, [(q.qid, q.text) for q in part], texts, n, stream, self.seed, asdict(self.sampling),
                 asdict(self.prompts),
             )  # fmt: skip
-            found += self._stored(key, lambda part=part, texts=texts, at=at: self._sample(by, part, texts, n, stream, at))
+            found += self._stored(key, functools.partial(self._sample, by, part, texts, n, stream, at))
         return found
 
     def _sample(
@@ -230,6 +233,7 @@ class Learner:
         at: int,
     ) -> Corrections:  # fmt: skip
         self.use(by)
+        logger.info("%s: %d questions from %d on, %d samples each", stream, len(questions), at, n)
         width = max(map(len, shown))
         ids = self._prompt_ids([(q.text, s) for q, row in zip(questions, shown, strict=True) for s in row])
         stems = self._prompt_ids([(q.text, None) for q, row in zip(questions, shown, strict=True) for _ in row])

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.stasc.filters import PAIRINGS, FilterMode, Pairing, Variant, kept_indices, transitions
 from reprobook.papers.stasc.learner import Learner, Snapshot, Told
 from reprobook.papers.stasc.questions import Question, Splits
 from reprobook.papers.stasc.reward import Mode, rewards
+from reprobook.train.progress import watched
 
-logger = logging.getLogger("reprobook.stasc")
+logger = logging.getLogger("reprobook.train.stasc")  # the log of a run listens to reprobook.train
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,18 @@ class Iterate:
     n: int
     model: Snapshot
     valid: Scores
-    test: Scores
+    asked: Callable[[], Scores]  # asks the test questions
     train_initial: float = float("nan")  # mean reward of the training samples of M_n
     train_corrected: float = float("nan")
     moves: dict[str, float] | None = None  # transition shares of the matched training pairs
     pairs: int = 0
     kept: int = 0
     updates: int = 0
+
+    @functools.cached_property
+    def test(self) -> Scores:
+        """Scores on the test questions, which are not asked before somebody wants to know."""
+        return self.asked()
 
 
 def one_iteration(
@@ -78,15 +87,13 @@ def one_iteration(
     first, draw = (latest, n) if evolving else (learner.base, 1)
     y1 = learner.answers(first, questions, plan.n_init, f"train initial {draw}")
     y2 = learner.corrections(latest, questions, y1, plan.n_corr, f"train corrections {n}")
-    r1, r2 = (rewards(y, questions, plan.reward_mode) for y in (y1, y2))
+    r1, r2 = rewards(y1, questions, plan.reward_mode), rewards(y2, questions, plan.reward_mode)
     indices, n_pairs = kept_indices(r1, r2, plan.filter_mode, plan.pairing)
     told = [Told(questions[i], y1[i][j], y2[i][own][k]) for i, j, own, k in indices.tolist()]
     return told, r1, r2, n_pairs
 
 
-def evaluate(
-    learner: Learner, plan: Plan, questions: Sequence[Question], model: Snapshot, n: int, name: str
-) -> Scores:
+def evaluate(learner: Learner, plan: Plan, questions: Sequence[Question], model: Snapshot, n: int, name: str) -> Scores:
     """One sampled initial answer and one sampled correction per question, as in the paper. With fixed initialisation
     the initial answers are those of M_0, so their accuracy is constant."""
     first, draw = (model, n) if plan.variant.evolving_initialisation else (learner.base, 0)
@@ -101,23 +108,22 @@ def run(learner: Learner, plan: Plan, splits: Splits, *, last_train: bool = Fals
 
     An empty D_n leaves M_n = M_{n-1} (evolving fine-tuning) or M_0 (fixed).
     """
-    model, found = learner.base, []
-    for n in range(1, plan.n_iterations + 2):
-        scores = [evaluate(learner, plan, q, model, n - 1, s) for q, s in ((splits.valid, "valid"), (splits.test, "test"))]
+    model = learner.base
+    found: list[Iterate] = []
+    steps = range(1, plan.n_iterations + 2)
+    for n in tqdm(steps, desc=plan.variant.name, disable=not watched(), leave=False, file=sys.stderr):
+        valid = evaluate(learner, plan, splits.valid, model, n - 1, "valid")
+        test = functools.partial(evaluate, learner, plan, splits.test, model, n - 1, "test")
         if n > plan.n_iterations and not last_train:
-            return [*found, Iterate(n - 1, model, *scores)]
+            return [*found, Iterate(n - 1, model, valid, test)]
         told, r1, r2, n_pairs = one_iteration(learner, plan, splits.train, model, n)
         start = model if plan.variant.evolving_tuning else learner.base
         after, updates = learner.tune(start, told) if n <= plan.n_iterations else (model, 0)
-        if not told:
-            logger.info("%s: nothing kept in iteration %d, the weights stay", plan.variant.name, n)
-        found.append(
-            Iterate(
-                n - 1, model, *scores, float(r1.mean()), float(r2.mean()), transitions(r1, r2), n_pairs, len(told),
-                updates,
-            )  # fmt: skip
-        )
-        logger.info("%s: iteration %d of %d, kept %d of %d", plan.variant.name, n, plan.n_iterations, len(told), n_pairs)
+        trained = float(r1.mean()), float(r2.mean()), transitions(r1, r2), n_pairs, len(told), updates
+        found.append(Iterate(n - 1, model, valid, test, *trained))
+        what = f"kept {len(told)} of {n_pairs}" if told else "nothing kept, the weights stay"
+        if n <= plan.n_iterations:
+            logger.info("%s: iteration %d of %d, %s", plan.variant.name, n, plan.n_iterations, what)
         model = after
     return found
 

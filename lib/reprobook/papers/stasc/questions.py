@@ -96,13 +96,15 @@ def read_split(folder: Path, split: str) -> list[Question]:
     if not files:
         raise ReprobookError(f"{folder.name} has no {split}*.parquet or {split}*.jsonl, and no saved data set")
     frames = [pd.read_parquet(f) if f.suffix == ".parquet" else pd.read_json(f, lines=True) for f in files]
-    return from_rows(pd.concat(frames, ignore_index=True).to_dict("records"), f"{split} ")
+    return from_rows(pd.concat(frames, ignore_index=True).astype(object).to_dict("records"), f"{split} ")  # type: ignore[arg-type]
 
 
 def take_valid(train: Sequence[Question], n_valid: int, seed: int) -> tuple[list[Question], list[Question]]:
     """Train and validation questions out of the paper's train split; the test split stays untouched."""
     if not 0 < n_valid < len(train):
-        raise ReprobookError(f"n_valid is {n_valid}; it must be from 1 to {len(train) - 1}, one less than the train set")
+        raise ReprobookError(
+            f"n_valid is {n_valid}; it must be from 1 to {len(train) - 1}, one less than the train set"
+        )
     order = np.random.default_rng([seed, 1]).permutation(len(train))
     return [train[i] for i in sorted(order[n_valid:])], [train[i] for i in sorted(order[:n_valid])]
 

@@ -56,7 +56,9 @@ def open_questions(folder: Path | str, n_train: int, n_valid: int, n_test: int, 
     questions."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ReprobookError(f"questions_folder {str(folder)!r} does not exist: give a folder with train and test files")
+        raise ReprobookError(
+            f"questions_folder {str(folder)!r} does not exist: give a folder with train and test files"
+        )
     train, test = read_split(folder, "train")[:n_train], read_split(folder, "test")[:n_test]
     return Splits(*take_valid(train, n_valid, seed), test)
 
@@ -118,4 +120,3 @@ def needs(config: dict[str, Any], n_gpus: int = 2) -> dict[str, float]:
         "parameters (M)": n / 1e6, "tuning (GB)": 16 * n / 1e9, "tuning, each GPU (GB)": 16 * n / n_gpus / 1e9,
         "sampling, bf16 weights (GB)": 2 * n / 1e9, "one stored iterate (GB)": 4 * n / 1e9,
     }  # fmt: skip
-

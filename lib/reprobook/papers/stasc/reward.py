@@ -10,7 +10,7 @@ import functools
 import string
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import regex
@@ -28,7 +28,7 @@ _FINAL = regex.compile(r"final\s+answer\s*:", regex.IGNORECASE)
 
 @functools.lru_cache(maxsize=200_000)
 def normalise(text: str) -> tuple[str, ...]:
-    """Tokens of ``text``: NFD, lower case, punctuation and articles to blanks, then runs of letters, digits and marks."""
+    """Tokens of ``text``: NFD, lower case, punctuation and articles to blanks; then runs of letters, digits, marks."""
     text = unicodedata.normalize("NFD", text).lower()
     return tuple(_TOKENS.findall(_ARTICLES.sub(" ", _PUNCTUATION.sub(" ", text))))
 
@@ -69,12 +69,12 @@ def reward(text: str, references: tuple[str, ...], mode: Mode = "default") -> fl
     return float(has_answer(text if mode == "default" else final_answer(text), references))
 
 
-def rewards(texts: Sequence[Sequence[str]], questions: Sequence[Question], mode: Mode = "default") -> np.ndarray:
+def rewards(texts: Sequence[Sequence[Any]], questions: Sequence[Question], mode: Mode = "default") -> np.ndarray:
     """r of nested texts, one entry per question: (Q, J) or, nested once more, (Q, J, K), as float64."""
     if len(texts) != len(questions):
         raise ReprobookError(f"{len(texts)} lists of answers for {len(questions)} questions")
 
-    def score(item: str | Sequence, references: tuple[str, ...]) -> float | list:
+    def score(item: Any, references: tuple[str, ...]) -> Any:
         if isinstance(item, str):
             return reward(item, references, mode)
         return [score(each, references) for each in item]

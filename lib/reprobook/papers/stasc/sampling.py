@@ -88,6 +88,7 @@ class Prefix:
 
     def select(self, rows: Tensor) -> None:
         """Keep only ``rows``."""
+        assert self.mask is not None
         self.cache.batch_select_indices(rows)
         self.mask = self.mask[rows]
 
@@ -189,7 +190,7 @@ def sample(
     return found
 
 
-def _shared(prompts: Sequence[Sequence[int]]) -> int:
+def _shared(prompts: Sequence[tuple[int, ...]]) -> int:
     """Number of tokens that all prompts begin with; at least one token of each is left to be read."""
     low, high = min(prompts), max(prompts)  # in lexicographic order the extremes share the least
     most = min(map(len, prompts)) - 1
@@ -202,6 +203,7 @@ def decode(state: Prefix, u: Tensor, sampling: Sampling, stops: Sequence[int]) -
     made = torch.full((len(u), sampling.max_new_tokens), -1, dtype=torch.long, device=u.device)
     alive = torch.arange(len(u), device=u.device)
     for t in range(sampling.max_new_tokens):
+        assert state.logits is not None
         token = draw(state.logits, u[alive, t], sampling)
         going = ~torch.isin(token, ends)
         alive, token = alive[going], token[going]
