@@ -11,8 +11,8 @@ from reprobook.papers.stasc.dialogue import Prompts
 from reprobook.papers.stasc.questions import Question, check_questions
 
 PROMPTS = Prompts(
-    instruction="",  # the model answers in one short sentence anyway
-    correction="Try another name.",
+    instruction="Answer with one short sentence.",
+    correction="That may be wrong. Try another name.",
 )
 MIN_PEOPLE = 200_000  # a city that a small model may have read about
 CITIES = 8  # at most, of one country: or a few large ones would fill the test

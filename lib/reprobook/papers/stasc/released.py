@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.lm import without_progress_bars
 from reprobook.papers.stasc.dialogue import Example, Prompts, correction_loss
 from reprobook.papers.stasc.learner import Snapshot, Tuning, tuning_batches
 from reprobook.papers.stasc.questions import Splits, read_split, take_valid
@@ -47,7 +48,10 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.chat_template:
         raise ReprobookError(f"{folder.name}: the tokenizer has no chat template, which the dialogues need")
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+    with without_progress_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
     return model.to(torch.device(device)).eval(), tokenizer
 
 
