@@ -28,7 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {  # configurations of the released models
         "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 32, "pad_token_id": 32000,
     },
 }  # fmt: skip
-# The wording of the paper's prompts is not carried over; these follow their description (Section 3.4 of our notes).
+# The wording of the paper's prompts is not carried over; these say the same in our words.
 PROMPTS = Prompts(
     instruction=(
         "You are a helpful reasoning assistant for general questions. Reason very briefly. Write a short rationale "
