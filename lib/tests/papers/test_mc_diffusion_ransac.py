@@ -102,7 +102,7 @@ def test_the_ddpm_schedule_is_the_one_of_diffusers() -> None:
 
 @pytest.mark.parametrize("kind", ["ddpm", "offset"])
 def test_steps_and_closed_form_have_the_same_law(kind: str) -> None:
-    """Mean factor and variance of the sheet's example (0.40988, 0.832 with unit noise), and of both programs."""
+    """Mean factor and variance of a worked example (0.40988, 0.832 with unit noise), and of both programs."""
     betas = beta_schedule(4, 0.1, 0.5, kind)
     abar = alpha_bar(betas)[4]
     if kind == "offset":
@@ -258,7 +258,7 @@ def test_a_network_refuses_other_shapes() -> None:
 
 
 def test_the_policy_gradient_is_the_gradient_of_the_expected_loss() -> None:
-    """With one draw of three, dE/dlog p = p (l - mean l); the estimator's mean is that number (worked: sheet 7.7)."""
+    """With one draw of three, dE/dlog p = p (l - mean l); the estimator's mean is that number (worked by hand)."""
     p, losses = np.array([0.33866, 0.29258, 0.36875]), np.array([1.0, 2.0, 4.0])
     mean = (p * losses).sum()
     exact = p * (losses - mean)

@@ -1,4 +1,4 @@
-"""Monte Carlo diffusion of ground-truth correspondences, the paper's training data (sheet, sections 3.2 and 3.3).
+"""Monte Carlo diffusion of ground-truth correspondences, the paper's training data.
 
 A correspondence is ``(x, y, x', y')`` in pixels; a batch is an array (B, N, 4); ``sizes`` (2, 2) or (B, 2, 2) holds
 ``(W, H)`` of both images. Nothing here needs torch: it is data preparation.
@@ -151,7 +151,7 @@ class Drawn:
 
 
 def msr_sample(c: Array, sizes: Array, config: Msr, rng: np.random.Generator, keep: int = 5) -> Drawn:
-    """One training sample per pair from true correspondences ``c`` (B, N, 4) (sheet, section 3.3).
+    """One training sample per pair from true correspondences ``c`` (B, N, 4).
 
     Draw t, r, s; diffuse floor(r N) correspondences chosen by a random permutation; draw ends outside the image again;
     mix with the rest and shuffle. At least ``keep`` (the minimal set) stay untouched.

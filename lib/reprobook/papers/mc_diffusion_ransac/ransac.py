@@ -1,4 +1,4 @@
-"""Guided RANSAC: hypotheses from samples drawn with the network's probabilities (NG-RANSAC; sheet, section 3.5).
+"""Guided RANSAC: hypotheses from samples drawn with the network's probabilities (NG-RANSAC).
 
 Bad input gives an :class:`Estimate` marked as failed, with the reason; it never reaches a C library.
 """

@@ -1,4 +1,4 @@
-"""Synthetic two-view scenes with exact truth, and four procedures that err as matchers do (sheet, section 6).
+"""Synthetic two-view scenes with exact truth, and four procedures that err as matchers do.
 
 None of the four adds the Gaussian noise of the training diffusion to make its outliers: `sift_like` errs uniformly,
 `loftr_like` by smooth displacement and copied neighbours, `repeat_like` to a second consistent motion, `hub_like`
