@@ -12,7 +12,7 @@ import pytest
 import torch
 from reprobook.errors import ReprobookError
 from reprobook.papers import stasc
-from reprobook.papers.stasc import ciphers, learner, loop
+from reprobook.papers.stasc import bench, ciphers, learner, loop
 from reprobook.papers.stasc.baselines import majority, self_consistency, sft, star
 from reprobook.papers.stasc.dialogue import IGNORED, Example, collate
 from reprobook.papers.stasc.learner import tuning_batches
@@ -444,3 +444,33 @@ def test_lora_starts_again_from_nothing(tmp_path: Path, net: Any, splits: Any) -
     assert all(bool((p == 0).all()) for name, p in adapted.named_parameters() if "lora_B" in name)
     assert json.loads(next((tmp_path / "samples").glob("*.json")).read_text())
     assert isinstance(learner.digest("a", 1), str) and learner.digest("a", 1) != learner.digest("a", 2)
+
+
+# ------------------------------------------------------------------------------------------------------ paper scale
+
+
+def test_the_real_architectures_have_their_published_sizes() -> None:
+    sizes = {name: stasc.released.needs(config) for name, config in stasc.released.SIZES.items()}
+    assert round(sizes["Qwen2.5-1.5B-Instruct"]["parameters (M)"] * 1e6) == 1_543_714_304
+    assert round(sizes["Phi-3-mini-4k-instruct"]["parameters (M)"] * 1e6) == 3_821_079_552
+    phi = sizes["Phi-3-mini-4k-instruct"]
+    assert phi["tuning (GB)"] == pytest.approx(16 * 3.821079552) and phi["tuning, each GPU (GB)"] < 31
+
+
+def test_wrong_names_at_paper_scale_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ReprobookError, match="questions_folder .*nowhere' does not exist"):
+        stasc.released.open_questions(tmp_path / "nowhere", 4, 1, 1, 0)
+    with pytest.raises(ReprobookError, match="model 'gpt' is not known; models: qwen2.5-1.5b-instruct, phi-3-mini"):
+        stasc.released.launched_tuning("gpt", tmp_path, stasc.Tuning(), TOKENIZER, 0, tmp_path, 2, True)
+
+
+# -------------------------------------------------------------------------------------------------------- benchmark
+
+
+def test_the_benchmark_refuses_ways_that_disagree(net: Any, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = stasc.Sampling(1.0, 1.0, 3)
+    asked = (net, TOKENIZER, ciphers.PROMPTS, splits.test[:3], sampling, 2, 2)
+    assert set(bench.sampling_seconds(*asked)) == set(bench.WAYS)
+    monkeypatch.setattr(bench, "uniforms", lambda seed, stream, shape: np.full(shape, 0.999))
+    with pytest.raises(ReprobookError, match="'shared' and 'batched' drew different samples"):
+        bench.sampling_seconds(*asked)
