@@ -70,18 +70,19 @@ def _chapters(group: Group) -> list[str]:
 
 
 def _tasks(slug: str, group: Group, resources: Resources, base: Usual) -> Iterator[Task]:
-    from reprobook.runs.content import run_id, with_params
+    from reprobook.runs.content import digest_with, run_id
 
+    digest_of = digest_with(base.content)
     folder, source = project.root() / "runs" / slug, f"plan, {slug}"
     for given in group.overrides():
         check_names(given, base.declared, source)
         checked = {name: check_value(base.declared[name], value, source) for name, value in given.items()}
         for seed in group.seeds:
             params = {**base.params, **checked, "seed": seed}
-            content = with_params(base.content, params)
-            name = run_id(slug, group.scale, seed, params, content)
+            digest = digest_of(params)
+            name = run_id(slug, group.scale, seed, params, {"digest": digest})
             overrides = {**checked, "seed": seed}
-            yield Task(slug, group.scale, seed, overrides, resources, name, content["digest"], folder / name)
+            yield Task(slug, group.scale, seed, overrides, resources, name, digest, folder / name)
 
 
 def check_locked(tasks: list[Task]) -> None:

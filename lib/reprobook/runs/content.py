@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,17 +32,25 @@ def content_key(slug: str, params: Mapping[str, Any], data: Mapping[str, str]) -
     """
     key = {
         **_code(check_slug(slug)),
-        "params": {name: value for name, value in sorted(params.items()) if name not in _WHERE_ONLY},
+        "params": _counted(params),
         "data": dict(sorted(data.items())),
     }
     return {"digest": _sha(key), **key}
 
 
-def with_params(key: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The content key of the same chapter and data with other parameters: reads nothing, for plans of many runs."""
+def digest_with(key: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
+    """The digest of the same chapter and data with other parameters, as a function of them: for plans of thousands of
+    runs, it reads nothing and hashes what all of them share once."""
     rest = {name: value for name, value in key.items() if name != "digest"}
-    rest["params"] = {name: value for name, value in sorted(params.items()) if name not in _WHERE_ONLY}
-    return {"digest": _sha(rest), **rest}
+    head, _, tail = _plain({**rest, "params": None}).rpartition('"params": null')
+    shared = hashlib.sha256(f'{head}"params": '.encode())
+
+    def digest(params: Mapping[str, Any]) -> str:
+        found = shared.copy()
+        found.update((_plain(_counted(params)) + tail).encode())
+        return found.hexdigest()
+
+    return digest
 
 
 def run_id(slug: str, scale: str, seed: int, params: Mapping[str, Any], content: Mapping[str, Any]) -> str:
@@ -152,7 +160,8 @@ def library_folder() -> Path:
 def _version(package: str) -> tuple[str, str]:
     """``(distribution, version)`` of an import name: as pinned in requirements.lock, else as installed, else ''."""
     pinned = _pinned()
-    names = [package, *_distributions().get(package, [])] if _normal(package) not in pinned else [package]
+    others = [found.name for found in _distributions().get(package, [])] if _normal(package) not in pinned else []
+    names = [package, *others]
     for name in names:
         if version := pinned.get(_normal(name)):
             return _normal(name), version
@@ -165,8 +174,18 @@ def _version(package: str) -> tuple[str, str]:
 
 
 @functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
+def _distributions() -> Mapping[str, list[importlib.metadata.Distribution]]:
+    """Import name -> the installed distributions that bring it. As `importlib.metadata.packages_distributions`, which
+    parses the metadata of all of them and makes an object of every file: most of the time of a command."""
+    found: dict[str, list[importlib.metadata.Distribution]] = {}
+    for each in importlib.metadata.distributions():
+        names = (each.read_text("top_level.txt") or "").split()
+        if not names:
+            files = (line.partition(",")[0] for line in (each.read_text("RECORD") or "").splitlines())
+            names = [path.partition("/")[0].partition(".")[0] for path in files]
+        for name in set(names):
+            found.setdefault(name, []).append(each)
+    return found
 
 
 def _pinned() -> dict[str, str]:
@@ -190,5 +209,13 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+def _counted(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sorted(params.items()) if name not in _WHERE_ONLY}
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
 def _sha(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(_plain(value).encode()).hexdigest()

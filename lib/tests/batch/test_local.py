@@ -94,7 +94,7 @@ def test_a_run_that_can_never_fit_is_an_error_at_once(batches: Any) -> None:
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        ({"time_limit": 8.0}, "time limit of 8 s reached in cell 3 of 4"),
+        ({"time_limit": 20.0}, "time limit of 20 s reached in cell 3 of 4"),
         ({"memory_limit": 0.01}, "memory limit of 0.01 GB"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from reprobook.record import Record
-from reprobook.runs.content import content_key, differences, run_id, staleness
+from reprobook.runs.content import content_key, differences, digest_with, run_id, staleness
 
 SLUG = "block_diffusion"
 NOISE = "papers/block_diffusion/noise.py"
@@ -200,6 +200,25 @@ def test_packages_data_and_parameters(library: Any) -> None:
     after = content_key(SLUG, {**PARAMS, "lr": 2.0e-3, "seed": 2, "device": "cpu"}, {"text": "bb", "model": "cc"})
     reasons = ["package numpy 2.4.6 -> 2.5.0", "data text changed", "parameter lr 0.001 -> 0.002"]
     assert differences(before, after) == reasons
+
+
+def test_digest_with_other_parameters_is_that_of_a_fresh_key(library: Any) -> None:
+    key = content_key(SLUG, PARAMS, {"text": '"params": null'})
+    digest = digest_with(key)
+    for changed in ({"lr": 2.0e-3}, {"seed": 7, "out_dir": "/elsewhere"}, {"lr": None, "other": ["a", 1.5]}):
+        params = {**PARAMS, **changed}
+        assert digest(params) == content_key(SLUG, params, {"text": '"params": null'})["digest"]
+    assert digest(PARAMS) == key["digest"]
+
+
+def test_import_names_lead_to_their_distributions() -> None:
+    import importlib.metadata
+
+    from reprobook.runs.content import _distributions
+
+    ours, library = _distributions(), importlib.metadata.packages_distributions()
+    for name in ("yaml", "sklearn", "PIL", "torch", "numpy", "dateutil", "attr", "zmq"):
+        assert {each.name for each in ours[name]} == set(library[name])
 
 
 def test_run_id_depends_on_everything_but_the_folder() -> None:

@@ -1,0 +1,126 @@
+"""The paper's own models and questions: loading, tuning over several GPUs, and what it all needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reprobook.errors import ReprobookError
+from reprobook.nn.lm import without_progress_bars
+from reprobook.papers.stasc.dialogue import Example, Prompts, correction_loss
+from reprobook.papers.stasc.learner import Snapshot, Tuning, tuning_batches
+from reprobook.papers.stasc.questions import Splits, read_split, take_valid
+from reprobook.train import checkpoint, fit
+from reprobook.train.launch import launch
+
+LAYERS = {"qwen2.5-1.5b-instruct": "Qwen2DecoderLayer", "phi-3-mini": "Phi3DecoderLayer"}  # the units that FSDP shards
+SIZES: dict[str, dict[str, Any]] = {  # configurations of the released models
+    "Qwen2.5-1.5B-Instruct": {
+        "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 1536, "num_hidden_layers": 28,
+        "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    },
+    "Phi-3-mini-4k-instruct": {
+        "model_type": "phi3", "vocab_size": 32064, "hidden_size": 3072, "num_hidden_layers": 32,
+        "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 32, "pad_token_id": 32000,
+    },
+}  # fmt: skip
+# The wording of the paper's prompts is not carried over; these say the same in our words.
+PROMPTS = Prompts(
+    instruction=(
+        "You are a helpful reasoning assistant for general questions. Reason very briefly. Write a short rationale "
+        'under the heading "Step-by-step reasoning:" and the answer under the heading "Final Answer:".'
+    ),
+    correction=(
+        "Correct your answer if it is wrong: consider other options first. Use the same two headings, "
+        '"Step-by-step reasoning:" and "Final Answer:".'
+    ),
+)
+
+
+def load(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> tuple[Any, Any]:
+    """Chat model (eval mode) and tokenizer of a folder with safetensors and a chat template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ReprobookError(f"{folder.name}: the tokenizer has no chat template, which the dialogues need")
+    with without_progress_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    return model.to(torch.device(device)).eval(), tokenizer
+
+
+def open_questions(folder: Path | str, n_train: int, n_valid: int, n_test: int, seed: int) -> Splits:
+    """The first ``n_train`` training questions of ``folder``, ``n_valid`` of them for validation, and ``n_test`` test
+    questions."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ReprobookError(
+            f"questions_folder {str(folder)!r} does not exist: give a folder with train and test files"
+        )
+    train, test = read_split(folder, "train")[:n_train], read_split(folder, "test")[:n_test]
+    return Splits(*take_valid(train, n_valid, seed), test)
+
+
+def launched_tuning(
+    name: str, source: Path, tuning: Tuning, tokenizer: Any, seed: int, folder: Path, processes: int | None, cpu: bool
+) -> Callable[[str, Snapshot, Sequence[Example]], Path]:
+    """A way to train for :class:`~reprobook.papers.stasc.learner.Learner`: fully sharded over ``processes`` GPUs (None:
+    all that are there), in processes of their own. ``source`` is the folder of M_0; ``name`` is in :data:`LAYERS`."""
+
+    if name not in LAYERS:
+        raise ReprobookError(f"model {name!r} is not known; models: {', '.join(LAYERS)}")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+    def train(key: str, start: Snapshot, examples: Sequence[Example]) -> Path:
+        place = folder / "checkpoints" / key
+        arguments = {
+            "source": str(source), "start": None if start.file is None else str(start.file), "pad": pad, "seed": seed,
+            "tuning": asdict(tuning), "examples": [[e.ids, e.labels] for e in examples],
+        }  # fmt: skip
+        launch(
+            "reprobook.papers.stasc.released:tune", arguments, folder=place / "launch", num_processes=processes,
+            strategy="fsdp", wrap=LAYERS[name], cpu=cpu,
+        )  # fmt: skip
+        (place / "launch" / "fit" / checkpoint.FINISHED).replace(place / checkpoint.FINISHED)
+        (place / "launch" / "arguments.json").unlink()
+        return place / checkpoint.FINISHED
+
+    return train
+
+
+def tune(
+    folder: Path, source: str, start: str | None, pad: int, seed: int, tuning: dict[str, Any], examples: list[Any]
+) -> dict[str, Any]:
+    """One of the launched processes: fine-tune in fp32 weights under autocast and leave them in ``folder/fit``."""
+    import os
+
+    settings, processes = Tuning(**tuning), int(os.environ.get("WORLD_SIZE", "1"))
+    model, _ = load(Path(source), torch.float32)
+    if start is not None:
+        checkpoint.load_weights(model, checkpoint.read(Path(start))["model"])
+    rows = [Example(tuple(ids), tuple(labels)) for ids, labels in examples]
+    history = fit(
+        model, tuning_batches(rows, settings, pad, seed, processes), correction_loss, folder=folder / "fit", seed=seed,
+        num_steps=settings.steps(len(rows)), accumulation=settings.accumulation, **settings.options(len(rows)),
+    )  # fmt: skip
+    return {"updates": history.steps, "seconds": history.seconds}
+
+
+def needs(config: dict[str, Any], n_gpus: int = 2) -> dict[str, float]:
+    """Parameters (millions) of an architecture instantiated without storage, and gigabytes of full fine-tuning: fp32
+    weights, gradients and AdamW's two moments (16 bytes a parameter), in all and on each of ``n_gpus``."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    n = sum(p.numel() for p in model.parameters())
+    return {
+        "parameters (M)": n / 1e6, "tuning (GB)": 16 * n / 1e9, "tuning, each GPU (GB)": 16 * n / n_gpus / 1e9,
+        "sampling, bf16 weights (GB)": 2 * n / 1e9, "one stored iterate (GB)": 4 * n / 1e9,
+    }  # fmt: skip
