@@ -14,11 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+from processes import alive
 from reprobook import record
 from reprobook.batch.plan import LocalOptions, PlanError, Resources
 from reprobook.batch.slots import Slots, slots, visible_gpus
 from reprobook.runs.training_log import KERNEL_LINE, VARIABLE, last_steps
-from tiny_chapter import FINISH, PARAMETERS, SLUG, TRAIN, alive, family, logistic, power_cut, wait_for
+from tiny_chapter import FINISH, PARAMETERS, SLUG, TRAIN, family, logistic, power_cut, wait_for
 
 KILLS = int(os.environ.get("REPROBOOK_KILLS", "2"))  # `make test-faults` asks for the 20 of the full test
 

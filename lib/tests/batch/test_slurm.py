@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import slurm_cluster
+from processes import alive
 from reprobook.batch.child import job_of
 from reprobook.batch.plan import PlanError, load
 from reprobook.batch.slurm import Supervisor, arrays, script, submitted
 from reprobook.batch.tasks import expand
-from tiny_chapter import SLUG, alive, wait_for
+from tiny_chapter import SLUG, wait_for
 
 needs_slurm = pytest.mark.skipif(slurm_cluster.missing() is not None, reason=str(slurm_cluster.missing()))
 RESOURCES = "resources: {minutes: 5}\nslurm: {signal_s: 20}"

@@ -145,11 +145,6 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     raise AssertionError("nothing happened in time")
 
 
-def alive(pids: list[int]) -> list[int]:
-    """Those of the processes that still run."""
-    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
-
-
 def family(pid: int) -> list[psutil.Process]:
     """A process and all below it."""
     parent = psutil.Process(pid)

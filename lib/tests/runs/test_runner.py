@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 import pytest
+from processes import alive
 from reprobook import record
 from reprobook.errors import ReprobookError
 from reprobook.runs.runner import completed, run
@@ -145,10 +145,6 @@ def _pids(checkout: Any) -> list[int]:
     return [int(pid) for pid in file.read_text().split()]
 
 
-def _alive(pids: list[int]) -> list[int]:
-    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_command_stops_everything(checkout: Any, number: signal.Signals) -> None:
     checkout.notebook(SLEEPING, FINISH)
@@ -158,7 +154,7 @@ def test_a_signal_to_the_command_stops_everything(checkout: Any, number: signal.
     _, errors = command.communicate(timeout=30)
     assert command.returncode == 128 + number
     assert f"stopped by {number.name} in cell 3 of 4" in errors
-    assert _alive(pids) == []
+    assert alive(pids) == []
     found = next((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
     assert record.read(found).status == "failed"
 
@@ -169,7 +165,7 @@ def test_a_killed_command_leaves_no_process_and_no_complete_run(checkout: Any) -
     pids = _pids(checkout)[:1]
     command.kill()
     command.communicate()
-    _wait_for(lambda: not _alive(pids))
+    _wait_for(lambda: not alive(pids))
     assert not list((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
 
 
@@ -181,7 +177,7 @@ def test_the_same_run_twice_at_once(checkout: Any) -> None:
         run(SLUG, "smoke")
     command.terminate()
     command.communicate(timeout=30)
-    assert _alive(pids) == []
+    assert alive(pids) == []
 
 
 def test_runs_that_start_together_do_not_answer_each_other(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
