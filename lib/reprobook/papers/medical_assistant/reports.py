@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 DAY = timedelta(hours=24)
 SENT_AT, TOLERANCE = time(21, 0), timedelta(minutes=30)
+PHASES = ("awake", "REM", "light", "deep")
 MEANS = {  # column: (words, unit), in the paper's order
     "oxygen": ("blood oxygen", "%"),
     "heart_rate": ("heart rate", "bpm"),
     "steps": ("steps counter", "steps"),
     "calories": ("calories counter", "kcal"),
-    **{name: (f"sleep, {name.removeprefix('sleep_')}", "min") for name in SLEEP},
+    **{name: (f"sleep, {phase}", "min") for name, phase in zip(SLEEP, PHASES, strict=True)},
 }
 NOTE = "The limits are those of a demonstration. This is no medical advice."
 
@@ -107,7 +108,9 @@ def is_due(now: datetime, last_sent: datetime | None = None) -> bool:
 
 
 def draw(frame: pd.DataFrame, end: datetime) -> Figure:
-    """The 24 hours before ``end``: heart rate and oxygen with the limits at rest and the alarms, steps, and sleep."""
+    """The 24 hours before ``end``: heart rate and oxygen with the limits at rest and the alarms, steps, and sleep.
+
+    A window without readings gives empty axes and says so."""
     import matplotlib.pyplot as plt
     from matplotlib.dates import ConciseDateFormatter
 
@@ -117,17 +120,18 @@ def draw(frame: pd.DataFrame, end: datetime) -> Figure:
     _line(axes[0, 0], rows, "heart_rate", show.COLOURS[0])
     _line(axes[0, 1], rows, "oxygen", show.COLOURS[2])
     hourly = rows.set_index("at")["steps_interval"].resample("h").sum()
-    axes[1, 0].bar(hourly.index, hourly, width=timedelta(minutes=52), align="edge", color=show.COLOURS[5])
+    axes[1, 0].bar(hourly.index, hourly, width=52 / 1440, align="edge", color=show.COLOURS[5])
     axes[1, 0].set(ylabel="steps per hour", title="Steps")
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
         ax.set_xlim(pd.Timestamp(end) - DAY, pd.Timestamp(end))
         ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator(), show_offset=False))
         ax.set_xlabel("time")
-    phases = [name.removeprefix("sleep_") for name in SLEEP]
-    axes[1, 1].barh(phases, rows[list(SLEEP)].mean().fillna(0), color=show.COLOURS[3])
+    axes[1, 1].barh(PHASES, rows[list(SLEEP)].mean().fillna(0), color=show.COLOURS[3])
     axes[1, 1].invert_yaxis()
     axes[1, 1].set(xlabel="mean minutes", title="Sleep")
     axes[1, 1].grid(axis="y", visible=False)
+    if rows.empty:
+        fig.suptitle("No reading in these 24 hours")
     return fig
 
 
@@ -142,4 +146,8 @@ def _line(ax: Axes, rows: pd.DataFrame, field: str, colour: str) -> None:
     hits = rows[rows["alarm"].isin(kinds)]
     ax.plot(hits["at"], hits[field], "o", ms=5, color=show.COLOURS[1], label=f"alarm ({len(hits)})")
     ax.set(ylabel=f"{WORDS[field]} ({UNITS[field]})", title=WORDS[field].capitalize())
-    ax.legend(fontsize=8, loc="best")
+    bottom, top = ax.get_ylim()
+    room = 0.2 * (top - bottom)  # for the legend: oxygen cannot exceed 100 %, so below its curve
+    below = field == "oxygen"
+    ax.set_ylim(bottom - room * below, top + room * (not below))
+    ax.legend(fontsize=8, ncols=3, loc="lower center" if below else "upper center")
