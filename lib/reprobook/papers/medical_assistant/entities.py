@@ -16,13 +16,18 @@ import numpy as np
 from reprobook.papers.medical_assistant.tools import DATE_FORMAT
 
 # fmt: off
-_FIRST = ("Maya Tom Ana Leo Ines Noah Lena Omar Ruth Ivan Sara Hugo Nina Paul Emma Karl Zoe Max Lucy Jack Ella Finn Rosa "
-          "Adam Jane Oscar Alice Felix Clara Simon Marie Peter Julia Frank Laura Henry Anna David Grace James Irene Bruno "
-          "Helen Louis Diana Victor Olga Edgar Wanda Martin Elsa Robin Carla Jonas Flora Ralph Edith Boris Vera Samuel").split()
-_LAST = ("Rao Smith Lopez Chen Novak Weber Rossi Silva Kim Patel Brown Mori Costa Berg Cohen Diaz Evans Fox Gray Hill "
-         "Ito Jones Khan Lee Moore Nash Olsen Park Quinn Reed Stone Tran Ueda Vance Ward Young Adler Baker Clark Doyle "
-         "Ellis Fischer Gomez Hayes Ivanov Jensen Keller Lang Meyer North Owens Price Ramos Schmidt Turner Usman Vogel "
-         "Walsh Xu Zimmer").split()
+_FIRST = (
+    "Maya Tom Ana Leo Ines Noah Lena Omar Ruth Ivan Sara Hugo Nina Paul Emma Karl Zoe Max Lucy Jack "
+    "Ella Finn Rosa Adam Jane Oscar Alice Felix Clara Simon Marie Peter Julia Frank Laura Henry "
+    "Anna David Grace James Irene Bruno Helen Louis Diana Victor Olga Edgar Wanda Martin Elsa Robin "
+    "Carla Jonas Flora Ralph Edith Boris Vera Samuel "
+).split()
+_LAST = (
+    "Rao Smith Lopez Chen Novak Weber Rossi Silva Kim Patel Brown Mori Costa Berg Cohen Diaz Evans "
+    "Fox Gray Hill Ito Jones Khan Lee Moore Nash Olsen Park Quinn Reed Stone Tran Ueda Vance Ward "
+    "Young Adler Baker Clark Doyle Ellis Fischer Gomez Hayes Ivanov Jensen Keller Lang Meyer North "
+    "Owens Price Ramos Schmidt Turner Usman Vogel Walsh Xu Zimmer "
+).split()
 # fmt: on
 FOODS = ("bread and soda", "sweets and coffee", "rice and soup", "pizza and juice", "pasta and cake")
 PATTERNS = {  # what an entity of each kind looks like; every kind is found by its form

@@ -148,7 +148,9 @@ class LongTerm:
         """All rows of a patient in one table, oldest first."""
         columns = _columns(table)
         names = ", ".join(("id", *columns))
-        return [dict(row) for row in self._rows(f"SELECT {names} FROM {table} WHERE user_id = ? ORDER BY id", (user_id,))]
+        return [
+            dict(row) for row in self._rows(f"SELECT {names} FROM {table} WHERE user_id = ? ORDER BY id", (user_id,))
+        ]
 
     def remove(self, table: str, row_id: int) -> None:
         """Delete one row of a patient's table."""

@@ -60,31 +60,31 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "finish: reason": ("All is done.",),
 }  # fmt: skip
 
-_BOOKING = (
+_BOOKING = (  # dates besides the wanted one stand in the way of copying by position
     "I have {symptoms}. I am free on {date}, {range}.",
-    "My problem is {symptoms}; {date} {range} would suit me.",
+    "My problem is {symptoms}; not {later}, but {date} {range} would suit me.",
     "Please get me a doctor for {symptoms} on {date} between {range}.",
-    "{symptoms} again. Can someone see me {date}, {range}?",
-    "Since yesterday I suffer from {symptoms}. Possible times: {date}, {range}.",
-    "Could you help with {symptoms}? On {date} I can come {range}.",
+    "{symptoms} again, as on {before}. Can someone see me {date}, {range}?",
+    "On {later} I travel. Since {before} I suffer from {symptoms}; {date}, {range} is possible.",
+    "Could you help with {symptoms}? I can come {date}, {range}, since {later} does not work.",
 )
 OPENINGS: dict[str, tuple[str, ...]] = {  # one per template
     "General": _BOOKING,
     "Counter": (
         "I do not feel well: {symptoms}. {date} {range} is free.",
-        "Something is wrong, {symptoms}. I could come {date}, {range}.",
+        "Something is wrong, {symptoms}. I could come {date}, {range}, not {later}.",
         "There is {symptoms}, I am worried. Free: {date} {range}.",
-        "{symptoms} bothers me. Time on {date}, {range}.",
-        "I am not sure what it is, maybe {symptoms}. {date} from {range} is fine.",
-        "For some time now {symptoms}. My free time: {date}, {range}.",
+        "{symptoms} bothers me since {before}. Time on {date}, {range}.",
+        "I am not sure what it is, maybe {symptoms}. {later} is bad, {date} from {range} is fine.",
+        "For some time now {symptoms}, worse since {before}. My free time: {date}, {range}; on {later} I work.",
     ),
     "Negative": (
         "I might need a doctor for {symptoms}, perhaps {date}, {range}.",
-        "{symptoms}, but it may pass. {date} {range} at best.",
+        "{symptoms}, but it may pass. {date} {range} at best, {later} is too late.",
         "What could be done about {symptoms} on {date}, {range}?",
-        "Just asking: who treats {symptoms}? I have time {date} {range}.",
-        "Is anyone free for {symptoms} on {date}, {range}? I am undecided.",
-        "Perhaps I should see somebody about {symptoms}, {date} {range}.",
+        "Just asking: who treats {symptoms}? I had it on {before}, and I have time {date} {range}.",
+        "Is anyone free for {symptoms} on {date}, {range}? I am undecided, {later} would be hard.",
+        "Perhaps I should see somebody about {symptoms} (first on {before}), {date} {range}.",
     ),
     "Dietician": (
         "I have {symptoms}.", "What helps against {symptoms}?", "My problem is {symptoms}, is it the food?",

@@ -70,7 +70,6 @@ class Case:
     appointments: tuple[tuple[str, str, str], ...]
     ambulances: tuple[tuple[str, str, float, float], ...]
     wish: tuple[str, str]  # date and time range in which the user is free
-    food: str
 
     @property
     def system(self) -> str:
@@ -82,8 +81,11 @@ class Case:
         memory = memory or LongTerm(embed=embed)
         memory.add_patient(self.user_id, self.name)
         memory.add_many("complaints", self.user_id, [{"symptoms": s, "at": at} for s, at in self.complaints])
-        memory.add_many("appointments", self.user_id, [
-            {"symptoms": s, "specialist_id": i, "appointment_time_date": when} for s, i, when in self.appointments])
+        memory.add_many(
+            "appointments",
+            self.user_id,
+            [{"symptoms": s, "specialist_id": i, "appointment_time_date": when} for s, i, when in self.appointments],
+        )
         for service in self.ambulances:
             memory.add_sos_service(*service)
         return Environment(self.world, memory, self.answer)
@@ -117,8 +119,8 @@ def make_case(scenario: str, template: int, rng: np.random.Generator, pool: str 
     who = "Dietician" if scenario == "Dietician" else str(rng.choice([s for s in SPECIALISTS if s != "Dietician"]))
     symptoms = str(rng.choice(SPECIALISTS[who]))
     before, today, day, later = sorted(draw("date", 4), key=lambda d: by_time("date", d))
-    clock, begin, start, stop, end = sorted(draw("time", 5))
-    slot = f"{start}-{stop}"
+    clock, begin, start, end = _hours(values.values["time"], rng)
+    slot = f"{start[0]}-{start[1]}"
     (user_id,), (name,), doctors, ids = draw("user_id"), draw("name"), draw("doctor", 3), draw("specialist_id", 3)
     other = str(rng.choice([s for s in SPECIALISTS if s != who]))
     specialists = (
@@ -133,16 +135,27 @@ def make_case(scenario: str, template: int, rng: np.random.Generator, pool: str 
     food = str(rng.choice(FOODS))
     value = int(rng.integers(36, 50)) if rng.random() < 0.5 else int(rng.integers(111, 150))
     words = {"symptoms": symptoms, "date": day, "range": f"{begin}-{end}", "value": str(value), "before": before,
-             "level": "low" if value < 50 else "high"}  # fmt: skip
+             "later": later, "level": "low" if value < 50 else "high"}  # fmt: skip
     yes = scenario != "Negative"
-    replies = (("book", "Yes, please." if yes else "No, not now."), ("Since when", f"Since {before}, quite strong."),
-               ("eat", f"Mostly {food}."), ("feel", "I feel weak." if template % 2 else "Not well."), ("", "Yes."))  # fmt: skip
+    replies = (
+        ("book", "Yes, please." if yes else "No, not now."),
+        ("Since when", f"Since {before}, quite strong."),
+        ("eat", f"Mostly {food}."),
+        ("feel", ("Not well.", "I feel weak.")[template % 2]),
+        ("", "Yes."),
+    )
     world = World(datetime.strptime(f"{today} {clock}", TIMESTAMP_FORMAT), specialists, (float(lat), float(lon)))
     return Case(
         scenario, template, user_id, name, symptoms, OPENINGS[scenario][template].format(**words), replies, world,
         ((symptoms, earlier), ("fever", earlier)), ((symptoms, ids[2], f"{slot} {before}"),), tuple(ambulances),
-        (day, f"{begin}-{end}"), food,
+        (day, f"{begin}-{end}"),
     )  # fmt: skip
+
+
+def _hours(times: Sequence[str], rng: np.random.Generator) -> tuple[str, str, tuple[str, str], str]:
+    """Clock, begin of the user's free time, a slot of two neighbouring times in it, and its end."""
+    i, j, k, end = sorted(int(x) for x in rng.choice(len(times) - 1, 4, replace=False))
+    return times[i], times[j], (times[k], times[k + 1]), times[end + 1]
 
 
 def _iso(day: str, time: str) -> str:
@@ -198,8 +211,7 @@ def _schedule(case: Case) -> dict[str, Any]:
 
 
 def _past(case: Case) -> Script:
-    found = yield case.step(
-        "past", "retrieve_past_complaints", {"user_id": case.user_id, "symptoms": case.symptoms})
+    found = yield case.step("past", "retrieve_past_complaints", {"user_id": case.user_id, "symptoms": case.symptoms})
     if case.template % 2:
         arguments = {"user_id": case.user_id, "past_complaints": found, "current_symptoms": case.symptoms}
         yield case.step("follow", "follow_up_with_user", arguments)
