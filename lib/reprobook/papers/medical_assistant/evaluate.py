@@ -19,7 +19,7 @@ from reprobook.papers.medical_assistant.memory import Embed
 from reprobook.papers.medical_assistant.samples import AGENTS, interleave
 from reprobook.papers.medical_assistant.scenarios import APPOINTMENTS, Case, Trajectory, play
 from reprobook.papers.medical_assistant.session import Session
-from reprobook.papers.medical_assistant.tools import NAMES, ToolError, parse_call, parse_plan
+from reprobook.papers.medical_assistant.tools import NAMES, ToolError, parse_call, parse_plan, write_plan
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 CALLER_MEASURES = ("ToolAcc", "ParamAcc", "ValuesAcc")
@@ -33,13 +33,14 @@ class Said:
     role: str
     truth: str
     said: str
+    trajectory: int = 0
 
 
 def teacher_forced(agent: Agent, trajectories: Sequence[Trajectory], roles: Sequence[str] = AGENTS) -> list[Said]:
     """What ``agent`` says at every turn of ``roles`` when all turns before it are the true ones."""
     made = [
-        Said(t.scenario, role, sample.target, agent.respond(sample.context, role))
-        for role in roles for t in trajectories for sample in interleave(t, role)
+        Said(t.scenario, role, sample.target, agent.respond(sample.context, role), k)
+        for role in roles for k, t in enumerate(trajectories) for sample in interleave(t, role)
     ]  # fmt: skip
     if not made:
         raise ReprobookError("teacher_forced: no turns to say; give at least one trajectory")
@@ -95,10 +96,10 @@ def readable(said: str, role: str) -> bool:
 
 
 def by_turn(said: Sequence[Said]) -> pd.DataFrame:
-    """One row per turn: scenario, role, ROUGE, parsable and, for callers, the three accuracies; exact match."""
+    """One row per turn: scenario, role, trajectory, ROUGE, parsable, exact; for callers the three accuracies."""
     scores = rouge([s.said for s in said], [s.truth for s in said])
     rows = [
-        {"scenario": s.scenario, "role": s.role, "parsable": float(readable(s.said, s.role)),
+        {"scenario": s.scenario, "role": s.role, "trajectory": s.trajectory, "parsable": float(readable(s.said, s.role)),
          "exact": float(s.said == s.truth), **(call_accuracy(s.said, s.truth) if s.role == "Caller" else {})}
         for s in said
     ]  # fmt: skip
@@ -173,13 +174,11 @@ def other_words(trajectories: Sequence[Trajectory]) -> list[Said]:
         if len(forms) == 2:
             swap |= {forms[0]: forms[1], forms[1]: forms[0]}
     made = []
-    for t in trajectories:
+    for k, t in enumerate(trajectories):
         for sample in interleave(t, "Planner"):
             reason, action = parse_plan(sample.target)
             words = (_reworded(reason, swap), _reworded(action, swap))
-            made.append(
-                Said(t.scenario, "Planner", sample.target, f"<reason>{words[0]}</reason><action>{words[1]}</action>")
-            )
+            made.append(Said(t.scenario, "Planner", sample.target, write_plan(*words), k))
     return made
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.scenarios import ROLES, Trajectory
-from reprobook.papers.medical_assistant.tools import short_list
+from reprobook.papers.medical_assistant.tools import find_specs, short_list
 
 AGENTS = ("Planner", "Caller")
 IGNORED = -100  # label of a token that is not trained
@@ -39,19 +39,23 @@ def interleave(trajectory: Trajectory, role: str) -> list[Sample]:
     ]  # fmt: skip
 
 
-def prompt_text(context: Trajectory) -> str:
-    """What stands before the turns: user details and tools."""
-    return f"System: {context.system}\nTools: {short_list(context.tools)}"
+def prompt_text(context: Trajectory, full: bool = False) -> str:
+    """What stands before the turns: user details and tools, in short or (``full``) as the paper's dictionaries."""
+    tools = short_list(context.tools)
+    if full:
+        tools = "\n".join(repr(find_specs(name)[0].schema()) for name in context.tools)
+    return f"System: {context.system}\nTools: {tools}"
 
 
 class Encoder:
     """Token ids of prompts and targets. Every turn is tokenised alone and ends with the tokenizer's end token, so the
-    ids of a context are a prefix of the ids of every later one."""
+    ids of a context are a prefix of the ids of every later one. ``full``: the tools as whole dictionaries."""
 
-    def __init__(self, tokenizer: Any, max_tokens: int = 4096) -> None:
+    def __init__(self, tokenizer: Any, max_tokens: int = 4096, full: bool = False) -> None:
         if tokenizer.eos_token_id is None:
             raise ReprobookError("the tokenizer has no end token, which every turn needs")
         self.tokenizer, self.end, self.max_tokens = tokenizer, int(tokenizer.eos_token_id), max_tokens
+        self.full = full
         self._tags = {role: self._ids(f"\n{role}:") for role in ROLES}
         self._known: dict[str, list[int]] = {}
 
@@ -68,7 +72,7 @@ class Encoder:
 
     def context(self, context: Trajectory, role: str) -> list[int]:
         """Ids of a prompt after which ``role`` speaks."""
-        ids = self._ids(prompt_text(context))
+        ids = self._ids(prompt_text(context, self.full))
         for turn in context.turns:
             ids += self._tags[turn.role] + self.text(turn.text)
         return self._fitting(ids + self._tags[role])
@@ -76,7 +80,7 @@ class Encoder:
     def packed(self, trajectory: Trajectory, roles: Sequence[str]) -> tuple[list[int], list[int]]:
         """Ids of a whole trajectory, and labels: the ids in turns of ``roles`` (end token included), :data:`IGNORED`
         elsewhere. Whatever follows the last target is left out."""
-        ids = self._ids(prompt_text(trajectory))
+        ids = self._ids(prompt_text(trajectory, self.full))
         labels = [IGNORED] * len(ids)
         last = max((i for i, turn in enumerate(trajectory.turns) if turn.role in roles), default=-1)
         for turn in trajectory.turns[: last + 1]:
