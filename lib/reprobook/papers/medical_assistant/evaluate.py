@@ -96,10 +96,11 @@ def readable(said: str, role: str) -> bool:
 
 
 def by_turn(said: Sequence[Said]) -> pd.DataFrame:
-    """One row per turn: scenario, role, trajectory, ROUGE, parsable, exact; for callers the three accuracies."""
+    """One row per turn: scenario, role, trajectory, ROUGE, parsable, exact; for callers the accuracies."""
     scores = rouge([s.said for s in said], [s.truth for s in said])
     rows = [
-        {"scenario": s.scenario, "role": s.role, "trajectory": s.trajectory, "parsable": float(readable(s.said, s.role)),
+        {"scenario": s.scenario, "role": s.role, "trajectory": s.trajectory,
+         "parsable": float(readable(s.said, s.role)),
          "exact": float(s.said == s.truth), **(call_accuracy(s.said, s.truth) if s.role == "Caller" else {})}
         for s in said
     ]  # fmt: skip
