@@ -100,6 +100,11 @@ class App:
         self.env.memory.add("reports", self.user_id, at=end, content=made.text)
         return made
 
+    def forget(self) -> int:
+        """Delete everything about the user, here and in the database; returns the number of rows."""
+        self.session, self.pending = None, []
+        return self.env.memory.delete_patient(self.user_id)
+
     def calendar(self) -> bytes:
         """The pending reminders as an iCalendar file."""
         return to_icalendar(self.pending)
@@ -174,7 +179,7 @@ def panel(app: App, show_calls: bool = True) -> Any:
         return [("report", app.report(end).text)]
 
     def forget() -> Sequence[tuple[str, str]]:
-        rows = app.env.memory.delete_patient(app.user_id)
+        rows = app.forget()
         return [("deleted", f"{rows} rows; the assistant knows nothing about {app.user_id} now")]
 
     message.continuous_update = False
