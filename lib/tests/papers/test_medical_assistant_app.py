@@ -124,7 +124,7 @@ def test_shown_text_is_escaped() -> None:
 
 
 def said(role: str, rows: list[tuple[str, str, str, int]]) -> list[Said]:
-    return [Said(scenario, role, truth, text, k) for scenario, truth, text, k in rows]
+    return [Said(scenario, role, truth, text, str(k)) for scenario, truth, text, k in rows]
 
 
 def test_planner_gain_pairs_the_same_turns() -> None:

@@ -27,20 +27,20 @@ CALLER_MEASURES = ("ToolAcc", "ParamAcc", "ValuesAcc")
 
 @dataclass(frozen=True)
 class Said:
-    """One turn of an agent beside the true one."""
+    """One turn of an agent beside the true one. ``trajectory``: its system line, which no other conversation has."""
 
     scenario: str
     role: str
     truth: str
     said: str
-    trajectory: int = 0
+    trajectory: str = ""
 
 
 def teacher_forced(agent: Agent, trajectories: Sequence[Trajectory], roles: Sequence[str] = AGENTS) -> list[Said]:
     """What ``agent`` says at every turn of ``roles`` when all turns before it are the true ones."""
     made = [
-        Said(t.scenario, role, sample.target, agent.respond(sample.context, role), k)
-        for role in roles for k, t in enumerate(trajectories) for sample in interleave(t, role)
+        Said(t.scenario, role, sample.target, agent.respond(sample.context, role), t.system)
+        for role in roles for t in trajectories for sample in interleave(t, role)
     ]  # fmt: skip
     if not made:
         raise ReprobookError("teacher_forced: no turns to say; give at least one trajectory")
@@ -175,11 +175,11 @@ def other_words(trajectories: Sequence[Trajectory]) -> list[Said]:
         if len(forms) == 2:
             swap |= {forms[0]: forms[1], forms[1]: forms[0]}
     made = []
-    for k, t in enumerate(trajectories):
+    for t in trajectories:
         for sample in interleave(t, "Planner"):
             reason, action = parse_plan(sample.target)
             words = (_reworded(reason, swap), _reworded(action, swap))
-            made.append(Said(t.scenario, "Planner", sample.target, write_plan(*words), k))
+            made.append(Said(t.scenario, "Planner", sample.target, write_plan(*words), t.system))
     return made
 
 
