@@ -140,6 +140,13 @@ def test_long_term_memory_persists_and_short_term_does_not(tmp_path: Path) -> No
     assert two.turns == []
 
 
+def test_a_known_patient_is_not_added_again(tmp_path: Path) -> None:
+    memory = LongTerm(tmp_path / "ltm.sqlite")
+    for _ in range(2):
+        CASES[0].environment(memory=memory)
+    assert len(memory.rows("complaints", CASES[0].user_id)) == 2
+
+
 def test_a_patient_is_deleted_with_one_call(tmp_path: Path) -> None:
     path = tmp_path / "ltm.sqlite"
     memory = patient(path)

@@ -40,7 +40,7 @@ def test_a_chat_waits_for_the_user_and_books() -> None:
     assert first[0] == ("user", CASE.opening) and made.session is not None and made.session.status == "waiting"
     assert first[-1][0] == "assistant" and first[-1][1].startswith("Shall I book Dr")
     second = made.chat("Yes, please.")
-    assert made.session.status == "finished" and made.sessions == 1
+    assert made.session.status == "finished" and made.session.session == "1"
     assert [what for who, what in second if who == "assistant"][-1].startswith("Booked: Dr")
     assert len(made.env.memory.rows("appointments", CASE.user_id)) == 2
     assert len(made.env.memory.rows("conversations", CASE.user_id)) == 1

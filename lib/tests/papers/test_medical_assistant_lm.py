@@ -254,3 +254,15 @@ def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(device.sys, "executable", "/bin/false")
     with pytest.raises(ReprobookError, match="measurement of fp32 failed: no message"):
         device.on_device(tmp_path / "no.gguf", ["fp32"], 4, 2, 2)
+
+
+@pytest.mark.parametrize("precision", device.PRECISIONS)
+def test_a_precision_is_measured(precision: str, tmp_path: Path) -> None:
+    MODEL.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    found = device.measure(tmp_path, precision, 30, 5, 4)
+    exact = Reader(MODEL, -1)
+    words = torch.randint(MODEL.config.vocab_size, (35,), generator=torch.Generator().manual_seed(0))
+    nll = F.cross_entropy(exact._read(words[:30].tolist(), 30)[:-1], words[1:30]).item()
+    assert found["NLL of noise (nats)"] == pytest.approx(nll, abs=0.05)
+    assert min(found["reading (tokens/s)"], found["decoding (tokens/s)"], found["latency of a turn (s)"]) > 0

@@ -56,7 +56,7 @@ def measure(source: Path, precision: str, n_prompt: int, n_observed: int, n_new:
     model = open_precision(source, precision)
     loaded = _resident_mb() - before
     generator = torch.Generator().manual_seed(0)
-    words = torch.randint(200, 20_000, (n_prompt + n_observed,), generator=generator).tolist()
+    words = torch.randint(model.config.vocab_size, (n_prompt + n_observed,), generator=generator).tolist()
     reader = Reader(model, end=-1)  # no token ends a turn: each decodes n_new tokens
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([words[:n_prompt]]), use_cache=False).logits[0, :-1].float()

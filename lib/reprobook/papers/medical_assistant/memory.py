@@ -112,6 +112,10 @@ class LongTerm:
             raise MemoryUnitError(f"user {user_id!r} is unknown: add the patient first")
         return {"user_id": row[0]["user_id"], "name": row[0]["name"], **json.loads(row[0]["details"])}
 
+    def knows(self, user_id: str) -> bool:
+        """Whether there is such a patient."""
+        return bool(self._rows("SELECT 1 FROM patients WHERE user_id = ?", (user_id,)))
+
     def delete_patient(self, user_id: str) -> int:
         """Delete a patient and everything stored about them; returns the number of rows. The file's free pages are
         overwritten, so nothing stays readable in it."""

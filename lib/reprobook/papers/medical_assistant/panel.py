@@ -35,14 +35,13 @@ class App:
     pending: list[Reminder] = field(default_factory=list)
     session: Session | None = None
     seen: int = 0  # readings that were watched
-    sessions: int = 0
 
     def chat(self, text: str) -> list[tuple[str, str]]:
         """A message of the user: the answer to a question that waits, else the beginning of a session. Returns the
         new lines ``(who, what)``."""
         if self.session is None or self.session.status != "waiting":
-            self.sessions += 1
-            self.session = Session(self.agent, self.env, self.user_id, f"{self.sessions}", self.tools)
+            number = 1 + len(self.env.memory.rows("conversations", self.user_id))
+            self.session = Session(self.agent, self.env, self.user_id, f"{number}", self.tools)
             begin = 0
             self.session.start(text)
         else:

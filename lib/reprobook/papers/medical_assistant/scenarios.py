@@ -77,8 +77,11 @@ class Case:
         return f"user_id {self.user_id}, name {self.name}, time {self.world.now.strftime(TIMESTAMP_FORMAT)}"
 
     def environment(self, embed: Embed | None = None, memory: LongTerm | None = None) -> Environment:
-        """A fresh environment whose memory knows the patient (in a database of its own unless one is given)."""
+        """A fresh environment whose memory knows the patient (in a database of its own unless one is given; there a
+        patient who is known stays as they are)."""
         memory = memory or LongTerm(embed=embed)
+        if memory.knows(self.user_id):
+            return Environment(self.world, memory, self.answer)
         memory.add_patient(self.user_id, self.name)
         memory.add_many("complaints", self.user_id, [{"symptoms": s, "at": at} for s, at in self.complaints])
         memory.add_many(
