@@ -297,7 +297,7 @@ def test_a_dosage_before_the_name_belongs_to_that_name() -> None:
 def test_the_body_of_a_prescription() -> None:
     assert prescriptions.prescription_body("a Prescription: b\nSIGNATURE c").strip() == "b"
     assert prescriptions.prescription_body("a Signature b") == "a "
-    assert prescriptions.prescription_body("a prescription b") == " b"
+    assert prescriptions.prescription_body("a prescription b") == "b"
     assert prescriptions.prescription_body("a b") == "a b"
 
 
