@@ -93,14 +93,16 @@ def cross_frame(network: nn.Module) -> Memory:
     """Give every *self*-attention layer of a diffusers U-Net a :class:`CrossFrameAttention`; returns their memory.
 
     Attention to text (``attn2``) stays untouched."""
-    if not hasattr(network, "attn_processors"):
-        raise ReprobookError(f"{type(network).__name__} has no attention processors")
-    memory, processors = Memory(), {}
-    for name, inner in network.attn_processors.items():
-        if isinstance(inner, CrossFrameAttention):
-            inner = inner.inner
-        processors[name] = inner if ".attn2." in name else CrossFrameAttention(memory, name, inner)
-    if not any(isinstance(each, CrossFrameAttention) for each in processors.values()):
-        raise ReprobookError(f"{type(network).__name__} has no self-attention layer")
-    network.set_attn_processor(processors)
+    from diffusers.models.attention_processor import Attention
+
+    memory, found = Memory(), 0
+    for name, module in network.named_modules():
+        if isinstance(module, Attention) and not name.endswith("attn2"):
+            inner = module.processor
+            if isinstance(inner, CrossFrameAttention):
+                inner = inner.inner
+            module.set_processor(CrossFrameAttention(memory, name, inner))
+            found += 1
+    if not found:
+        raise ReprobookError(f"{type(network).__name__} has no self-attention layer of diffusers")
     return memory

@@ -30,7 +30,7 @@ def _real(x: Tensor, what: str) -> Tensor:
 
 
 def _up(x: Tensor, axis: int, factor: int) -> Tensor:
-    """One axis of :func:`ideal_upsample`: pad the spectrum; an even length shares its Nyquist bin between both signs."""
+    """One axis of :func:`ideal_upsample`: pad the spectrum; both signs share the Nyquist bin of an even length."""
     n = x.shape[axis]
     spectrum = torch.fft.rfft(x, dim=axis)
     if n % 2 == 0:
