@@ -82,8 +82,12 @@ def test_activations_of_vectors_stay_plain_and_sizes_are_checked():
     act = FilteredActivation(nn.SiLU())
     v = torch.randn(3, 16)
     assert torch.equal(act(v), nn.functional.silu(v))
+    unet = make_alias_free(tiny_unet())
+    with pytest.raises(ReprobookError, match="width 9"):
+        unet(torch.randn(1, 4, 8, 9), torch.zeros(1))
     with pytest.raises(ReprobookError, match="doubles"):
-        make_alias_free(tiny_unet())(torch.randn(1, 4, 8, 9), torch.zeros(1))
+        unet.up_blocks[0].upsamplers[0](torch.randn(1, 16, 4, 4), (8, 7))
+    assert unet(torch.randn(1, 4, 6, 10), torch.zeros(1)).sample.shape == (1, 4, 6, 10)  # odd halves are fine
     with pytest.raises(ReprobookError, match="Linear cannot be made alias-free"):
         make_alias_free(nn.Linear(2, 2))
     with pytest.raises(ReprobookError, match="not a strided convolution"):
@@ -235,7 +239,8 @@ def test_the_equivariance_terms_are_the_papers():
     unet = tiny_unet()
     term = objectives.DenoiserObjective(unet, models.alphas_cumprod(), True)
     z_t, t = torch.randn(1, 4, 8, 8), torch.tensor([10])
-    a, b = unet(op.circular_shift(z_t, (0.75, -0.5)), t).sample, op.circular_shift(unet(z_t, t).sample, (0.75, -0.5))
+    a = unet(op.circular_shift(z_t, (0.75, -0.5)), t).sample.detach()
+    b = op.circular_shift(unet(z_t, t).sample.detach(), (0.75, -0.5))
     mask = op.valid_mask((8, 8), (0.75, -0.5))
     assert term.equivariance_term(z_t, t, D).item() == pytest.approx(
         float(((a - b) ** 2 * mask).sum() / (4 * mask.sum())), rel=1e-5)

@@ -68,9 +68,15 @@ class CrossFrameAttention:
         self.memory, self.layer, self.inner = memory, layer, inner
 
     def __call__(
-        self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **options: Any
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
-        memory = self.memory
+        memory, options = self.memory, {"attention_mask": attention_mask, "temb": temb, **kwargs}
         if encoder_hidden_states is not None or memory.mode == "plain":
             return self.inner(attn, hidden_states, encoder_hidden_states, **options)
         tokens = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states

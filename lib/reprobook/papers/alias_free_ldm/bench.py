@@ -1,4 +1,5 @@
-"""How exact and how dear ideal resampling is: our two ways against the definition by zero insertion, scipy's Kaiser FIR, and what plain diffusers does; and a training step, alias-free against vanilla.
+"""How exact and how dear ideal resampling is: our two ways against the definition by zero insertion, scipy's Kaiser
+FIR, and what plain diffusers does; and a training step, alias-free against vanilla.
 
 ``python -m reprobook.papers.alias_free_ldm.bench`` prints ratios of one run.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -67,7 +68,8 @@ def _resample(x: Tensor, kind: str, factor: int, method: str) -> Tensor:
     if factor == 1:
         return x
     if method == "matrix" or (method == "auto" and max(h, w) <= MATRIX_UP_TO):
-        with torch.autocast(y.device.type, enabled=False):
+        plain = nullcontext() if y.is_meta else torch.autocast(y.device.type, enabled=False)
+        with plain:  # half precision would lose what the filter is for
             rows, columns = (_matrix(kind, n, factor, y.dtype, y.device) for n in (h, w))
             y = rows @ (y @ columns.T)
     else:
