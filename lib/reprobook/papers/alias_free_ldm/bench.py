@@ -105,7 +105,8 @@ def crossover(sizes: tuple[int, ...] = (8, 32, 64, 128), repeats: int = 3) -> di
 
 
 def training_steps(
-    vae_widths: tuple[int, ...], unet_widths: tuple[int, ...], size: int, batch: int = 8, repeats: int = 3
+    vae_widths: tuple[int, ...], unet_widths: tuple[int, ...], size: int, batch: int = 8, repeats: int = 3,
+    groups: int = 8,
 ) -> dict[str, float]:
     """Seconds of forward and backward of each kind of training step, on the same batch."""
     k = 2 ** (len(vae_widths) - 1)
@@ -120,7 +121,7 @@ def training_steps(
         return step
 
     for label, alias_free, loss in [("vanilla", 0, 0), ("modules", 1, 0), ("modules and loss", 1, 1)]:
-        vae, net = small_vae(vae_widths), unet(unet_widths, size // k)
+        vae, net = small_vae(vae_widths, groups=groups), unet(unet_widths, size // k, groups=groups)
         if alias_free:
             make_alias_free(vae), make_alias_free(net)
         runs[f"VAE, {label}"] = run(AutoencoderObjective(vae, bool(loss)), x)

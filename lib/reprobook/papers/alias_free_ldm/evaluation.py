@@ -46,8 +46,8 @@ def encoder_spsnr(latents: Latents, x: Tensor, shift: Sequence[float], k: int) -
 
 @dataclass
 class Shifted:
-    """Latent and image SPSNR of a sampler, (offsets, N) each, dB, and what it made: reference and shifted images of
-    the last offset."""
+    """Latent and image SPSNR of a sampler, (offsets, N) each, dB, and its images: ``reference`` (N, 3, H, W) and
+    ``moved`` (offsets, N, 3, H, W)."""
 
     latent: Tensor
     image: Tensor
@@ -64,17 +64,18 @@ def sampler_spsnr(
     With a ``memory`` the shifted samples attend to the unshifted one (CFA at inference)."""
     around = {} if memory is None else {"around": memory.store}
     z = denoise(unet, noise, n_steps, **around)
-    y, latent, image = latents.decode(z), [], []
+    y, latent, image, images = latents.decode(z), [], [], []
     around = {} if memory is None else {"around": memory.load}
     for shift in shifts:
         large = [k * d for d in shift]
         moved = denoise(unet, circular_shift(noise, shift), n_steps, **around)
         decoded = latents.decode(moved)
         latent.append(spsnr(moved, circular_shift(z, shift), valid_mask(z.shape[-2:], shift)))
+        images.append(decoded)
         image.append(spsnr(decoded, circular_shift(y, large), valid_mask(y.shape[-2:], large)))
     if memory is not None:
         memory.clear()
-    return Shifted(torch.stack(latent), torch.stack(image), y, decoded)
+    return Shifted(torch.stack(latent), torch.stack(image), y, torch.stack(images))
 
 
 # -------------------------------------------------------------------------------------------------------------- quality
@@ -131,6 +132,13 @@ def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (second, first)]
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+
+
+def flow_between(first: Tensor, second: Tensor) -> Tensor:
+    """:func:`optical_flow` of images (N, 3, H, W) in [-1, 1]: (N, 2, H, W)."""
+    both = [((x.permute(0, 2, 3, 1).cpu().numpy() + 1) * 127.5).round().astype(np.uint8) for x in (first, second)]
+    found = [optical_flow(np.ascontiguousarray(a), np.ascontiguousarray(b)) for a, b in zip(*both, strict=True)]
+    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
 
 
 def warp(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ class Photos:
         files = sorted(str(p) for p in folder.rglob("*.parquet"))
         if not files:
             raise ReprobookError(f"{folder.name} holds no parquet file")
-        self.rows = load_dataset("parquet", data_files=files, split="train", cache_dir=str(folder / ".cache"))
+        self.rows = load_dataset("parquet", data_files=files, split="train")
         self.size = size
 
     def __len__(self) -> int:
