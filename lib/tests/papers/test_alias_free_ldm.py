@@ -147,7 +147,8 @@ def test_masked_error_and_psnr_by_hand():
     mask = torch.tensor([[1.0, 1.0], [0.0, 0.0]])[None, None]
     assert op.mask_mse(a, b, mask) == pytest.approx((3 * 4 / 6 + 16 / 6) / 2)  # 2 pixels x 3 channels each
     assert op.spsnr(a, b, mask).tolist() == pytest.approx(
-        [10 * math.log10(4 / 2), 10 * math.log10(16 / (16 / 6))], abs=1e-5)
+        [10 * math.log10(4 / 2), 10 * math.log10(16 / (16 / 6))], abs=1e-5
+    )
     changed = a.clone()
     changed[..., 1, :] = 1e3  # outside
     assert op.mask_mse(changed, b, mask) == op.mask_mse(a, b, mask)

@@ -243,7 +243,8 @@ def test_the_equivariance_terms_are_the_papers():
     b = op.circular_shift(unet(z_t, t).sample.detach(), (0.75, -0.5))
     mask = op.valid_mask((8, 8), (0.75, -0.5))
     assert term.equivariance_term(z_t, t, D).item() == pytest.approx(
-        float(((a - b) ** 2 * mask).sum() / (4 * mask.sum())), rel=1e-5)
+        float(((a - b) ** 2 * mask).sum() / (4 * mask.sum())), rel=1e-5
+    )
 
 
 def test_offsets_cover_their_range():
