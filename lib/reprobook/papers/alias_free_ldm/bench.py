@@ -105,7 +105,11 @@ def crossover(sizes: tuple[int, ...] = (8, 32, 64, 128), repeats: int = 3) -> di
 
 
 def training_steps(
-    vae_widths: tuple[int, ...], unet_widths: tuple[int, ...], size: int, batch: int = 8, repeats: int = 3,
+    vae_widths: tuple[int, ...],
+    unet_widths: tuple[int, ...],
+    size: int,
+    batch: int = 8,
+    repeats: int = 3,
     groups: int = 8,
 ) -> dict[str, float]:
     """Seconds of forward and backward of each kind of training step, on the same batch."""

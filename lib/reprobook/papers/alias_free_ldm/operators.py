@@ -170,8 +170,10 @@ def _pair(a: Tensor, b: Tensor, mask: Tensor, what: str) -> tuple[Tensor, Tensor
         raise ReprobookError(
             f"{what}: needs two arrays (N, C, H, W) of one shape, got {list(a.shape)} and {list(b.shape)}"
         )
-    if mask.ndim != 4 or mask.shape[-2:] != a.shape[-2:] or any(
-        m not in (1, n) for m, n in zip(mask.shape[:2], a.shape[:2], strict=True)
+    if (
+        mask.ndim != 4
+        or mask.shape[-2:] != a.shape[-2:]
+        or any(m not in (1, n) for m, n in zip(mask.shape[:2], a.shape[:2], strict=True))
     ):
         raise ReprobookError(f"{what}: a mask {list(mask.shape)} does not fit {list(a.shape)}")
     return a.float(), b.float(), mask.float().expand_as(a)  # over all channels: their number is in the divisor
