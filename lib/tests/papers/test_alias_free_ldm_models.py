@@ -10,7 +10,7 @@ import torch
 from reprobook.errors import ReprobookError
 from reprobook.papers.alias_free_ldm import attention, data, evaluation, models, objectives
 from reprobook.papers.alias_free_ldm import operators as op
-from reprobook.papers.alias_free_ldm.sampling import denoise
+from reprobook.papers.alias_free_ldm.sampling import between, denoise
 from reprobook.papers.alias_free_ldm.surgery import FilteredActivation, IdealDownsample, IdealUpsample, make_alias_free
 from reprobook.train import fit
 from torch import nn
@@ -307,6 +307,39 @@ def test_ddim_inversion_leads_back():
     alphas = models.alphas_cumprod()
     top = int(models.schedulers(20)[0].timesteps[0])
     assert torch.allclose(denoise(unet, z, 20), z * float((alphas[0] / alphas[top]).sqrt()), rtol=1e-4)
+
+
+def test_the_way_between_two_samples_starts_and_ends_with_them():
+    unet, ends = tiny_unet().eval(), torch.randn(2, 4, 8, 8)
+    memory = attention.cross_frame(unet)
+    alone = denoise(unet, ends, 3)
+    for shared in (None, memory):
+        frames = between(unet, ends, 4, 3, shared)
+        assert frames.shape == (4, 4, 8, 8)
+        assert torch.allclose(frames[[0, 3]], alone, atol=1e-4)
+    assert not torch.allclose(frames[1:3], between(unet, ends, 4, 3)[1:3], atol=1e-3)  # attention to the ends matters
+    assert not memory.maps and memory.mode == "plain"
+    with pytest.raises(ReprobookError, match="two noises and two frames"):
+        between(unet, ends[:1], 4, 3)
+
+
+def test_a_blurred_decoder_loses_detail_down_to_the_asked_psnr():
+    latents = models.Latents(tiny_vae(), scale=1.0)
+    images = data.textures(4, (16, 16), 0.3, seed=3)()
+    z, whole = latents.encode(images), torch.ones(1, 1, 16, 16)
+    sharp = evaluation.Blurred(latents, 0.0)
+    assert torch.equal(sharp.decode(z), latents.decode(z))
+    flat = evaluation.Blurred(latents, 3.0)
+    assert flat.decode(z).std() < latents.decode(z).std()
+    constant = evaluation.Blurred(latents, 2.0)
+    constant.latents = type("Flat", (), {"decode": lambda self, z: torch.full((len(z), 3, 16, 16), 0.25)})()
+    assert torch.allclose(constant.decode(z), torch.tensor(0.25))  # a blur keeps constants
+    own = op.spsnr(latents.decode(z), images, whole).mean().item()
+    assert evaluation.blurred_to(latents, images, own + 50).sigma == 0.0  # out of reach: no blur
+    weakest = evaluation.blurred_to(latents, images, -50.0)
+    assert weakest.sigma == 6.0
+    found = evaluation.blurred_to(latents, images, own - 0.1)
+    assert op.spsnr(found.decode(z), images, whole).mean() >= own - 0.1
 
 
 def test_a_shift_of_nothing_scores_without_bound_and_a_plain_decoder_scores_low():

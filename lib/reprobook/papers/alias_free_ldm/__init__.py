@@ -21,7 +21,7 @@ from reprobook.papers.alias_free_ldm.operators import (
     spsnr,
     valid_mask,
 )
-from reprobook.papers.alias_free_ldm.sampling import denoise
+from reprobook.papers.alias_free_ldm.sampling import between, denoise
 from reprobook.papers.alias_free_ldm.surgery import FilteredActivation, IdealDownsample, IdealUpsample, make_alias_free
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Latents",
     "Memory",
     "alphas_cumprod",
+    "between",
     "circular_shift",
     "cropped_shift",
     "cross_frame",

@@ -28,7 +28,7 @@ def offsets(n: int, side: int, k: int, seed: int, max_shift: float = 0.375) -> l
     return found
 
 
-def decoder_spsnr(latents: Latents, z: Tensor, shift: Sequence[float], k: int) -> Tensor:
+def decoder_spsnr(latents: Latents | Blurred, z: Tensor, shift: Sequence[float], k: int) -> Tensor:
     """SPSNR (N,) of Dec(T_D z) against T_kD Dec(z); ``shift`` D in latent samples, cropped shifts."""
     large = [k * d for d in shift]
     y = latents.decode(z)
@@ -76,6 +76,31 @@ def sampler_spsnr(
     if memory is not None:
         memory.clear()
     return Shifted(torch.stack(latent), torch.stack(image), y, torch.stack(images))
+
+
+class Blurred:
+    """An autoencoder whose images are blurred by a Gaussian of ``sigma`` pixels (scipy's filter): a control. Blur
+    hides differences, so it raises SPSNR without making anything equivariant."""
+
+    def __init__(self, latents: Latents, sigma: float) -> None:
+        self.latents, self.sigma = latents, sigma
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.latents.encode(images)
+
+    def decode(self, z: Tensor) -> Tensor:
+        from scipy.ndimage import gaussian_filter
+
+        sharp = self.latents.decode(z).numpy()
+        return torch.from_numpy(gaussian_filter(sharp, self.sigma, mode="nearest", axes=(2, 3)))
+
+
+def blurred_to(latents: Latents, images: Tensor, psnr: float) -> Blurred:
+    """The strongest blur, 0 to 6 pixels in steps of 1/8, with which the PSNR of the reconstructed ``images``
+    (N, 3, H, W) is still ``psnr`` dB; no blur if even the sharp ones do not reach it."""
+    z, whole = latents.encode(images), torch.ones(1, 1, *images.shape[-2:])
+    blurs = [Blurred(latents, sigma / 8) for sigma in range(49)]
+    return next((b for b in reversed(blurs) if spsnr(b.decode(z), images, whole).mean() >= psnr), blurs[0])
 
 
 # -------------------------------------------------------------------------------------------------------------- quality
