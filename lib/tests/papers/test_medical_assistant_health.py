@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icalendar import Calendar
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant import prescriptions, reports, vitals
-from reprobook.papers.medical_assistant.prescriptions import Medication, Reminder
+from reprobook.papers.medical_assistant import prescriptions, reminders, reports, vitals
+from reprobook.papers.medical_assistant.prescriptions import Medication
+from reprobook.papers.medical_assistant.reminders import Reminder
 from reprobook.papers.medical_assistant.vitals import Vitals
 
 MORNING = datetime(2025, 3, 7, 8, 0)
@@ -319,7 +320,7 @@ def test_whatever_was_written_is_read(courses: list[tuple[str, str, int, bool]])
     for text in ("\n".join(written), " ".join(written)):
         read = prescriptions.read_prescription(f"Prescription\n{text}\nSignature")
         assert [(m.name, m.pattern, m.days) for m in read] == [course[:3] for course in courses]
-    pending = prescriptions.reminders(read, MORNING)
+    pending = reminders.reminders(read, MORNING)
     assert len(pending) == sum(pattern.count("1") for _, pattern, _, _ in courses)
     assert sum(r.days_left for r in pending) == sum(p.count("1") * days for _, p, days, _ in courses)
 
@@ -382,12 +383,12 @@ def medicine(times: list[time], days: int, name: str = "Aspirin") -> Medication:
 
 
 def test_reminders_by_hand() -> None:
-    pending = prescriptions.reminders(prescriptions.read_prescription("Aspirin 75 mg 1-0-1 for 2 days"), MORNING)
+    pending = reminders.reminders(prescriptions.read_prescription("Aspirin 75 mg 1-0-1 for 2 days"), MORNING)
     assert pending == [
         Reminder("After breakfast - Aspirin 75 mg - 1 unit", datetime(2025, 3, 7, 11), 2),
         Reminder("After dinner - Aspirin 75 mg - 1 unit", datetime(2025, 3, 7, 22), 2),
     ]
-    late = prescriptions.reminders([medicine([time(7, 59), time(8)], 1)], MORNING)
+    late = reminders.reminders([medicine([time(7, 59), time(8)], 1)], MORNING)
     assert [r.next_at for r in late] == [datetime(2025, 3, 7, 8), datetime(2025, 3, 8, 7, 59)]
 
 
@@ -396,8 +397,8 @@ def test_due_within_thirty_minutes(minutes: int, is_due: bool) -> None:
     pending = [Reminder("x", datetime(2025, 3, 7, 23, 50), 3)]
     for day in (0, 2):  # also on a later day, and across midnight
         now = datetime(2025, 3, 7 + day, 23, 50) + timedelta(minutes=minutes)
-        assert bool(prescriptions.due(pending, now)) is is_due
-    assert not prescriptions.due(pending, datetime(2025, 3, 6, 23, 50))  # not before the first day
+        assert bool(reminders.due(pending, now)) is is_due
+    assert not reminders.due(pending, datetime(2025, 3, 6, 23, 50))  # not before the first day
 
 
 @given(st.lists(st.tuples(st.sets(st.times().map(lambda t: t.replace(second=0, microsecond=0)), min_size=1, max_size=3),
@@ -405,13 +406,13 @@ def test_due_within_thirty_minutes(minutes: int, is_due: bool) -> None:
 @settings(max_examples=25, deadline=None)
 def test_every_five_minutes_each_dose_fires_once(courses: list[tuple[set[time], int]]) -> None:
     medicines = [medicine(sorted(times), days, f"M{i}") for i, (times, days) in enumerate(courses)]
-    pending = prescriptions.reminders(medicines, MORNING)
+    pending = reminders.reminders(medicines, MORNING)
     assert len(pending) == sum(len(times) for times, _ in courses)
     counted: Counter[str] = Counter()
     ended: Counter[str] = Counter()
     for tick in range(6 * 288):
         now = MORNING + timedelta(minutes=5 * tick)
-        fired, pending = prescriptions.fire(pending, now)
+        fired, pending = reminders.fire(pending, now)
         counted.update(f"{r.title}" for r in fired)
         ended.update(r.title for r in fired if r.days_left == 1)
         assert all(r.days_left >= 1 for r in pending)
@@ -422,11 +423,11 @@ def test_every_five_minutes_each_dose_fires_once(courses: list[tuple[set[time], 
 
 def test_the_last_firing_deletes_and_a_missed_dose_moves_the_end() -> None:
     pending = [Reminder("x", datetime(2025, 3, 7, 10), 2)]
-    fired, pending = prescriptions.fire(pending, datetime(2025, 3, 7, 9, 30))
+    fired, pending = reminders.fire(pending, datetime(2025, 3, 7, 9, 30))
     assert fired and pending == [Reminder("x", datetime(2025, 3, 8, 10), 1)]
-    again, same = prescriptions.fire(pending, datetime(2025, 3, 7, 10, 30))
+    again, same = reminders.fire(pending, datetime(2025, 3, 7, 10, 30))
     assert not again and same == pending
-    fired, pending = prescriptions.fire(pending, datetime(2025, 3, 11, 10, 10))  # off for days
+    fired, pending = reminders.fire(pending, datetime(2025, 3, 11, 10, 10))  # off for days
     assert fired and pending == []
 
 
@@ -435,8 +436,8 @@ def test_the_last_firing_deletes_and_a_missed_dose_moves_the_end() -> None:
 
 def test_the_calendar_is_read_back_with_every_firing() -> None:
     medicines = prescriptions.read_prescription(SHEET) + [medicine([time(6)], 1, "Odd, name; with\\signs")]
-    pending = prescriptions.reminders(medicines, MORNING)
-    raw = prescriptions.to_icalendar(pending)
+    pending = reminders.reminders(medicines, MORNING)
+    raw = reminders.to_icalendar(pending)
     events = Calendar.from_ical(raw).walk("VEVENT")
     assert [str(event["summary"]) for event in events] == [r.title for r in pending]
     firings: list[datetime] = []
@@ -447,14 +448,14 @@ def test_the_calendar_is_read_back_with_every_firing() -> None:
         assert alarm["trigger"].dt == timedelta(0)
     assert len(firings) == sum(each.firings for each in medicines) == 10 + 42 + 7 + 10 + 30 + 1
     assert firings == [r.next_at + timedelta(days=d) for r in pending for d in range(r.days_left)]
-    assert prescriptions.to_icalendar(pending) == raw and raw.startswith(b"BEGIN:VCALENDAR\r\n")
+    assert reminders.to_icalendar(pending) == raw and raw.startswith(b"BEGIN:VCALENDAR\r\n")
 
 
 def test_events_of_a_calendar_have_their_own_identity() -> None:
     same = Reminder("x", MORNING, 2)
-    events = Calendar.from_ical(prescriptions.to_icalendar([same, same])).walk("VEVENT")
+    events = Calendar.from_ical(reminders.to_icalendar([same, same])).walk("VEVENT")
     assert len({str(event["uid"]) for event in events}) == 2
-    assert Calendar.from_ical(prescriptions.to_icalendar([])).walk("VEVENT") == []
+    assert Calendar.from_ical(reminders.to_icalendar([])).walk("VEVENT") == []
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------

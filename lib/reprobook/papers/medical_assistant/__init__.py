@@ -8,7 +8,8 @@ A demonstration of a method, no medical advice.
   dates and orders; :mod:`.samples`: interleaving and token ids.
 - :mod:`.training`: adapters, small decoders, the loss on target turns; :mod:`.decoding`, :mod:`.agents`: who speaks.
 - :mod:`.evaluate`: the paper's measures and ours; :mod:`.device`: speed and memory; :mod:`.released`: the paper's size.
-- :mod:`.vitals`, :mod:`.prescriptions`, :mod:`.reports`: the Health Manager; :mod:`.panel`: the app in JupyterLab.
+- :mod:`.vitals`, :mod:`.prescriptions`, :mod:`.reminders`, :mod:`.reports`: the Health Manager; :mod:`.panel`: the
+  app in JupyterLab.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Long-term memory in SQLite and short-term memory of a session (Section 3.1 of our notes).
+"""Long-term memory in SQLite and short-term memory of a session.
 
 Every write is one transaction: an interruption leaves the state before or after it, never half of it. A database that
 another program holds, or that is damaged, is a :class:`MemoryUnitError`; it is never repaired, replaced or emptied.

@@ -16,7 +16,8 @@ import pandas as pd
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.agents import Agent
 from reprobook.papers.medical_assistant.environment import Environment
-from reprobook.papers.medical_assistant.prescriptions import Reminder, fire, read_prescription, reminders, to_icalendar
+from reprobook.papers.medical_assistant.prescriptions import read_prescription
+from reprobook.papers.medical_assistant.reminders import Reminder, fire, reminders, to_icalendar
 from reprobook.papers.medical_assistant.reports import Report, daily_report
 from reprobook.papers.medical_assistant.session import NOTICE, Session
 from reprobook.papers.medical_assistant.tools import NAMES, ToolError, parse_call, parse_plan

@@ -1,4 +1,4 @@
-"""The report generator: 24-hour means, the alarms among them, as text and as a figure (Section 3.8 of our notes).
+"""The report generator: 24-hour means, the alarms among them, as text and as a figure.
 
 The limits drawn and named are those of the paper's demonstration; a report is no medical advice.
 """

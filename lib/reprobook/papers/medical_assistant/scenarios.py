@@ -1,6 +1,6 @@
 """A grammar of trajectories with known truth: scripted agents and users, real observations from the environment.
 
-Scenarios as in the captions of the paper's tables; the order of calls is inferred (our notes, Section 3.10). A template
+Scenarios as in the captions of the paper's tables; the paper does not state the order of calls; it is ours. A template
 fixes the wording of the user and of the planner and, where it has them, optional steps; the entities come from a pool.
 """
 

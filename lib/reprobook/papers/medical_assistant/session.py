@@ -1,4 +1,4 @@
-"""The Action Manager's control loop (Section 3.10 of our notes): plan, call, check, carry out, observe, again.
+"""The Action Manager's control loop: plan, call, check, carry out, observe, again.
 
 A session is suspended while a question waits for the user, and its state is kept in long-term memory after every turn,
 so that it can be resumed after an interruption.

@@ -39,7 +39,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Tool:
-    """One entry of the list of tools (Section 3.3 of our notes; ``views.py`` of the released application)."""
+    """One entry of the list of tools (``views.py`` of the released application)."""
 
     name: str
     description: str

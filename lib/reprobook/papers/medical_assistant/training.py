@@ -97,31 +97,47 @@ def adapter_parameters(config: Any, rank: int = 8) -> int:
 # ---------------------------------------------------------------------------------------------- small decoders
 
 
-_PIECES = r"(?:</?[a-z]+>)+|[A-Za-z]+(?:_[a-z]+)+|[/:\-]\d\d|\d\d?| ?[A-Za-z]+|(?:[^A-Za-z\d</:\-]|[/:\-](?!\d))+|."
+def _pieces(corpus: Sequence[str]) -> str:
+    """Pattern of pre-tokens: a symptom or food as a whole; runs of words of ``corpus``, tags and marks, inside which
+    pieces are merged (never across two tools of a list); everything else, so names and digits, sign by sign."""
+    import re
+
+    from reprobook.papers.medical_assistant.entities import FOODS, PATTERNS
+    from reprobook.papers.medical_assistant.environment import WHO
+
+    whole = "|".join(sorted(map(re.escape, (*WHO, *FOODS, "fever")), key=len, reverse=True))
+    bare = [re.sub(whole, " ", PATTERNS["name"].sub(" ", PATTERNS["doctor"].sub(" Dr ", text))) for text in corpus]
+    words = sorted({w for text in bare for w in re.findall(r"(?<![A-Za-z])[A-Za-z]+(?![A-Za-z\d])", text)})
+    word = rf"(?<![A-Za-z])(?:{'|'.join(sorted(words, key=len, reverse=True))})(?![A-Za-z\d])"
+    return rf"(?:{whole})|\d|[;\n]?(?:(?!{whole})(?:{word}|[^A-Za-z\d;\n]))+|[\s\S]"
 
 
-def small_tokenizer(vocab_size: int = 1800) -> Any:
-    """BPE inside tags, words, names of tools and pairs of digits, learned from training templates with entities of the
-    wide pool; sessions are about half as long as with a general tokenizer. A byte-level alphabet covers the rest."""
+def small_tokenizer(vocab_size: int = 1600) -> Any:
+    """BPE learned from the wording of the training templates. Names, ids, dates and times come sign by sign: there
+    are few signs, so copying them is learned soon, and an unseen name is copied like any other. Fixed wording comes in
+    long pieces, so sessions are short. A byte-level alphabet covers the rest."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from tokenizers.decoders import ByteLevel
     from transformers import PreTrainedTokenizerFast
 
     from reprobook.papers.medical_assistant.augment import texts
+    from reprobook.papers.medical_assistant.entities import FOODS
+    from reprobook.papers.medical_assistant.environment import WHO
     from reprobook.papers.medical_assistant.samples import prompt_text
-    from reprobook.papers.medical_assistant.scenarios import SCENARIOS, TRAIN_TEMPLATES
+    from reprobook.papers.medical_assistant.scenarios import ROLES, SCENARIOS, TRAIN_TEMPLATES
 
     rng = np.random.default_rng(0)
-    corpus: list[str] = []
+    corpus = [f"\n{role}:" for role in ROLES] * 100
     for scenario in SCENARIOS:
         for template in TRAIN_TEMPLATES:
             trajectory, _ = play(make_case(scenario, template, rng, "wide"))
             corpus += [prompt_text(trajectory), *texts(trajectory)]
-    corpus += [f"{mark}{n:02d}" for mark in ("", "/", ":", "-") for n in range(100)] * 20  # each pair is one token
+    pattern = _pieces(corpus)
+    corpus += [*WHO, *FOODS] * 200  # each is one token
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

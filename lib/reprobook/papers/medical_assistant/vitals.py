@@ -1,4 +1,4 @@
-"""The health monitor: a simulated smartwatch, and the rules that raise a soft SOS (Section 3.6 of our notes).
+"""The health monitor: a simulated smartwatch, and the rules that raise a soft SOS.
 
 The limits are those of the paper's demonstration. They are no clinical limits, and nothing here is medical advice.
 
