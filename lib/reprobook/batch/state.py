@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import heapq
 import json
 import os
 import re
@@ -41,6 +43,17 @@ def state(task: Task) -> State:
     if found is not None:
         return found
     return State(INTERRUPTED) if os.path.isdir(task.folder) else State(NEW)
+
+
+def states(tasks: Sequence[Task]) -> list[State]:
+    """State of each run; of those that have neither folder nor lock, one listing per chapter says so for all."""
+    listing = functools.cache(lambda folder: frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset())
+    found = []
+    for task in tasks:
+        there = listing(os.path.dirname(task.folder))
+        known = task.run_id in there or f".{task.run_id}.lock" in there
+        found.append(state(task) if known else State(NEW))
+    return found
 
 
 def _recorded(path: str) -> State | None:
@@ -100,24 +113,27 @@ def estimates(tasks: Sequence[Task]) -> dict[tuple[str, str], float | None]:
 
 
 def _median(slug: str, scale: str) -> float | None:
-    from reprobook import record
-
-    ours = sorted((root() / "runs" / slug).glob(f"{scale}-seed*"), key=_changed, reverse=True)[:EXAMPLES]
-    files = [folder / "record.json" for folder in ours]
-    files += sorted((root() / "book" / "results" / scale).glob(f"{slug}.seed*.json"))
-    times = []
-    for path in files:
-        try:
-            found = record.read(path)
-        except ReprobookError:
-            continue
-        if found.status == COMPLETE and found.wall_s is not None:
-            times.append(found.wall_s)
+    files = [f"{folder}/record.json" for folder in _latest(root() / "runs" / slug, f"{scale}-seed")]
+    files += sorted(map(str, (root() / "book" / "results" / scale).glob(f"{slug}.seed*.json")))
+    times = [seconds for seconds in map(_seconds, files) if seconds is not None]
     return statistics.median(times) if times else None
 
 
-def _changed(path: Path) -> float:
+def _latest(folder: Path, prefix: str) -> list[str]:
+    """The run folders whose names begin with ``prefix`` and that changed last, at most ``EXAMPLES``."""
+    changed = []
     try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+        with os.scandir(folder) as entries:
+            changed = [(each.stat().st_mtime, each.path) for each in entries if each.name.startswith(prefix)]
+    except OSError:  # no folder, or one that vanished meanwhile
+        pass
+    return [path for _, path in heapq.nlargest(EXAMPLES, changed)]
+
+
+def _seconds(path: str) -> float | None:
+    """Wall time of a complete run. The rest of the record is not checked: this is an estimate."""
+    try:
+        found = json.loads(Path(path).read_bytes())
+        return float(found["wall_s"]) if found["status"] == COMPLETE else None
+    except (OSError, ValueError, TypeError, KeyError):  # none, cut off, of another form, or without a time
+        return None

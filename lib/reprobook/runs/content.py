@@ -44,13 +44,24 @@ def digest_with(key: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
     rest = {name: value for name, value in key.items() if name != "digest"}
     head, _, tail = _plain({**rest, "params": None}).rpartition('"params": null')
     shared = hashlib.sha256(f'{head}"params": '.encode())
+    usual = key["params"]
+    written = {name: _item(name, value) for name, value in usual.items()}
 
     def digest(params: Mapping[str, Any]) -> str:
+        counted = _counted(params)
+        items = (  # identity, not equality: 1, 1.0 and True are equal and written in different ways
+            written[name] if name in usual and usual[name] is value else _item(name, value)
+            for name, value in counted.items()
+        )
         found = shared.copy()
-        found.update((_plain(_counted(params)) + tail).encode())
+        found.update(f"{{{', '.join(items)}}}{tail}".encode())
         return found.hexdigest()
 
     return digest
+
+
+def _item(name: str, value: Any) -> str:
+    return f"{_plain(name)}: {_plain(value)}"
 
 
 def run_id(slug: str, scale: str, seed: int, params: Mapping[str, Any], content: Mapping[str, Any]) -> str:

@@ -205,10 +205,14 @@ def test_packages_data_and_parameters(library: Any) -> None:
 def test_digest_with_other_parameters_is_that_of_a_fresh_key(library: Any) -> None:
     key = content_key(SLUG, PARAMS, {"text": '"params": null'})
     digest = digest_with(key)
-    for changed in ({"lr": 2.0e-3}, {"seed": 7, "out_dir": "/elsewhere"}, {"lr": None, "other": ["a", 1.5]}):
+    equal = ({"seed": 1.0}, {"seed": True}, {"seed": 1})  # as Python sees it; as text they differ
+    for changed in (
+        {"lr": 2.0e-3}, {"seed": 7, "out_dir": "/elsewhere"}, {"lr": None, "other": ["a", {"z": 1, "b": 1.5}]}, *equal
+    ):  # fmt: skip
         params = {**PARAMS, **changed}
         assert digest(params) == content_key(SLUG, params, {"text": '"params": null'})["digest"]
     assert digest(PARAMS) == key["digest"]
+    assert len({digest({**PARAMS, **changed}) for changed in equal}) == 3
 
 
 def test_import_names_lead_to_their_distributions() -> None:
