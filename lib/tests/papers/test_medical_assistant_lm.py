@@ -63,7 +63,8 @@ def test_contexts_are_prefixes_of_the_whole() -> None:
         for sample in interleave(SHORT[3], role):
             prompt = ENCODER.context(sample.context, role)
             assert ids[: len(prompt)] == prompt
-            assert ids[len(prompt) : len(prompt) + 3] == ENCODER.text(sample.target)[:3]
+            target = ENCODER.text(sample.target)
+            assert ids[len(prompt) : len(prompt) + len(target)] == target
     with pytest.raises(ReprobookError, match="limit is max_tokens = 50"):
         Encoder(TOKENIZER, max_tokens=50).context(SHORT[0], "Planner")
 
@@ -266,3 +267,15 @@ def test_a_precision_is_measured(precision: str, tmp_path: Path) -> None:
     nll = F.cross_entropy(exact._read(words[:30].tolist(), 30)[:-1], words[1:30]).item()
     assert found["NLL of noise (nats)"] == pytest.approx(nll, abs=0.05)
     assert min(found["reading (tokens/s)"], found["decoding (tokens/s)"], found["latency of a turn (s)"]) > 0
+
+
+def test_entities_are_copied_sign_by_sign() -> None:
+    """One form of an entity wherever it stands, of signs that training has seen, and lossless."""
+    text = "user_id U8592 and 'U8592', Dr Meyer, on 07/12/25 at 15:02-15:07, sore throat"
+    pieces = [TOKENIZER.decode([i]) for i in TOKENIZER(text).input_ids]
+    assert "".join(pieces) == text
+    for entity in ("U8592", "Meyer", "07/12/25", "15:02-15:07"):
+        spelled = list(entity)
+        found = [pieces[k : k + len(spelled)] == spelled for k in range(len(pieces))]
+        assert sum(found) == text.count(entity), entity
+    assert "sore throat" in pieces
