@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import heapq
 import json
 import os
@@ -47,21 +46,29 @@ def state(task: Task) -> State:
 
 def states(tasks: Sequence[Task]) -> list[State]:
     """State of each run; of those that have neither folder nor lock, one listing per chapter says so for all."""
-    listing = functools.cache(lambda folder: frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset())
-    found = []
-    for task in tasks:
-        there = listing(os.path.dirname(task.folder))
-        known = task.run_id in there or f".{task.run_id}.lock" in there
-        found.append(state(task) if known else State(NEW))
-    return found
+    there = {slug: _names(root() / "runs" / slug) for slug in {task.slug for task in tasks}}
+
+    def known(task: Task) -> bool:
+        return task.run_id in there[task.slug] or f".{task.run_id}.lock" in there[task.slug]
+
+    return [state(task) if known(task) else State(NEW) for task in tasks]
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def _recorded(path: str) -> State | None:
     try:
-        with open(path, "rb") as stream:
-            head = stream.read(2000).decode("utf-8", "replace")
-            stream.seek(max(-2, -os.fstat(stream.fileno()).st_size), os.SEEK_END)
-            whole = stream.read() == b"}\n"
+        stream = os.open(path, os.O_RDONLY)
+        try:
+            head = os.pread(stream, 2000, 0).decode("utf-8", "replace")
+            whole = os.pread(stream, 2, max(0, os.fstat(stream).st_size - 2)) == b"}\n"
+        finally:
+            os.close(stream)
     except FileNotFoundError:
         return None
     except OSError as error:

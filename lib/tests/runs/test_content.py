@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 import pytest
+from reprobook.project import cache_dir
 from reprobook.record import Record
+from reprobook.runs import content, source
 from reprobook.runs.content import content_key, differences, digest_with, run_id, staleness
 
 SLUG = "block_diffusion"
@@ -200,6 +204,32 @@ def test_packages_data_and_parameters(library: Any) -> None:
     after = content_key(SLUG, {**PARAMS, "lr": 2.0e-3, "seed": 2, "device": "cpu"}, {"text": "bb", "model": "cc"})
     reasons = ["package numpy 2.4.6 -> 2.5.0", "data text changed", "parameter lr 0.001 -> 0.002"]
     assert differences(before, after) == reasons
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"source": 1}', None])
+def test_a_damaged_or_unwritable_cache_costs_time_only(
+    library: Any, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    before = content_key(SLUG, PARAMS, {})
+    [kept] = (cache_dir() / "code").iterdir()
+    assert json.loads(kept.read_text())["reached"]["definitions"] == before["definitions"]
+    if damage is None:
+        monkeypatch.setenv("REPROBOOK_CACHE", str(kept))  # a file where the folder would be
+    else:
+        kept.write_text(damage)
+    content._code_of.cache_clear()
+    assert content_key(SLUG, PARAMS, {}) == before
+
+
+def test_what_the_cache_keeps_is_asked_by_content_not_by_time(library: Any) -> None:
+    before = content_key(SLUG, PARAMS, {})
+    path = library.root / "lib/reprobook/nn/steps.py"
+    stamp = path.stat()
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    content._code_of.cache_clear()  # as a new process would
+    source._read_module.cache_clear()
+    assert content_key(SLUG, PARAMS, {})["digest"] != before["digest"]
 
 
 def test_digest_with_other_parameters_is_that_of_a_fresh_key(library: Any) -> None:
