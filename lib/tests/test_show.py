@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -245,6 +246,13 @@ def test_a_figure_is_a_png_with_an_alternative_text_and_a_caption(shown: list[di
     assert set(picture) == {"image/png", "text/plain"} and picture["text/plain"] == "figure: Figure 1. The x of y."
     assert caption["text/markdown"] == "**Figure 1.** The $x$ of `y`."
     assert plt.get_fignums() == []
+
+
+def test_an_animation_is_shown_as_it_is_with_its_variants_and_caption(shown: list[dict[str, str]]) -> None:
+    show.animation(b"\x89PNG frames", {"a": 1, "b": 2}, "Two clips.")
+    picture, caption = shown
+    assert base64.b64decode(picture["image/png"]) == b"\x89PNG frames"
+    assert picture["text/plain"] == "animation: a, b" and caption["text/markdown"] == "**Animation.** Two clips."
 
 
 def test_explore_stands_still_where_nobody_can_move_it(
