@@ -107,7 +107,9 @@ def recover_counts(logged: sp.csr_matrix, totals: np.ndarray, scale: float = 1e4
     counts = np.expm1(matrix.data) * rows / scale
     off = np.abs(counts - np.rint(counts)) / np.maximum(counts, 1.0)
     if len(off) and off.max() > 0.05:
-        raise ReprobookError(f"values are not log1p({scale:g} * count / total): a count comes out as {counts[off.argmax()]:.3f}")
+        raise ReprobookError(
+            f"values are not log1p({scale:g} * count / total): a count comes out as {counts[off.argmax()]:.3f}"
+        )
     matrix.data = np.rint(counts).astype(np.float64)
     return matrix
 
