@@ -1,4 +1,4 @@
-"""Baselines of annotation on log-normalised cells, from scikit-learn: same cells, same split, settings by validation."""
+"""Baselines of annotation on log-normalised cells, from scikit-learn: same cells, same split, tuned on validation."""
 
 from __future__ import annotations
 

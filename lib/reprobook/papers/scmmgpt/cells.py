@@ -149,7 +149,7 @@ def read_h5ad(
 def _labels(obs: pd.DataFrame, label: str) -> list[str]:
     if label not in obs:
         raise ReprobookError(f"obs has no column {label!r} for the cell types; it has {', '.join(map(str, obs))}")
-    return [str(each) for each in obs[label]]
+    return ["unknown" if pd.isna(each) else str(each) for each in obs[label]]
 
 
 def write_h5ad(cells: Cells, path: Path) -> None:
@@ -179,7 +179,7 @@ def split(labels: np.ndarray, parts: Sequence[float], seed: int) -> list[np.ndar
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
         if len(rows) < len(parts):
-            raise ReprobookError(f"{label!r} has {len(rows)} cells; {len(parts)} parts need one each")
+            raise ReprobookError(f"{str(label)!r} has {len(rows)} cells; {len(parts)} parts need one each")
         sizes = np.maximum(1, np.floor(np.asarray(parts[1:]) * len(rows)).astype(int))
         ends = np.concatenate([[0], np.cumsum([len(rows) - sizes.sum(), *sizes])])
         for part, (a, b) in zip(found, zip(ends[:-1], ends[1:], strict=True), strict=True):

@@ -12,7 +12,7 @@ from reprobook.metrics.statistics import Interval, paired_bootstrap
 
 
 def class_weights(truth: np.ndarray) -> np.ndarray:
-    """A weight for each cell with which the mean of "is right" is the balanced accuracy: n / (classes * n of its class)."""
+    """Weights (n,) with which the mean of "is right" is the balanced accuracy: n / (classes * n of the class)."""
     names, inverse, counts = np.unique(truth, return_inverse=True, return_counts=True)
     return len(truth) / (len(names) * counts[inverse])
 
@@ -42,8 +42,8 @@ def balanced_interval(truth: Sequence, predicted: Sequence, seed: int = 0) -> In
 def knn_accuracy(
     train: np.ndarray, labels: Sequence, cells: np.ndarray, wanted: Sequence, ks: Sequence[int] = (3, 5, 10, 25)
 ) -> dict[int, float]:
-    """Share of generated ``cells`` (n, g) that k nearest REAL training cells (m, g) take for the type they were asked to
-    be, for each k (as far as there are as many training cells)."""
+    """Share of generated ``cells`` (n, g) that k nearest REAL training cells (m, g) take for the type they were
+    asked to be, for each k (as far as there are as many training cells)."""
     from sklearn.neighbors import KNeighborsClassifier
 
     found = {}
@@ -67,8 +67,8 @@ def mmd(x: np.ndarray, y: np.ndarray, gamma: float | None = None) -> float:
 
 
 def variance_ratio(generated: np.ndarray, real: np.ndarray, wanted: Sequence, labels: Sequence) -> float:
-    """Variance within types, generated over real: means over genes and over the types that both have, at least two cells
-    of each. 1 is right, 0 is one and the same cell for all."""
+    """Variance within types, generated over real: means over genes and over the types of which both have at least
+    two cells. 1 is right, 0 is one and the same cell for all."""
     wanted, labels = np.asarray(wanted), np.asarray(labels)
     pairs = []
     for label in np.unique(labels):

@@ -1,8 +1,8 @@
 """Cells whose truth is known: types are combinations of a lineage, a state and a tissue, each with its programme.
 
-The lineage says *which* genes are switched on, and so does the tissue; the state says *how much* of one and the same set
-of genes there is. So names of genes suffice for lineage and tissue, while the state needs values. Counts are negative
-binomial around rates that are known, so generated cells can be compared with a true mean."""
+The lineage says *which* genes are switched on, and so does the tissue; the state says *how much* of one and the same
+set of genes there is. So names of genes suffice for lineage and tissue, while the state needs values. Counts are
+negative binomial around rates that are known, so generated cells can be compared with a true mean."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _ABOUT = {
     "T cell": "a lymphocyte with a T cell receptor", "B cell": "a lymphocyte that makes antibodies",
     "monocyte": "a phagocyte that swallows particles", "fibroblast": "a cell of connective tissue that makes collagen",
     "resting": "It is quiet and divides rarely", "activated": "It is stimulated and divides often",
-    "exhausted": "It is worn out by long stimulation", "blood": "it comes from the blood", "lung": "it comes from the lung",
+    "exhausted": "It is worn out by long stimulation", "blood": "it comes from the blood",
+    "lung": "it comes from the lung",
 }  # fmt: skip
 STATE_LEVELS = (1.0, 4.0, 12.0)  # times the base rate of the state's genes
 SWITCHED, DISPERSION, DEPTH = 30.0, 2.0, 1500.0  # fold of a programme; NB size; counts of a cell, about
@@ -48,7 +49,7 @@ def make_world(
 ) -> World:
     """A world of ``n_lineages`` x 3 states x 2 tissues. ``programme``: genes of each attribute.
 
-    Every lineage, state and tissue stays among the types that are seen. Raises :class:`ReprobookError` if the programmes
+    Every lineage, state and tissue stays among the types that are seen. Raises :class:`ReprobookError` if programmes
     don't fit into the genes or too many types are held out."""
     needed = programme * (n_lineages + 1 + len(TISSUES))
     if not 1 <= n_lineages <= len(LINEAGES) or needed > n_genes:

@@ -55,6 +55,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """BERT's: linear, GELU, linear, residual, LayerNorm."""
+
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.up, self.down, self.norm = nn.Linear(dim, hidden), nn.Linear(hidden, dim), nn.LayerNorm(dim, eps=1e-12)

@@ -52,7 +52,7 @@ class RankLine:
 def sentence_batch(
     texts: Sequence[Sequence[int]], sentences: Sequence[np.ndarray], first_gene: int, bos: int, eos: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """BOS text, genes, EOS, supervised on genes and EOS: ids, labels, attention (B, L). Gene g has id first_gene + g."""
+    """BOS text, genes, EOS, supervised on genes and EOS: ids, labels, attention (B, L); gene g: id first_gene + g."""
     rows = [
         ([bos, *t], [*(first_gene + g for g in genes.tolist()), eos]) for t, genes in zip(texts, sentences, strict=True)
     ]

@@ -184,8 +184,8 @@ def annotate(model: Stage1, tokens: Tokens, texts: Texts, batch_size: int = 64, 
 
 
 def choose_alpha(scores: Scores, truth: Tensor, grid: Sequence[float] = tuple(k / 10 for k in range(11))) -> float:
-    """The ``alpha`` of ``grid`` with the best balanced accuracy on these cells (validation cells, never test cells); the
-    largest of equal ones."""
+    """The ``alpha`` of ``grid`` with the best balanced accuracy on these cells (validation, never test); of equal ones
+    the largest."""
     from sklearn.metrics import balanced_accuracy_score
 
     found = [(balanced_accuracy_score(truth, scores.fused(a).argmax(1)), a) for a in grid]

@@ -29,8 +29,8 @@ class CellIds:
 
 
 def add_cell_tokens(tokenizer: Any, lm: Any, n_slots: int = 32) -> CellIds:
-    """Extend the vocabulary of tokenizer and model: ``<cell>``, ``n_slots`` slots, ``</cell>``, and [PAD] if there is no
-    padding token. New embeddings start at the mean of the old ones (transformers' default)."""
+    """Extend the vocabulary of tokenizer and model: ``<cell>``, ``n_slots`` slots, ``</cell>``, and [PAD] if there is
+    no padding token. New embeddings start at the mean of the old ones (transformers' default)."""
     from tokenizers import AddedToken
 
     if n_slots < 1:

@@ -93,8 +93,9 @@ def symbols(genes: Sequence[str], ensembl: Mapping[str, str] | None) -> list[str
     if not any(is_id):
         return list(genes)
     if ensembl is None:
+        first = next(gene for gene, known in zip(genes, is_id, strict=True) if known)
         raise ReprobookError(
-            f"{np.mean(is_id):.0%} of the genes are Ensembl identifiers ({next(g for g, i in zip(genes, is_id, strict=True) if i)}): "
+            f"{np.mean(is_id):.0%} of the genes are Ensembl identifiers ({first}): "
             "give a table that maps them to symbols (read_ensembl), or use the symbols (in CELLxGENE files the column "
             "feature_name)"
         )
