@@ -43,7 +43,10 @@ def texts(n: int = 4, length: int = 5, width: int = 12, seed: int = 0) -> Texts:
     return Texts(torch.randint(1, 30, (n, length), generator=g), padding, torch.randn(n, length, width, generator=g))
 
 
-def make_stage1(objective: Objective = Objective(), own_words: bool = False) -> Stage1:
+CLEAN = Objective()
+
+
+def make_stage1(objective: Objective = CLEAN, own_words: bool = False) -> Stage1:
     torch.manual_seed(0)
     encoder = CellEncoder(N_GENES, PAD, dim=16, n_layers=2, n_heads=2)
     text = TextInput(16, 31, None, 8) if own_words else TextInput(16, None, 12, 8)
@@ -157,11 +160,12 @@ def test_the_qformer_is_blip2s() -> None:
     look = {"encoder_hidden_states": cell, "encoder_attention_mask": (~cell_padding).long()}
     alone = theirs(query_embeds=queries, query_length=4, **look).last_hidden_state
     torch.testing.assert_close(ours(cell, cell_padding)[0], alone, atol=1e-5, rtol=1e-4)
+    look = {"encoder_hidden_states": cell}  # with a mask for the cell, transformers 5.23 cannot run queries and text
     mask = torch.cat([torch.ones(3, 4), 1.0 * ~text_padding], 1).long()
     both = theirs(
         query_embeds=torch.cat([queries, text], 1), query_length=4, attention_mask=mask, **look
     ).last_hidden_state
-    found = torch.cat(ours(cell, cell_padding, text, text_padding), 1)
+    found = torch.cat(ours(cell, None, text, text_padding), 1)
     shown = torch.cat([torch.ones(3, 4, dtype=torch.bool), ~text_padding], 1)
     torch.testing.assert_close(found[shown], both[shown], atol=1e-5, rtol=1e-4)
     words = theirs(query_embeds=text, query_length=0, attention_mask=(~text_padding).long()).last_hidden_state
@@ -175,7 +179,7 @@ def test_captions_see_queries_and_the_past_only() -> None:
     model = QFormer(16, 2, 2, n_queries=3, cell_dim=16).eval()
     cell, text = torch.randn(2, 5, 16), torch.randn(2, 6, 16)
     later = text.clone()
-    later[:, 4:] += 1
+    later[:, 4:] = torch.randn(2, 2, 16)
     (q1, t1), (q2, t2) = model(cell, text=text, causal=True), model(cell, text=later, causal=True)
     torch.testing.assert_close(q1, q2)
     torch.testing.assert_close(t1[:, :4], t2[:, :4])
