@@ -160,7 +160,9 @@ class CellLM(nn.Module):
         parts = {"lm": F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), target, ignore_index=IGNORE)}
         writes = ~rows.to_text
         slots = slots[writes].float()
-        none = 0.0 * prompt.sum()  # keeps the graph of a batch in which no row has this direction
+        # A batch without this direction leaves no parameter out: several processes wait for all gradients.
+        idle = [] if self.decoder is None else [p.sum() for p in self.decoder.parameters()]
+        none = 0.0 * sum(idle, prompt.sum())
         parts["rec"] = F.mse_loss(slots, prompt[writes].detach().float()) if len(slots) else none
         genes = batch.genes if batch.genes.ndim == 1 else batch.genes[writes]
         if self.decoder is not None:
