@@ -112,12 +112,12 @@ class Size:
 
     dim: int = 64
     encoder_layers: int = 2
-    qformer_layers: int = 4
+    qformer_layers: int = 2
     n_heads: int = 4
     n_queries: int = 8
-    max_length: int = 128
+    max_length: int = 96
     batch_size: int = 32
-    lr: float = 1e-3
+    lr: float = 3e-3
     weight_decay: float = 1e-3
 
 
@@ -259,11 +259,11 @@ def make_cell_lm(lm: Any, tokenizer: Any, z: Tensor, n_genes: int, dim: int, see
 
 def train_stage2(
     fit: Fit, name: str, model: CellLM, study: Study, z: Tensor, token_ids: Sequence[Sequence[int]], batch_size: int,
-    num_steps: int, lr: float, seed: int,
+    num_steps: int, lr: float, seed: int, target_scale: float = TARGET_SCALE,
 ) -> Any:  # fmt: skip
     """Train on the training cells in both directions; ``token_ids`` are the texts of all types. Returns the history."""
     order = shuffled(len(study.train), min(batch_size, len(study.train)), seed=seed)
-    target = torch.from_numpy(study.dense(study.train, TARGET_SCALE))
+    target = torch.from_numpy(study.dense(study.train, target_scale))
     own, states = study.y[study.train], z[torch.from_numpy(study.train)]
     genes = torch.arange(target.shape[1])
 
