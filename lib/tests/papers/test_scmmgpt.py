@@ -470,10 +470,10 @@ def test_masked_genes_do_not_count() -> None:
 
 
 def test_descriptions_come_from_the_prompt_with_a_real_tokenizer() -> None:
-    from reprobook.papers.scmmgpt import study
+    from reprobook.papers.scmmgpt import language
 
-    tokenizer = study.word_tokenizer(["cell type: a cell. It does.", "another text"])
-    lm = study.small_lm(len(tokenizer), dim=16, n_layers=1, seed=0)
+    tokenizer = language.word_tokenizer(["cell type: a cell. It does.", "another text"])
+    lm = language.small_lm(len(tokenizer), dim=16, n_layers=1, seed=0)
     ids = stage2.add_cell_tokens(tokenizer, lm, n_slots=3)
     assert len({ids.start, *ids.slots, ids.end, ids.bos, ids.eos, ids.pad}) == 8
     model = CellLM(lm, ids, 16).eval()

@@ -17,7 +17,7 @@ from reprobook.papers.scmmgpt.texts import PBMC
 
 
 def place(name: str, kind: str, folder: Path) -> Path:
-    """The path ``name`` as it is given, or for "miniature" a stand-in written into ``folder``. ``kind``: scgpt, cells."""
+    """The path ``name`` as it is given, or for "miniature" a stand-in in ``folder``. ``kind``: scgpt, cells."""
     if kind not in ("scgpt", "cells"):
         raise ReprobookError(f"kind {kind!r} must be scgpt or cells")
     if name != "miniature":

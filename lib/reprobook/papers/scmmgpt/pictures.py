@@ -36,7 +36,7 @@ def two_dimensions(real: np.ndarray, others: Sequence[np.ndarray], how: str, see
 
 
 def draw_map(frame: pd.DataFrame, kinds: Sequence[str]) -> Any:
-    """``frame`` has columns x, y, type, kind; real cells are dots in the first panel's colours, generated ones crosses."""
+    """``frame`` has columns x, y, type, kind; real cells are dots, generated ones crosses, in the same colours."""
     import matplotlib.pyplot as plt
 
     types = list(dict.fromkeys(frame["type"]))
@@ -90,8 +90,8 @@ def draw_confusion(tables: dict[str, np.ndarray], labels: Sequence[str]) -> Any:
 
 
 def draw_markers(groups: dict[str, pd.DataFrame], genes: Sequence[str]) -> Any:
-    """Dot plot: size is the share of cells that express a gene, colour its mean value. Each frame has columns type, gene,
-    share, mean."""
+    """Dot plot: size is the share of cells that express a gene, colour its mean value. Each frame has columns type,
+    gene, share, mean."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups) + 1.2, 3.8), sharey=True, squeeze=False)

@@ -22,7 +22,7 @@ from reprobook.papers.scmmgpt.stage2 import CellLM, Pairs, add_cell_tokens, coin
 from reprobook.papers.scmmgpt.tokens import collate
 from reprobook.papers.scmmgpt.values import TARGET_SCALE, transform
 from reprobook.papers.scmmgpt.vocabulary import Vocabulary, symbols
-from reprobook.train import checkpoint, fit, shuffled
+from reprobook.train import fit, shuffled
 
 
 def census_slice(path: Path, value_filter: str, n_cells: int, version: str, seed: int = 0) -> Path:
@@ -217,7 +217,7 @@ def _tried(
     predicted = scores.fused(alpha).argmax(1).numpy()[half:]
     few = torch.arange(half, min(half + s["n_described"], len(y)))
     z = model.queries(type(made)(*(e.to(device) for e in made.take(few)))).float()
-    said = whole.describe(z, tokenizer, max_new=s["max_new"], batch_size=2)
+    said = whole.describe(z, tokenizer, beams=s["beams"], max_new=s["max_new"], batch_size=2)
     genes = torch.from_numpy(cells.ids[cells.known])
     generated = whole.imagine([token_ids[y[k]] for k in few.tolist()], genes, batch_size=2).numpy()
     real = transform(counts[few.numpy()], totals[few.numpy()], "log1p", TARGET_SCALE).toarray()
@@ -228,6 +228,29 @@ def _tried(
     }  # fmt: skip
 
 
-def saved_stage1(folder: Path) -> dict[str, Any]:
-    """Weights of a finished stage 1 of :func:`train`."""
-    return checkpoint.read(folder / "stage1" / checkpoint.FINISHED)["model"]
+def launched(
+    folder: Path, *, steps: Sequence[int], cpu: bool, cells: Path, scgpt: Path, bert: Path, llm: Path, **settings: Any
+) -> pd.DataFrame:
+    """:func:`train` on all GPUs (or one processor), as a table of what it found. Settings of the scripts that the
+    notebook does not vary: 12 and 4 samples a GPU, peak rates of 1e-5, texts of 128 tokens, bf16 on GPUs."""
+    from reprobook.papers.scmmgpt import evaluation as ev
+    from reprobook.train.launch import launch
+
+    fixed = {
+        "batch_1": 12, "batch_2": 4, "lr_1": 1e-5, "lr_2": 1e-5, "max_text": 128, "values": "binned", "caption": False,
+        "decoder_dim": 512, "n_described": 8, "precision": "fp32" if cpu else "bf16",
+    }  # fmt: skip
+    paths = {name: str(path) for name, path in {"cells": cells, "scgpt": scgpt, "bert": bert, "llm": llm}.items()}
+    arguments = {**fixed, **settings, **paths, "steps_1": steps[0], "steps_2": steps[1]}
+    found = launch(
+        "reprobook.papers.scmmgpt.released:train", arguments, folder=folder, num_processes=1 if cpu else None, cpu=cpu
+    )  # fmt: skip
+    scores = {
+        "alpha": found["alpha"], "balanced accuracy": ev.balanced_accuracy(found["truth"], found["predicted"]),
+        "BLEU-2 of descriptions": ev.bleu2(found["described"], found["reference"]),
+        "ROUGE-L of descriptions": ev.rouge_l(found["described"], found["reference"]),
+        "squared error of pseudo-cells": found["error"], "zeros of pseudo-cells": found["zeros"],
+        "zeros of real cells": found["zeros of real cells"],
+        **{f"loss, {stage}": found[stage]["loss"] for stage in ("stage 1", "stage 2")},
+    }  # fmt: skip
+    return pd.DataFrame(scores.items(), columns=["quantity", "value"])

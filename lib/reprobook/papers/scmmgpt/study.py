@@ -1,13 +1,14 @@
-"""The experiments: data sets split and tokenised, both stages trained with equal budgets, the small language model."""
+"""The experiments: data sets split and tokenised, variants of stage 1 trained with equal budgets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,11 @@ from torch.nn import functional as F
 from reprobook.errors import ReprobookError
 from reprobook.papers.scmmgpt import procedural, texts
 from reprobook.papers.scmmgpt.cells import Cells, read_h5ad, split
-from reprobook.papers.scmmgpt.decoder import ExpressionDecoder
 from reprobook.papers.scmmgpt.encoder import CellEncoder
 from reprobook.papers.scmmgpt.qformer import QFormer
-from reprobook.papers.scmmgpt.sentences import sentence_batch
 from reprobook.papers.scmmgpt.stage1 import Objective, Stage1, TextInput, Texts
-from reprobook.papers.scmmgpt.stage2 import CellLM, Pairs, add_cell_tokens, coin_flips, sequences
 from reprobook.papers.scmmgpt.tokens import Tokens, collate
-from reprobook.papers.scmmgpt.values import INPUT_SCALE, TARGET_SCALE, normalise, transform
+from reprobook.papers.scmmgpt.values import INPUT_SCALE, normalise, transform
 from reprobook.papers.scmmgpt.vocabulary import Vocabulary, known_genes
 from reprobook.train import shuffled
 
@@ -216,90 +214,22 @@ def name_states(model: Stage1, tokens: Tokens, n_slots: int = 32) -> Tensor:
     return model.encoder.encoder(genes.to(device)).cpu()
 
 
-# --------------------------------------------------------------------------------------------------- stage 2
-
-
-def word_tokenizer(texts_of_types: Sequence[str]) -> Any:
-    """A tokenizer of whole words for the small language model, in the form transformers knows."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    pieces = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    words = sorted({w for text in texts_of_types for w, _ in pieces.pre_tokenize_str(text)})
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    table = {w: k for k, w in enumerate([*special.values(), *words])}
-    made = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
-    made.pre_tokenizer = pieces
-    return PreTrainedTokenizerFast(tokenizer_object=made, **special)
-
-
-def small_lm(vocabulary: int, dim: int = 128, n_layers: int = 4, seed: int = 0) -> Any:
-    """A Llama small enough to be trained from nothing: the class of Llama-2 and of SmolLM2."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=dim, intermediate_size=3 * dim, num_hidden_layers=n_layers,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=True,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
-
-
-def make_cell_lm(lm: Any, tokenizer: Any, z: Tensor, n_genes: int, dim: int, seed: int, lora: bool = False) -> CellLM:
-    """The language model with slots for ``z`` (n, slots, width), decoder and released decoder."""
-    from reprobook.papers.scmmgpt.stage2 import with_lora
-
-    torch.manual_seed(seed)
-    ids = add_cell_tokens(tokenizer, lm, z.shape[1])
-    width = lm.get_input_embeddings().embedding_dim
-    decoders = (ExpressionDecoder(n_genes, width, dim), ExpressionDecoder(n_genes, width, dim))
-    return CellLM(with_lora(lm) if lora else lm, ids, z.shape[2], *decoders)
-
-
-def train_stage2(
-    fit: Fit, name: str, model: CellLM, study: Study, z: Tensor, token_ids: Sequence[Sequence[int]], batch_size: int,
-    num_steps: int, lr: float, seed: int, target_scale: float = TARGET_SCALE,
-) -> Any:  # fmt: skip
-    """Train on the training cells in both directions; ``token_ids`` are the texts of all types. Returns the history."""
-    order = shuffled(len(study.train), min(batch_size, len(study.train)), seed=seed)
-    target = torch.from_numpy(study.dense(study.train, target_scale))
-    own, states = study.y[study.train], z[torch.from_numpy(study.train)]
-    genes = torch.arange(target.shape[1])
-
-    def batch(i: int) -> Pairs:
-        chosen = order(i)
-        flips = coin_flips(len(chosen), i, seed).tolist()
-        rows = sequences([token_ids[own[k]] for k in chosen.tolist()], flips, model.ids)
-        return Pairs(rows, states[chosen], genes, target[chosen], torch.ones(len(chosen), len(genes), dtype=torch.bool))
-
-    return fit(
-        name, model, batch, lambda net, b: net(b), num_steps=num_steps, lr=lr, weight_decay=1e-3, schedule="cosine",
-        warmup_steps=min(20, num_steps // 5), precision="fp32",
-    )  # fmt: skip
-
-
-def train_sentences(
-    fit: Fit, name: str, lm: Any, study: Study, named: Sequence[np.ndarray], token_ids: Sequence[Sequence[int]],
-    first_gene: int, bos: int, eos: int, batch_size: int, num_steps: int, lr: float, seed: int,
-) -> None:  # fmt: skip
-    """The baseline of generation: the same small language model learns text -> names of genes, highest first."""
-    order = shuffled(len(study.train), min(batch_size, len(study.train)), seed=seed)
-
-    def batch(i: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = study.train[order(i).numpy()]
-        return sentence_batch([token_ids[study.y[k]] for k in chosen], [named[k] for k in chosen], first_gene, bos, eos)
-
-    fit(
-        name, lm, batch, lambda net, b: net(input_ids=b[0], labels=b[1], attention_mask=b[2]).loss,
-        num_steps=num_steps, lr=lr, weight_decay=1e-3, schedule="cosine", warmup_steps=min(20, num_steps // 5),
-        precision="fp32",
-    )  # fmt: skip
-
-
 def only_genes(study: Study, without: Sequence[str]) -> Study:
     """The same study whose cells lack the counts of some genes (totals stay): what a marker rule looked at."""
     keep = sp.diags((~np.isin(study.cells.genes, list(without))).astype(np.float32))
     counts = sp.csr_matrix(study.cells.counts @ keep)
     counts.eliminate_zeros()
     return replace(study, cells=replace(study.cells, counts=counts))
+
+
+def summary(studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Sizes of data sets and of their parts."""
+    return pd.DataFrame([
+        {
+            "data": name, "cells": len(each.cells), "genes": len(each.cells.genes),
+            "non-zero genes of a cell": each.cells.counts.getnnz(1).mean(), "types": len(each.types),
+            "held-out types": len(each.types) - len(each.seen), "train": len(each.train), "valid": len(each.valid),
+            "test": len(each.test), "of held-out types": len(each.unseen),
+        }
+        for name, each in studies.items()
+    ])  # fmt: skip

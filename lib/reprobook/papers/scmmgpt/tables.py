@@ -205,7 +205,7 @@ def five_nn(reference: np.ndarray, labels: np.ndarray, cells: np.ndarray, wanted
 
 
 def sentence_cells(
-    lm: Any, study: Study, rows: np.ndarray, named: Sequence[np.ndarray], token_ids: Sequence[Sequence[int]],
+    lm: Any, study: Study, rows: np.ndarray, token_ids: Sequence[Sequence[int]],
     first_gene: int, k: int, bos: int, eos: int, seed: int,
 ) -> np.ndarray:  # fmt: skip
     """Cells for ``rows`` from sampled sentences of their types, values read off the rank line of training cells."""
@@ -244,3 +244,24 @@ def description_row(
         "BLEU-2": ev.bleu2(said, gold), "ROUGE-L": ev.rouge_l(said, gold), "MMD": ev.mmd(a.numpy(), b.numpy(), 1.0),
         "discrepancy": discrepancy.mean(),
     }, discrepancy  # fmt: skip
+
+
+def copied_rows(study: Study, encode: Callable[[Sequence[str]], Tensor]) -> list[dict[str, Any]]:
+    """Descriptions without a model: the most frequent type's text for all, and the text of the nearest training cells'
+    type."""
+    words = [t.text() for t in study.types]
+    common = int(np.bincount(study.y[study.train]).argmax())
+    parts = [study.dense(study.train), study.y[study.train], study.dense(study.valid), study.y[study.valid]]
+    near = fitted("nearest neighbours", *parts)(study.dense(study.test)).astype(int)
+    rows = []
+    for label, chosen in (("most frequent text", [common] * len(near)), ("nearest cells' text", near)):
+        scores, _ = description_row([words[k] for k in chosen], study, study.test, encode)
+        rows.append({"data": f"{study.name}, seen", "text from": label, **scores})
+    return rows
+
+
+def long(name: str, matrix: np.ndarray, columns: Sequence[str], **shared: Any) -> pd.DataFrame:
+    """A matrix as rows (first index, second index, value), so that a record can hold it."""
+    i, j = np.indices(matrix.shape)
+    found = {columns[0]: i.ravel(), columns[1]: j.ravel(), name: matrix.ravel()}
+    return pd.DataFrame({**shared, **found})

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from reprobook.errors import ReprobookError
@@ -95,3 +96,19 @@ def _count_edges(x: np.ndarray, rows: np.ndarray, edges: np.ndarray, ties_count:
     found = np.empty(len(order), dtype=np.int64)
     found[order] = seen
     return found[edges.size :]
+
+
+def compared(counts: sp.csr_matrix, totals: np.ndarray) -> pd.DataFrame:
+    """What every transform makes of a few cells, and by how much the first cell's values change with its company."""
+    rows = []
+    for how in TRANSFORMS:
+        scale = TARGET_SCALE if how == "batch sum" else INPUT_SCALE
+        together = transform(counts, totals, how, scale)
+        alone = transform(counts[:1], totals[:1], how, scale)
+        moved = float("nan") if how == "binned" else float(abs(together[:1] - alone).max())
+        x = together.data
+        rows.append({
+            "values": how, "smallest": x.min(), "median": np.median(x), "largest": x.max(),
+            "first cell: alone against in company": moved,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
