@@ -50,8 +50,8 @@ def draw_map(frame: pd.DataFrame, kinds: Sequence[str]) -> Any:
         part = frame[frame["kind"] == kind]
         for name, rows in part.groupby("type", sort=False):
             marker = "o" if kind == kinds[0] else "X"
-            axis.scatter(rows["x"], rows["y"], s=8 if marker == "o" else 45, color=colours[name], marker=marker, label=name,
-                         edgecolors="none" if marker == "o" else "black", linewidths=0.4)  # fmt: skip
+            look = {"s": 8, "edgecolors": "none"} if marker == "o" else {"s": 45, "edgecolors": "black"}
+            axis.scatter(rows["x"], rows["y"], color=colours[name], marker=marker, label=name, linewidths=0.4, **look)
         axis.set(title=kind, xlabel="first coordinate", xticks=[], yticks=[])
         axis.grid(False)
     axes[0, 0].set_ylabel("second coordinate")

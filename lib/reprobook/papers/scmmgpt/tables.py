@@ -233,7 +233,7 @@ def fresh_cells(world: procedural.World, study: Study, n_per_type: int, seed: in
 def description_row(
     said: Sequence[str], study: Study, rows: np.ndarray, encode: Callable[[Sequence[str]], Tensor]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Scores of descriptions of the cells ``rows``, and each one's discrepancy: 1 - cosine to the true text's vector."""
+    """Scores of descriptions of the cells ``rows``, and the discrepancy of each: 1 - cosine to the true vector."""
     words = [t.text() for t in study.types]
     truth = study.y[rows]
     gold = [words[k] for k in truth]
