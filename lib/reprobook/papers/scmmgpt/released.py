@@ -25,9 +25,9 @@ from reprobook.papers.scmmgpt.vocabulary import Vocabulary, symbols
 from reprobook.train import fit, shuffled
 
 
-def census_slice(path: Path, value_filter: str, n_cells: int, version: str, seed: int = 0) -> Path:
-    """Raw counts of ``n_cells`` random human cells of the CELLxGENE census that meet ``value_filter``, in random order,
-    as an ``.h5ad`` file; what is there already is kept. Needs ``pip install cellxgene-census`` and a network."""
+def census_slice(path: Path, tissue: str, n_cells: int, version: str, seed: int = 0) -> Path:
+    """Raw counts of ``n_cells`` random human cells of a ``tissue`` (tissue_general) of the CELLxGENE census, each cell
+    from its primary data set only, in random order, as an ``.h5ad`` file; what is there already is kept. Needs ``pip install cellxgene-census`` and a network."""
     if path.is_file():
         return path
     try:
@@ -40,6 +40,7 @@ def census_slice(path: Path, value_filter: str, n_cells: int, version: str, seed
     with cellxgene_census.open_soma(census_version=version) as census:
         human = census["census_data"]["homo_sapiens"]
         columns = ["soma_joinid", "cell_type"]
+        value_filter = f"tissue_general == {tissue!r} and is_primary_data == True"
         obs = human.obs.read(value_filter=value_filter, column_names=columns).concat().to_pandas()
         chosen = obs.sample(min(n_cells, len(obs)), random_state=seed)
         found = cellxgene_census.get_anndata(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,10 +42,26 @@ def add_cell_tokens(tokenizer: Any, lm: Any, n_slots: int = 32) -> CellIds:
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     if len(tokenizer) > lm.get_input_embeddings().num_embeddings:
-        lm.resize_token_embeddings(len(tokenizer))
+        with quiet():
+            lm.resize_token_embeddings(len(tokenizer))
     ids = tokenizer.convert_tokens_to_ids(names)
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return CellIds(ids[0], tuple(ids[1:-1]), ids[-1], bos, tokenizer.eos_token_id, tokenizer.pad_token_id)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the notes that transformers logs, and peft's use of a name that transformers is giving up."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def with_lora(lm: Any, rank: int = 8, alpha: int = 32, dropout: float = 0.1) -> Any:
@@ -51,7 +69,8 @@ def with_lora(lm: Any, rank: int = 8, alpha: int = 32, dropout: float = 0.1) -> 
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, task_type="CAUSAL_LM")
-    return get_peft_model(lm, config)
+    with quiet():
+        return get_peft_model(lm, config)
 
 
 # --------------------------------------------------------------------------------------------------- sequences
