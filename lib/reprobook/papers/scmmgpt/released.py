@@ -26,8 +26,9 @@ from reprobook.train import fit, shuffled
 
 
 def census_slice(path: Path, tissue: str, n_cells: int, version: str, seed: int = 0) -> Path:
-    """Raw counts of ``n_cells`` random human cells of a ``tissue`` (tissue_general) of the CELLxGENE census, each cell
-    from its primary data set only, in random order, as an ``.h5ad`` file; what is there already is kept. Needs ``pip install cellxgene-census`` and a network."""
+    """Raw counts of ``n_cells`` random human cells of a ``tissue`` (tissue_general) of the CELLxGENE census, each from
+    its primary data set, in random order, as an ``.h5ad`` file; what is there already is kept. Needs the package
+    cellxgene-census and a network."""
     if path.is_file():
         return path
     try:
