@@ -160,14 +160,13 @@ def write_h5ad(cells: Cells, path: Path) -> None:
 
 def read_table(path: Path, labels: Sequence[str] | None = None) -> Cells:
     """Cells of a comma-separated table, a row per cell and a column per gene (celltypist's sample)."""
-    import pyarrow as pa
     import pyarrow.csv as csv
 
     read = csv.ReadOptions(block_size=64_000_000)  # one row of 33,000 genes must fit into a block
     rows = csv.read_csv(path, read_options=read)
     names = rows.column(0).to_pylist()
-    columns = [sp.csc_matrix(np.asarray(c.cast(pa.float32())).reshape(-1, 1)) for c in rows.columns[1:]]
-    return make_cells(sp.hstack(columns, "csr"), rows.column_names[1:], labels, names=names)
+    counts = np.stack([column.to_numpy().astype(np.float32) for column in rows.columns[1:]], 1)
+    return make_cells(sp.csr_matrix(counts), rows.column_names[1:], labels, names=names)
 
 
 def split(labels: np.ndarray, parts: Sequence[float], seed: int) -> list[np.ndarray]:

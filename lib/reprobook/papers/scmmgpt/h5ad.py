@@ -21,8 +21,6 @@ import scipy.sparse as sp
 
 from reprobook.errors import ReprobookError
 
-SPARSE = ("csr_matrix", "csc_matrix")
-
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:

@@ -40,7 +40,7 @@ def draw_map(frame: pd.DataFrame, kinds: Sequence[str]) -> Any:
     import matplotlib.pyplot as plt
 
     types = list(dict.fromkeys(frame["type"]))
-    colours = dict(zip(types, plt.get_cmap("tab20").colors * 3, strict=False))
+    colours = dict(zip(types, plt.get_cmap("tab10" if len(types) <= 10 else "tab20").colors * 3, strict=False))
     fig, axes = plt.subplots(
         1, len(kinds), figsize=(3.6 * len(kinds) + 1.6, 3.8), sharex=True, sharey=True, squeeze=False
     )
