@@ -38,7 +38,7 @@ test: data browser slurm ## run all checks
 	$(BIN)/ruff check lib notebooks
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
-	reprobook rehearse --all
+	basename -a -s .ipynb notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -n 1 -P 2 reprobook rehearse
 	reprobook portability --all --one
 	$(PYTEST) lib/tests/book
 

@@ -75,8 +75,10 @@ def test_without_a_launcher_it_is_the_same_function(tmp_path: Path) -> None:
 @STRATEGIES
 def test_an_interrupt_saves_in_all_processes_and_the_next_call_goes_on(tmp_path: Path, strategy: dict) -> None:
     code = f"""
+import signal
 from pathlib import Path
 from reprobook.train.launch import launch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs without it
 launch("launch_target:train", {{"micro_batch": 8, "num_steps": 40, "pause_s": 0.1}}, folder=Path({str(tmp_path)!r}),
        num_processes=2, cpu=True, **{strategy!r})
 """

@@ -20,6 +20,8 @@ from reprobook.data.errors import ManifestError
 # Weights as pickles and code run what their author wrote, not what the reader sees: they are never fetched from a hub.
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".py", ".so", ".ipynb")
 SHARED = "shared"
+# The same YAML, read by the C library where PyYAML has it: ten times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _inside(path: str) -> str:
@@ -256,7 +258,7 @@ def read_manifest_file(path: Path) -> ManifestFile:
     """Read one YAML file; raises :class:`ManifestError` if it is missing, not YAML or not valid."""
     name = f"data_manifests/{path.name}"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except FileNotFoundError:
         raise ManifestError(f"{name} does not exist: every chapter has a manifest, if only `artefacts: []`") from None
     except yaml.YAMLError as error:

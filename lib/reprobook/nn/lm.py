@@ -1,4 +1,4 @@
-"""Small language models from GGUF files: load, generate in batches, per-token log-likelihood.
+"""Language models from GGUF files or safetensors: load, generate in batches, per-token log-likelihood.
 
 A GGUF file is converted once into safetensors in the cache (weights as the file defines them, in fp32); later loads
 take about a second. On processors with bf16 arithmetic the model runs in bf16, elsewhere in fp32.
@@ -31,18 +31,22 @@ def preferred_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     return torch.bfloat16 if bf16_is_fast(torch.device(device)) else torch.float32
 
 
-def load_lm(gguf: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """Model (eval mode) and tokenizer of a GGUF file, converted once through the cache.
+def load_lm(
+    source: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu",
+    device_map: str | None = None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Model (eval mode) and tokenizer of a GGUF file, converted once through the cache, or of a safetensors folder.
 
-    ``dtype``: ``"auto"`` (:func:`preferred_dtype`), ``"bf16"``, ``"fp32"`` or a torch dtype. Raises
-    :class:`DataError` if the file is not GGUF.
+    ``dtype``: ``"auto"`` (:func:`preferred_dtype`), ``"bf16"``, ``"fp32"`` or a torch dtype. ``device_map="auto"``
+    spreads a model that no single GPU holds over all of them. Raises :class:`DataError` if a file is not GGUF.
     """
     from transformers import AutoModelForCausalLM
 
-    folder, dtype = converted(gguf), _resolve_dtype(dtype, device)
+    folder, dtype = _folder(source), _resolve_dtype(dtype, device)
+    options = {"local_files_only": True, "use_safetensors": True, "device_map": device_map}
     with without_progress_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    return model.to(torch.device(device)).eval(), load_tokenizer(gguf)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    return (model if device_map else model.to(torch.device(device))).eval(), load_tokenizer(source)
 
 
 def without_progress_bars() -> contextlib.redirect_stderr[io.StringIO]:
@@ -50,11 +54,18 @@ def without_progress_bars() -> contextlib.redirect_stderr[io.StringIO]:
     return contextlib.redirect_stderr(io.StringIO())
 
 
-def load_tokenizer(gguf: Path) -> Any:
-    """The tokenizer alone, with its chat template; pads on the right."""
+def load_tokenizer(source: Path) -> Any:
+    """The tokenizer alone, with its chat template; where it has no token to pad with, the end token serves."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(converted(gguf), local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(_folder(source), local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _folder(source: Path) -> Path:
+    return source if source.is_dir() else converted(source)
 
 
 def converted(gguf: Path) -> Path:

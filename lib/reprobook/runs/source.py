@@ -87,21 +87,26 @@ def imports(nodes: Iterable[ast.AST], module: Module, *, inside_functions: bool)
     """``(name -> target, modules imported with a star)`` of all import statements among ``nodes`` and below them."""
     bindings: dict[str, Target] = {}
     stars: list[str] = []
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                top = alias.name.split(".")[0]
-                bindings[alias.asname or top] = Target(alias.name if alias.asname else top)
-        elif isinstance(node, ast.ImportFrom):
-            origin = absolute(node, module)
-            for alias in node.names:
-                if alias.name == "*":
-                    stars.append(origin)
-                else:
-                    bindings[alias.asname or alias.name] = Target(origin, alias.name)
-        elif inside_functions or not isinstance(node, (*_FUNCTIONS, ast.ClassDef, ast.Lambda)):
-            below, more = imports(ast.iter_child_nodes(node), module, inside_functions=inside_functions)
-            bindings, stars = {**bindings, **below}, stars + more
+
+    def collect(nodes: Iterable[ast.AST]) -> None:
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    top = alias.name.split(".")[0]
+                    bindings[alias.asname or top] = Target(alias.name if alias.asname else top)
+            elif isinstance(node, ast.ImportFrom):
+                origin = absolute(node, module)
+                for alias in node.names:
+                    if alias.name == "*":
+                        stars.append(origin)
+                    else:
+                        bindings[alias.asname or alias.name] = Target(origin, alias.name)
+            elif isinstance(node, ast.expr):
+                continue  # an expression holds no statement
+            elif inside_functions or not isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+                collect(ast.iter_child_nodes(node))
+
+    collect(nodes)
     return bindings, stars
 
 
@@ -127,9 +132,9 @@ def references(node: ast.AST) -> Iterator[Chain]:
     elif isinstance(node, ast.arg):
         return
     else:
-        skipped = {id(part) for part in (getattr(node, "annotation", None), getattr(node, "returns", None)) if part}
+        annotations = getattr(node, "annotation", None), getattr(node, "returns", None)
         for child in ast.iter_child_nodes(node):
-            if id(child) not in skipped:
+            if child not in annotations:
                 yield from references(child)
 
 

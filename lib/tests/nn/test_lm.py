@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_token_logprobs_equal_a_loop_over_texts(loaded: tuple[Any, Any]) -> None
     with_bos = lm.token_logprobs(model, tokenizer, TEXTS, bos=True)
     for found, row in zip(with_bos, ids, strict=True):
         torch.testing.assert_close(found, _naive_logprobs(model, [tokenizer.bos_token_id, *row]), atol=1e-4, rtol=0)
+
+
+def test_a_folder_of_safetensors_and_a_tokenizer_without_padding(
+    gguf: Path, loaded: tuple[Any, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(lm.converted(gguf), folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "pad_token"}))
+    model, tokenizer = lm.load_lm(folder, dtype="fp32")
+    ours, theirs = model.state_dict(), loaded[0].state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert tokenizer.pad_token == tokenizer.eos_token and not model.training
+    assert tokenizer.encode(TEXTS[0]) == loaded[1].encode(TEXTS[0])
 
 
 def test_it_knows_english_in_both_precisions(gguf: Path, loaded: tuple[Any, Any]) -> None:

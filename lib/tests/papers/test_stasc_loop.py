@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,8 @@ def make(folder: Path, net: Any = None, **options: Any) -> stasc.Learner:
     values = {"fit": trainer(folder), "folder": folder, "seed": 1, "chunk": 4, "batch_size": 64, **options}
     tuning = stasc.Tuning(lr=1e-2, batch_size=4, precision="fp32")
     sampling = stasc.Sampling(temperature=1.0, top_p=1.0, max_new_tokens=3)
-    return stasc.Learner(net or model(), TOKENIZER, ciphers.PROMPTS, sampling, tuning, **values)
+    tokenizer = values.pop("tokenizer", TOKENIZER)
+    return stasc.Learner(net or model(), tokenizer, ciphers.PROMPTS, sampling, tuning, **values)
 
 
 @pytest.fixture(scope="module")
@@ -264,12 +266,16 @@ def test_nothing_is_drawn_twice_and_weights_come_back_bit_for_bit(tmp_path: Path
     twin.answers(twin.base, splits.train, 3, "x")
     assert twin.drawn == 0
     assert one.tune(after, []) == (after, 0)
+    without_template = copy.deepcopy(TOKENIZER)
+    without_template.chat_template = None
     with pytest.raises(ReprobookError, match="N_init is 0"):
         one.answers(one.base, splits.train, 0, "x")
     with pytest.raises(ReprobookError, match="N_corr is 0"):
         one.corrections(one.base, splits.train, answers, 0, "x")
     with pytest.raises(ReprobookError, match="either fit"):
         make(tmp_path, net, fit=None)
+    with pytest.raises(ReprobookError, match="no chat template"):
+        make(tmp_path, net, tokenizer=without_template)
 
 
 def test_a_damaged_file_of_samples_is_named(tmp_path: Path, splits: Any) -> None:

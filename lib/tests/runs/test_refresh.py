@@ -24,17 +24,20 @@ def test_tolerances_are_kept_and_new_metrics_get_one() -> None:
     old = {
         "kept": {"value": 1.0, "rtol": 0.1, "why": "threads"},
         "moved": {"value": 1.0, "atol": 0.1, "why": "few points"},
+        "drifted": {"value": 1.0, "rtol": 0.1},
         "gone": {"value": 3.0, "rtol": 0.1},
     }
-    new = merge(old, {"kept": 1.05, "moved": 2.0, "fresh": 1 / 3, "gap": 3.0e-8, "none": None})
+    new = merge(old, {"kept": 1.005, "moved": 2.0, "drifted": 1.05, "fresh": 1 / 3, "gap": 3.0e-8, "none": None})
     assert new == {
         "kept": {"value": 1.0, "rtol": 0.1, "why": "threads"},
         "moved": {"value": 2.0, "atol": 0.1, "why": "few points"},
+        "drifted": {"value": 1.05, "rtol": 0.1},
         "fresh": {"value": 0.333333, "rtol": 0.05},
         "gap": {"value": 3.0e-8, "atol": 1.0e-4},
         "none": {"value": None, "atol": 1.0e-4},
     }
     assert changes(old, new) == [
+        "drifted: 1.0 -> 1.05",
         "fresh: new, 0.333333",
         "gap: new, 3e-08",
         "gone: gone, was 3.0",

@@ -12,6 +12,7 @@ import numpy as np
 
 from reprobook.errors import ReprobookError
 from reprobook.nn import lm
+from reprobook.nn.lm import load_tokenizer as load_tokenizer
 from reprobook.papers.more_documents.sets import Document, Instance, Spans, page, splice
 
 MUSIQUE_FIELDS = ("id", "paragraphs", "question", "answer", "answer_aliases", "answerable")
@@ -166,30 +167,9 @@ def read_files(folder: Path, pattern: str) -> list[dict[str, Any]]:
     return list(load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True))
 
 
-def load_tokenizer(source: Path) -> Any:
-    """The tokenizer of a fetched model: a GGUF file or a folder."""
-    from transformers import AutoTokenizer
-
-    if source.is_file():
-        return lm.load_tokenizer(source)
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def load_model(source: Path, device: Any) -> tuple[Any, Any]:
-    """A fetched model and its tokenizer: a GGUF file, or a folder with safetensors (bf16 on a GPU, else fp32). Models
-    that no single GPU holds are spread over all of them by accelerate."""
+    """A fetched model and its tokenizer. One that no single GPU holds is spread over all of them by accelerate."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    if source.is_file():
-        return lm.load_lm(source, device=device)
     cuda = torch.device(device).type == "cuda"
-    with lm.without_progress_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.bfloat16 if cuda else torch.float32, device_map="auto" if cuda else None,
-            use_safetensors=True, local_files_only=True,
-        )  # fmt: skip
-    return (model if cuda else model.to(device)).eval(), load_tokenizer(source)
+    return lm.load_lm(source, device=device, device_map="auto" if cuda and source.is_dir() else None)

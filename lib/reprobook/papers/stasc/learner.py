@@ -131,6 +131,8 @@ class Learner:
     ) -> None:  # fmt: skip
         if (fit is None) == (train is None):
             raise ReprobookError("a learner needs either fit (in this process) or train (in processes of its own)")
+        if not tokenizer.chat_template:
+            raise ReprobookError("the tokenizer has no chat template, which the dialogues need")
         self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
         self.sampling, self.tuning, self.fit, self.train = sampling, tuning, fit, train
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

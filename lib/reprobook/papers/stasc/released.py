@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from reprobook.errors import ReprobookError
-from reprobook.nn.lm import without_progress_bars
+from reprobook.nn.lm import load_lm
 from reprobook.papers.stasc.dialogue import Example, Prompts, correction_loss
 from reprobook.papers.stasc.learner import Snapshot, Tuning, tuning_batches
 from reprobook.papers.stasc.questions import Splits, read_split, take_valid
@@ -39,20 +39,6 @@ PROMPTS = Prompts(
         '"Step-by-step reasoning:" and "Final Answer:".'
     ),
 )
-
-
-def load(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> tuple[Any, Any]:
-    """Chat model (eval mode) and tokenizer of a folder with safetensors and a chat template."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise ReprobookError(f"{folder.name}: the tokenizer has no chat template, which the dialogues need")
-    with without_progress_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True
-        )
-    return model.to(torch.device(device)).eval(), tokenizer
 
 
 def open_questions(folder: Path | str, n_train: int, n_valid: int, n_test: int, seed: int) -> Splits:
@@ -101,7 +87,7 @@ def tune(
     import os
 
     settings, processes = Tuning(**tuning), int(os.environ.get("WORLD_SIZE", "1"))
-    model, _ = load(Path(source), torch.float32)
+    model, _ = load_lm(Path(source), dtype="fp32")
     if start is not None:
         checkpoint.load_weights(model, checkpoint.read(Path(start))["model"])
     rows = [Example(tuple(ids), tuple(labels)) for ids, labels in examples]
