@@ -174,6 +174,20 @@ def test_the_qformer_is_blip2s() -> None:
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_states_that_nobody_wants_are_not_worked_out_and_the_others_stay(causal: bool) -> None:
+    model = QFormer(16, 3, 2, n_queries=4, cell_dim=10).eval()
+    cell, text = torch.randn(3, 7, 10), torch.randn(3, 5, 16)
+    padding = torch.arange(5) >= torch.tensor([[5], [2], [4]])
+    queries, states = model(cell, None, text, padding, causal=causal)
+    for n in (0, 1, 9):
+        some, kept = model(cell, None, text, padding, causal=causal, n_text=n)
+        torch.testing.assert_close(some, queries)
+        torch.testing.assert_close(kept, states[:, :n])
+    alone = model(text=text, text_padding=padding, n_text=1)[1]
+    torch.testing.assert_close(alone, model(text=text, text_padding=padding)[1][:, :1])
+
+
 def test_captions_see_queries_and_the_past_only() -> None:
     assert prefix_mask(2, 2)[0, 0].int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     model = QFormer(16, 2, 2, n_queries=3, cell_dim=16).eval()
@@ -331,6 +345,13 @@ def test_captioning_needs_words_of_its_own_and_lowers_its_loss() -> None:
 # --------------------------------------------------------------------------------------------------- annotation
 
 
+def test_words_are_renumbered_alike_in_all_texts() -> None:
+    some = Texts(torch.tensor([[101, 7, 0], [101, 9, 7]]), torch.zeros(2, 3, dtype=torch.bool), torch.empty(0))
+    other = Texts(torch.tensor([[101, 30000]]), torch.zeros(1, 2, dtype=torch.bool), torch.empty(0))
+    found, n = stage1.renumber({"a": some, "b": other})
+    assert n == 5 and found["a"].ids.tolist() == [[3, 1, 0], [3, 2, 1]] and found["b"].ids.tolist() == [[3, 4]]
+
+
 def test_annotation_permutes_with_the_classes_and_fuses_its_parts() -> None:
     model = make_stage1().eval()
     x, words = tokens(), texts()
@@ -476,6 +497,9 @@ def test_descriptions_come_from_the_prompt_with_a_real_tokenizer() -> None:
     lm = language.small_lm(len(tokenizer), dim=16, n_layers=1, seed=0)
     ids = stage2.add_cell_tokens(tokenizer, lm, n_slots=3)
     assert len({ids.start, *ids.slots, ids.end, ids.bos, ids.eos, ids.pad}) == 8
+    tokenizer.pad_token = tokenizer.eos_token  # as load_lm leaves a Llama: the end must not double as padding
+    again = stage2.add_cell_tokens(tokenizer, lm, n_slots=3)
+    assert (again.start, again.slots) == (ids.start, ids.slots) and again.pad not in (ids.eos, ids.pad)
     model = CellLM(lm, ids, 16).eval()
     found = model.describe(torch.randn(3, 3, 16), tokenizer, beams=2, max_new=5, min_new=2, batch_size=2)
     assert len(found) == 3 and all("<cell" not in text for text in found)

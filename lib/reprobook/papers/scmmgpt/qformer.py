@@ -74,8 +74,11 @@ class Layer(nn.Module):
         self.cross = Attention(dim, n_heads, cell_dim, dropout) if cell_dim is not None else None
         self.text_ffn, self.query_ffn = FeedForward(dim, hidden), FeedForward(dim, hidden)
 
-    def forward(self, x: Tensor, n_queries: int, mask: Tensor, cell: Tensor | None, cell_mask: Tensor | None) -> Tensor:
-        x = self.attention(x, x, mask)
+    def forward(
+        self, x: Tensor, n_queries: int, mask: Tensor, cell: Tensor | None, cell_mask: Tensor | None, n_kept: int
+    ) -> Tensor:  # fmt: skip
+        """Only the first ``n_kept`` states are worked out; all are looked at."""
+        x = self.attention(x[:, :n_kept], x, mask[:, :, :n_kept] if mask.shape[2] > 1 else mask)
         queries, text = x[:, :n_queries], x[:, n_queries:]
         if n_queries:
             if self.cross is not None:
@@ -106,15 +109,18 @@ class QFormer(nn.Module):
 
     def forward(
         self, cell: Tensor | None = None, cell_padding: Tensor | None = None, text: Tensor | None = None,
-        text_padding: Tensor | None = None, causal: bool = False,
+        text_padding: Tensor | None = None, causal: bool = False, n_text: int | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """States of the queries (B, n_queries, dim), and of the text (B, L, dim); either may be empty.
 
         cell (B, n, cell_dim) and text (B, L, dim) with masks that are True at PADDING: the attention here wants the
-        opposite, and turns them around once, in this place."""
+        opposite, and turns them around once, in this place. ``n_text``: of the text only the first states are wanted
+        (matching none, contrast one), so the last layer works out no more than these; the numbers are the same."""
         x, mask, n_queries, cell_mask = self._open(cell, cell_padding, text, text_padding, causal)
-        for layer in self.layers:
-            x = layer(x, n_queries, mask, cell, cell_mask)
+        for layer in self.layers[:-1]:
+            x = layer(x, n_queries, mask, cell, cell_mask, x.shape[1])
+        kept = x.shape[1] if n_text is None else n_queries + min(n_text, x.shape[1] - n_queries)
+        x = self.layers[-1](x, n_queries, mask, cell, cell_mask, kept)
         return x[:, :n_queries], x[:, n_queries:]
 
     def _open(
@@ -154,7 +160,7 @@ class QFormer(nn.Module):
         x, mask, n_queries, cell_mask = self._open(cell, cell_padding, None, None, False)
         last = max(i for i, layer in enumerate(self.layers) if layer.cross is not None)
         for layer in self.layers[:last]:
-            x = layer(x, n_queries, mask, cell, cell_mask)
+            x = layer(x, n_queries, mask, cell, cell_mask, x.shape[1])
         layer = self.layers[last]
         return layer.cross.weights(layer.attention(x, x, mask), cell, cell_mask).mean(1)
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.lm import load_lm
 from reprobook.papers.scmmgpt import h5ad, stage1, texts
 from reprobook.papers.scmmgpt.cells import check_counts
 from reprobook.papers.scmmgpt.decoder import ExpressionDecoder
@@ -111,17 +112,6 @@ def texts_of(types: Sequence[str], texts_file: str) -> list[str]:
     return found
 
 
-def load_lm(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A Llama and its tokenizer from a folder with safetensors."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from reprobook.nn.lm import without_progress_bars
-
-    with without_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
 def open_stage1(scgpt: Path, bert: Path, n_queries: int, caption: bool) -> tuple[Stage1, Any, Vocabulary]:
     """Stage 1 from scGPT's checkpoint and BiomedBERT's weights; its tokenizer with [DEC]; scGPT's vocabulary."""
     from transformers import AutoModel, AutoTokenizer
@@ -172,7 +162,7 @@ def train(folder: Path, **s: Any) -> dict[str, Any]:
     )  # fmt: skip
     model.requires_grad_(False).eval()
     device = next(model.parameters()).device
-    llm, llm_tokenizer = load_lm(Path(s["llm"]), torch.bfloat16 if device.type == "cuda" else torch.float32)
+    llm, llm_tokenizer = load_lm(Path(s["llm"]), dtype="bf16" if device.type == "cuda" else "fp32")
     ids = add_cell_tokens(llm_tokenizer, llm, s["n_queries"])
     width = llm.get_input_embeddings().embedding_dim
     torch.manual_seed(s["seed"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +37,13 @@ def read_texts(texts: Sequence[str], tokenizer: Any, model: Any = None, max_leng
     x = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     states = torch.empty(0) if model is None else model(**x.to(model.device)).last_hidden_state.float().cpu()
     return Texts(x["input_ids"].cpu(), ~x["attention_mask"].bool().cpu(), states)
+
+
+def renumber(banks: Mapping[Any, Texts]) -> tuple[dict[Any, Texts], int]:
+    """The same texts with the words that occur numbered from 0, and how many there are: word embeddings of a small
+    model then hold no words that never come."""
+    words = torch.unique(torch.cat([each.ids.flatten() for each in banks.values()]))
+    return {k: each._replace(ids=torch.searchsorted(words, each.ids)) for k, each in banks.items()}, len(words)
 
 
 class TextInput(nn.Module):
@@ -99,7 +106,7 @@ class Stage1(nn.Module):
 
     def text_vectors(self, texts: Texts) -> Tensor:
         """Unit vectors (T, joint_dim) from the first token's state."""
-        states = self.qformer(text=self.text(texts), text_padding=texts.padding)[1]
+        states = self.qformer(text=self.text(texts), text_padding=texts.padding, n_text=1)[1]
         return F.normalize(self.text_proj(states[:, 0]), dim=-1)
 
     def cell_vectors(self, queries: Tensor) -> Tensor:
@@ -108,7 +115,7 @@ class Stage1(nn.Module):
 
     def match(self, cells: Tensor, padding: Tensor, texts: Texts) -> Tensor:
         """Logits (B, 2) of pairs of a cell and a text: the head on every query's state, averaged."""
-        states = self.qformer(cells, padding, self.text(texts), texts.padding)[0]
+        states = self.qformer(cells, padding, self.text(texts), texts.padding, n_text=0)[0]
         return self.match_head(states).mean(1)
 
     def forward(self, tokens: Tokens, own: Tensor, texts: Texts) -> tuple[Tensor, dict[str, Tensor]]:

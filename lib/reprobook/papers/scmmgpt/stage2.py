@@ -32,14 +32,14 @@ class CellIds:
 
 def add_cell_tokens(tokenizer: Any, lm: Any, n_slots: int = 32) -> CellIds:
     """Extend the vocabulary of tokenizer and model: ``<cell>``, ``n_slots`` slots, ``</cell>``, and [PAD] if there is
-    no padding token. New embeddings start at the mean of the old ones (transformers' default)."""
+    no padding token but the end. New embeddings start at the mean of the old ones (transformers' default)."""
     from tokenizers import AddedToken
 
     if n_slots < 1:
         raise ReprobookError(f"n_slots must be at least 1, got {n_slots}")
     names = ["<cell>", *(f"<cell_{k:05d}>" for k in range(n_slots)), "</cell>"]
     tokenizer.add_tokens([AddedToken(name, special=True) for name in names], special_tokens=True)
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     if len(tokenizer) > lm.get_input_embeddings().num_embeddings:
         with quiet():
