@@ -87,7 +87,7 @@ def table(file: h5py.File, name: str) -> pd.DataFrame:
         return _compound(file, node)
     key = _text(node.attrs["_index"])
     columns = [_text(c) for c in node.attrs.get("column-order", [])]
-    index = pd.Index(_strings(node[key][:]), dtype=object)
+    index = pd.Index(_column(node, key), dtype=object)
     return pd.DataFrame({c: _column(node, c) for c in columns}, index=index)
 
 
@@ -106,9 +106,11 @@ def _column(group: h5py.Group, name: str) -> np.ndarray:
     node = group[name]
     if isinstance(node, h5py.Group):
         if "codes" in node:
-            codes, words = node["codes"][:], _strings(node["categories"][:])
+            codes, words = node["codes"][:], _column(node, "categories")
             return np.where(codes >= 0, words.astype(object)[codes], None)
-        return _strings(node["values"][:]) if "values" in node else np.full(0, None)
+        if "values" in node and "mask" in node:  # nullable arrays, which pandas 3 uses for all text
+            return np.where(node["mask"][:], None, _strings(node["values"][:]).astype(object))
+        raise ReprobookError(f"column {name!r} is stored in a way that is not read here: it has {', '.join(node)}")
     if "categories" in node.attrs:  # anndata 0.7
         return _strings(group.file[node.attrs["categories"]][:])[node[:]]
     return _strings(node[:])
