@@ -287,6 +287,13 @@ def test_a_smoke_page_shows_laptop_tables_over_their_seeds(
     assert "3.0 ± 2.6" in shown[-1]["text/html"]
 
 
+def test_a_page_shows_the_caption_of_the_records_not_of_the_run(book: Any, shown: list[dict[str, str]]) -> None:
+    kept = TableData(columns=["model", "ppl"], rows=[["A", 1.0]], caption="Perplexity, 48 pairs")
+    publish(0, tables={"ppl": kept})
+    opened().table("ppl", pd.DataFrame({"model": ["A"], "ppl": [99.0]}), caption="Perplexity, 4 pairs")
+    assert "Perplexity, 48 pairs (laptop scale, 1 seed)" in shown[-1]["text/html"]
+
+
 def test_laptop_tables_of_different_shape_are_stacked(book: Any, shown: list[dict[str, str]]) -> None:
     publish(0, tables=table_of([["A", 1.0]]))
     publish(1, tables=table_of([["A", 2.0], ["B", 3.0]]))

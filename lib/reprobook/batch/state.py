@@ -33,19 +33,19 @@ def state(task: Task) -> State:
     A run folder's name is a digest of the content key, so its record is of this very code, data and parameters. The
     notebook is not looked at: `reprobook batch` does so before it skips a run.
     """
-    found = _recorded(task.folder / "record.json")
+    found = _recorded(f"{task.folder}/record.json")
     if found is not None and found.name == COMPLETE:
         return found
     if _locked(task.folder):
         return State(RUNNING)
     if found is not None:
         return found
-    return State(INTERRUPTED) if task.folder.is_dir() else State(NEW)
+    return State(INTERRUPTED) if os.path.isdir(task.folder) else State(NEW)
 
 
-def _recorded(path: Path) -> State | None:
+def _recorded(path: str) -> State | None:
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:
             head = stream.read(2000).decode("utf-8", "replace")
             stream.seek(max(-2, -os.fstat(stream.fileno()).st_size), os.SEEK_END)
             whole = stream.read() == b"}\n"
@@ -55,7 +55,7 @@ def _recorded(path: Path) -> State | None:
         return State(FAILED, f"record.json cannot be read: {error.strerror}")
     if whole and (match := HEAD.search(head)):
         return _named(match[1], json.loads(match[2]) or "")
-    return _read(path)
+    return _read(Path(path))
 
 
 def _read(path: Path) -> State:
@@ -80,8 +80,8 @@ def _locked(folder: Path) -> bool:
     """Whether a process executes the run in ``folder`` now."""
     from filelock import FileLock, Timeout
 
-    lock = folder.parent / f".{folder.name}.lock"
-    if not lock.exists():
+    lock = f"{os.path.dirname(folder)}/.{folder.name}.lock"
+    if not os.path.exists(lock):
         return False
     try:
         with FileLock(lock, timeout=0):

@@ -127,7 +127,8 @@ class Chapter:
             if show.interactive():
                 show.table(frame, ours)
             frame = tables.over_seeds(found)
-            ours = f"{caption or name} ({self.evidence_label()}{', mean ± sd' if len(found) > 1 else ''})"
+            said = found[0].caption or caption or name  # it may hold sizes: those of the records, not of this run
+            ours = f"{said} ({self.evidence_label()}{', mean ± sd' if len(found) > 1 else ''})"
         if reported is None:
             show.table(frame, ours)
         else:

@@ -42,6 +42,8 @@ class Closure:
     _work: list[tuple[list[ast.stmt], Module]] = field(default_factory=list)
     _attributes: set[str] = field(default_factory=set)
     _methods: dict[str, list[tuple[ast.stmt, Module]]] = field(default_factory=dict)
+    _paths: dict[str, Path | None] = field(default_factory=dict)
+    _modules: dict[str, Module | None] = field(default_factory=dict)
     _counting: bool = True
 
     def follow(self, text: str) -> Closure:
@@ -147,23 +149,22 @@ class Closure:
             self.packages.add(top)
 
     def _file(self, name: str) -> Path | None:
-        path = self.library.joinpath(*name.split("."))
-        return next((p for p in (path / "__init__.py", path.with_suffix(".py")) if p.is_file()), None)
+        if name not in self._paths:
+            path = self.library.joinpath(*name.split("."))
+            self._paths[name] = next((p for p in (path / "__init__.py", path.with_suffix(".py")) if p.is_file()), None)
+        return self._paths[name]
 
     def _module(self, name: str) -> Module | None:
         """The module, with the top-level statements that importing it runs counted (those of its packages too)."""
-        path = self._file(name)
-        if path is None:
-            return None
-        module = read_module(path, name)
-        if (name, "") not in self._seen:
-            self._seen.add((name, ""))
-            if module.others and not is_bookkeeping(name):
+        if name not in self._modules:
+            path = self._file(name)
+            self._modules[name] = module = read_module(path, name) if path else None
+            if module and module.others and not is_bookkeeping(name):
                 self.definitions[f"{name}:(top level)"] = digest(module.others)
                 self._work.append((module.others, module))
-            if "." in name:
+            if module and "." in name:
                 self._module(name.rpartition(".")[0])
-        return module
+        return self._modules[name]
 
 
 def close(texts: Iterable[str], library: Path) -> Closure:

@@ -213,8 +213,7 @@ def _counted(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in sorted(params.items()) if name not in _WHERE_ONLY}
 
 
-def _plain(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+_plain = json.JSONEncoder(sort_keys=True, default=str).encode  # json.dumps would make an encoder for each of thousands
 
 
 def _sha(value: Any) -> str:

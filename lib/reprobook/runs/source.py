@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,23 +119,31 @@ def absolute(node: ast.ImportFrom, module: Module) -> str:
     return ".".join([*parts, node.module] if node.module else parts)
 
 
-def references(node: ast.AST) -> Iterator[Chain]:
+def references(node: ast.AST) -> list[Chain]:
     """Dotted names that ``node`` uses, such as ``("noise", "loglinear")``; an attribute of anything else comes as
     ``("", "fit")``. Annotations of functions and variables are not followed: they don't compute."""
-    if isinstance(node, ast.Attribute):
+    found: list[Chain] = []
+    _collect_references(node, found)
+    return found
+
+
+def _collect_references(node: ast.AST, found: list[Chain]) -> None:
+    if isinstance(node, ast.Name):
+        found.append((node.id,))
+    elif isinstance(node, ast.Attribute):
         chain = _chain(node)
-        yield from [chain] if chain else [("", node.attr)]
+        found.append(chain or ("", node.attr))
         if not chain:
-            yield from references(node.value)
-    elif isinstance(node, ast.Name):
-        yield (node.id,)
-    elif isinstance(node, ast.arg):
-        return
-    else:
-        annotations = getattr(node, "annotation", None), getattr(node, "returns", None)
-        for child in ast.iter_child_nodes(node):
-            if child not in annotations:
-                yield from references(child)
+            _collect_references(node.value, found)
+    elif not isinstance(node, ast.arg):
+        for name in node._fields:
+            value = getattr(node, name, None) if name not in ("annotation", "returns") else None
+            if isinstance(value, ast.AST):
+                _collect_references(value, found)
+            elif isinstance(value, list):
+                for child in value:
+                    if isinstance(child, ast.AST):
+                        _collect_references(child, found)
 
 
 def _chain(node: ast.expr) -> Chain | None:
@@ -154,15 +162,14 @@ def digest(nodes: Iterable[ast.AST]) -> str:
 def dump(node: object) -> str:
     """A syntax tree as text. Not :func:`ast.dump`: that changes from one Python version to the next."""
     if isinstance(node, list):
-        return f"[{','.join(dump(item) for item in node)}]"
+        return f"[{','.join([dump(item) for item in node])}]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = {name: _without_docstring(node, name, value) for name, value in ast.iter_fields(node)}
-    told = {name: value for name, value in fields.items() if name not in ("ctx", "kind") and value not in (None, [])}
-    return f"{type(node).__name__}({','.join(f'{name}={dump(value)}' for name, value in told.items())})"
-
-
-def _without_docstring(node: ast.AST, name: str, value: object) -> object:
-    if name == "body" and isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and isinstance(value, list) and value:
-        return value[1:] if _is_string(value[0]) else value
-    return value
+    told = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name == "body" and isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and value and _is_string(value[0]):
+            value = value[1:]  # without its docstring
+        if value is not None and value != [] and name not in ("ctx", "kind"):
+            told.append(f"{name}={dump(value)}")
+    return f"{type(node).__name__}({','.join(told)})"

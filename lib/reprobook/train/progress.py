@@ -36,7 +36,7 @@ class Progress:
         self.enabled = enabled
         self.bar = None
         if enabled and watched():
-            from tqdm import tqdm
+            from tqdm.auto import tqdm  # a widget in JupyterLab: a text bar would leave an empty line of stderr
 
             self.bar = tqdm(total=total, initial=start, desc=name, leave=False, mininterval=0.5, file=sys.stderr)
 
