@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reprobook.batch.plan import Plan, PlanError, Resources, load
-from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, state
+from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, states
 from reprobook.batch.tasks import Task, check_locked, expand
 from reprobook.errors import ReprobookError
 from reprobook.project import root
@@ -60,13 +60,13 @@ def _words(words: Sequence[str]) -> tuple[str, Path]:
 def _dry_run(plan: Plan, tasks: Sequence[Task]) -> int:
     from reprobook.batch.slots import slots
 
-    states = [state(task) for task in tasks]
+    found = states(tasks)
     usual = estimates(tasks)
-    for task, found in zip(tasks, states, strict=True):
+    for task, now in zip(tasks, found, strict=True):
         seconds = usual[task.slug, task.scale]
-        time_of = "" if found.name == COMPLETE else f"about {elapsed(seconds)}" if seconds else "time not known"
-        print(f"{task.run_id:28}{task.digest[:10]:12}{found.name:13}{time_of:18}{task}")
-    todo = [task for task, found in zip(tasks, states, strict=True) if found.name != COMPLETE]
+        time_of = "" if now.name == COMPLETE else f"about {elapsed(seconds)}" if seconds else "time not known"
+        print(f"{task.run_id:28}{task.digest[:10]:12}{now.name:13}{time_of:18}{task}")
+    todo = [task for task, now in zip(tasks, found, strict=True) if now.name != COMPLETE]
     print(f"{len(tasks)} runs: {len(tasks) - len(todo)} complete, {len(todo)} to do")
     for line in [*_needs(todo), *_time(plan, todo, usual, slots(plan.local))]:
         print(line)
@@ -147,12 +147,12 @@ def _submit(plan: Plan, tasks: Sequence[Task]) -> int:
     from reprobook.batch import slurm
 
     there = slurm.queued(plan)
-    states = {task.run_id: state(task).name for task in tasks}
-    todo = [task for task in tasks if states[task.run_id] != COMPLETE and task.run_id not in there]
+    now = [found.name for found in states(tasks)]
+    todo = [task for task, name in zip(tasks, now, strict=True) if name != COMPLETE and task.run_id not in there]
     done = slurm.submit(plan, todo)
     for job_id, task in done:
         print(f"{job_id:12}{task.run_id:28}{task}")
-    complete = sum(name == COMPLETE for name in states.values())
+    complete = now.count(COMPLETE)
     print(f"{len(done)} runs submitted, {complete} complete already, {len(tasks) - len(done) - complete} in the queue")
     print("`reprobook batch status` says how they do; scripts and logs: "
           f"{slurm.folder_of(plan).relative_to(root())}")  # fmt: skip
@@ -170,8 +170,8 @@ def _status(plan: Plan, tasks: Sequence[Task]) -> int:
     there = slurm.queued(plan) if jobs else {}
     known = {*jobs.values()}
     counts: dict[str, int] = {}
-    for task in tasks:
-        found = _state(task, there.get(task.run_id), task.run_id in known)
+    for task, here in zip(tasks, states(tasks), strict=True):
+        found = _state(here, there.get(task.run_id), task.run_id in known)
         counts[found.name] = counts.get(found.name, 0) + 1
         if found.name == COMPLETE:
             continue
@@ -182,12 +182,11 @@ def _status(plan: Plan, tasks: Sequence[Task]) -> int:
     return 1 if counts.get(FAILED) else 0
 
 
-def _state(task: Task, job: Queued | None, submitted: bool) -> State:
+def _state(found: State, job: Queued | None, submitted: bool) -> State:
     """What the folder says, and Slurm's word for runs that it still has; a job that ended without a record failed."""
     if job is not None:
         place = f" on {job.node}" if job.node else f" ({job.reason})"
         return State(job.state.lower(), f"job {job.job_id}{place}")
-    found = state(task)
     lost = submitted and found.name not in (COMPLETE, FAILED, RUNNING)
     return State(FAILED, LOST) if lost else found
 

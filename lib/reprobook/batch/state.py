@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -43,12 +44,31 @@ def state(task: Task) -> State:
     return State(INTERRUPTED) if os.path.isdir(task.folder) else State(NEW)
 
 
+def states(tasks: Sequence[Task]) -> list[State]:
+    """State of each run; of those that have neither folder nor lock, one listing per chapter says so for all."""
+    there = {slug: _names(root() / "runs" / slug) for slug in {task.slug for task in tasks}}
+
+    def known(task: Task) -> bool:
+        return task.run_id in there[task.slug] or f".{task.run_id}.lock" in there[task.slug]
+
+    return [state(task) if known(task) else State(NEW) for task in tasks]
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except FileNotFoundError:
+        return frozenset()
+
+
 def _recorded(path: str) -> State | None:
     try:
-        with open(path, "rb") as stream:
-            head = stream.read(2000).decode("utf-8", "replace")
-            stream.seek(max(-2, -os.fstat(stream.fileno()).st_size), os.SEEK_END)
-            whole = stream.read() == b"}\n"
+        stream = os.open(path, os.O_RDONLY)
+        try:
+            head = os.pread(stream, 2000, 0).decode("utf-8", "replace")
+            whole = os.pread(stream, 2, max(0, os.fstat(stream).st_size - 2)) == b"}\n"
+        finally:
+            os.close(stream)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -100,24 +120,27 @@ def estimates(tasks: Sequence[Task]) -> dict[tuple[str, str], float | None]:
 
 
 def _median(slug: str, scale: str) -> float | None:
-    from reprobook import record
-
-    ours = sorted((root() / "runs" / slug).glob(f"{scale}-seed*"), key=_changed, reverse=True)[:EXAMPLES]
-    files = [folder / "record.json" for folder in ours]
-    files += sorted((root() / "book" / "results" / scale).glob(f"{slug}.seed*.json"))
-    times = []
-    for path in files:
-        try:
-            found = record.read(path)
-        except ReprobookError:
-            continue
-        if found.status == COMPLETE and found.wall_s is not None:
-            times.append(found.wall_s)
+    files = [f"{folder}/record.json" for folder in _latest(root() / "runs" / slug, f"{scale}-seed")]
+    files += sorted(map(str, (root() / "book" / "results" / scale).glob(f"{slug}.seed*.json")))
+    times = [seconds for seconds in map(_seconds, files) if seconds is not None]
     return statistics.median(times) if times else None
 
 
-def _changed(path: Path) -> float:
+def _latest(folder: Path, prefix: str) -> list[str]:
+    """The run folders whose names begin with ``prefix`` and that changed last, at most ``EXAMPLES``."""
+    changed = []
     try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+        with os.scandir(folder) as entries:
+            changed = [(each.stat().st_mtime, each.path) for each in entries if each.name.startswith(prefix)]
+    except OSError:  # no folder, or one that vanished meanwhile
+        pass
+    return [path for _, path in heapq.nlargest(EXAMPLES, changed)]
+
+
+def _seconds(path: str) -> float | None:
+    """Wall time of a complete run. The rest of the record is not checked: this is an estimate."""
+    try:
+        found = json.loads(Path(path).read_bytes())
+        return float(found["wall_s"]) if found["status"] == COMPLETE else None
+    except (OSError, ValueError, TypeError, KeyError):  # none, cut off, of another form, or without a time
+        return None

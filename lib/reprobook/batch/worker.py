@@ -25,7 +25,9 @@ from reprobook import project
 from reprobook.errors import ReprobookError
 from reprobook.runs.training_log import last_steps
 
-THREADS = tuple(f"{name}_THREADS" for name in "OMP_NUM MKL_NUM OPENBLAS_NUM NUMEXPR_NUM VECLIB_MAXIMUM".split())
+THREADS = tuple(
+    f"{name}_THREADS" for name in "OMP_NUM MKL_NUM OPENBLAS_NUM NUMEXPR_NUM NUMBA_NUM VECLIB_MAXIMUM".split()
+)
 LOCK_POLL_S = 2.0
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
-from reprobook.project import check_slug, notebook_path, root
+from reprobook.project import atomic_write, cache_dir, check_slug, notebook_path, root
 
 if TYPE_CHECKING:
     from reprobook.record import Record
@@ -44,13 +46,24 @@ def digest_with(key: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
     rest = {name: value for name, value in key.items() if name != "digest"}
     head, _, tail = _plain({**rest, "params": None}).rpartition('"params": null')
     shared = hashlib.sha256(f'{head}"params": '.encode())
+    usual = key["params"]
+    written = {name: _item(name, value) for name, value in usual.items()}
 
     def digest(params: Mapping[str, Any]) -> str:
+        counted = _counted(params)
+        items = (  # identity, not equality: 1, 1.0 and True are equal and written in different ways
+            written[name] if name in usual and usual[name] is value else _item(name, value)
+            for name, value in counted.items()
+        )
         found = shared.copy()
-        found.update((_plain(_counted(params)) + tail).encode())
+        found.update(f"{{{', '.join(items)}}}{tail}".encode())
         return found.hexdigest()
 
     return digest
+
+
+def _item(name: str, value: Any) -> str:
+    return f"{_plain(name)}: {_plain(value)}"
 
 
 def run_id(slug: str, scale: str, seed: int, params: Mapping[str, Any], content: Mapping[str, Any]) -> str:
@@ -119,14 +132,43 @@ def _code(slug: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def _code_of(slug: str, seen: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
     """:func:`_code`, remembered as long as none of the files in ``seen`` changes."""
+    reached = _reached(slug)
+    packages = {name: version for name, version in sorted(map(_version, reached["imports"])) if version}
+    return {"cells": reached["cells"], "packages": packages, "definitions": reached["definitions"]}
+
+
+def _reached(slug: str) -> dict[str, Any]:
+    """``cells`` (digest), ``imports`` (of other packages) and ``definitions`` that a chapter's code cells reach.
+
+    To follow the code takes half a second, so the answer is kept in the cache with the digest of all that it was read
+    from: notebook, library (which holds the rules too) and version of Python."""
+    library = library_folder() / "reprobook"
+    texts = {"python": sys.version.encode(), "notebook": notebook_path(slug).read_bytes()}
+    texts |= {str(path.relative_to(library)): path.read_bytes() for path in library.rglob("*.py")}
+    digests = sorted((name, hashlib.sha256(text).hexdigest()) for name, text in texts.items())
+    source = _sha(digests)
+    kept = cache_dir() / "code" / f"{slug}.json"
+    try:
+        found = json.loads(kept.read_bytes())
+        if found["source"] == source:
+            return found["reached"]
+    except (OSError, ValueError, TypeError, KeyError):  # never kept, or damaged
+        pass
+    reached = _follow(json.loads(texts["notebook"]))
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        atomic_write(kept, json.dumps({"source": source, "reached": reached}))
+    return reached
+
+
+def _follow(notebook: Mapping[str, Any]) -> dict[str, Any]:
     from reprobook.runs.closure import close
     from reprobook.runs.source import digest
 
-    cells = counted_cells(json.loads(notebook_path(slug).read_text("utf-8")))
+    cells = counted_cells(notebook)
     closure = close(cells, library_folder())
     return {
         "cells": digest(node for cell in cells for node in ast.parse(cell).body),
-        "packages": {name: version for name, version in sorted(map(_version, closure.packages)) if version},
+        "imports": sorted(closure.packages),
         "definitions": dict(sorted(closure.definitions.items())),
     }
 

@@ -102,13 +102,7 @@ def execute(
                 stderr=stream,
                 pass_fds=[writing],
                 start_new_session=True,
-                env={
-                    **os.environ,
-                    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-                    **(env or {}),
-                    "JUPYTER_RUNTIME_DIR": sockets,
-                    VARIABLE: str(log),
-                },
+                env=_environment(env or {}) | {"JUPYTER_RUNTIME_DIR": sockets, VARIABLE: str(log)},
             )
             os.close(writing)
             with os.fdopen(reading, "rb", buffering=0) as pipe:
@@ -199,6 +193,13 @@ def _end(child: subprocess.Popen[bytes], kernels: list[int], patience: float) ->
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
     return child.returncode
+
+
+def _environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The child's: numba follows ``OMP_NUM_THREADS``; left alone it raises the number for torch as well (UMAP does)."""
+    env = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", **os.environ, **given}
+    threads = env.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return {"NUMBA_NUM_THREADS": threads, **env} if threads else env
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from reprobook.batch.plan import PlanError, load
-from reprobook.batch.state import estimates, state
+from reprobook.batch.state import estimates, state, states
 from reprobook.batch.tasks import expand
 from reprobook.errors import ReprobookError
 from reprobook.runs.runner import prepare, run
@@ -83,10 +84,13 @@ def test_a_plan_that_is_not_there(batches: Any) -> None:
 
 def test_states_and_estimates_come_from_records(batches: Any) -> None:
     tasks = expand(load(batches.seeds(3)))
-    assert [state(t).name for t in tasks] == ["not run"] * 3 and estimates(tasks) == {(SLUG, "smoke"): None}
+    assert [s.name for s in states(tasks)] == ["not run"] * 3 and estimates(tasks) == {(SLUG, "smoke"): None}
     run(SLUG, "smoke", {"seed": 0})
     tasks[1].folder.mkdir()
-    assert [state(t).name for t in tasks] == ["complete", "interrupted", "not run"]
+    with FileLock(tasks[2].folder.parent / f".{tasks[2].run_id}.lock"):  # begun, its folder not made yet
+        assert [s.name for s in states(tasks)] == ["complete", "interrupted", "running"]
+    assert [s.name for s in states(tasks)] == ["complete", "interrupted", "not run"]
+    assert states(tasks) == [state(t) for t in tasks]
     assert estimates(tasks) == {(SLUG, "smoke"): 2.0}  # what the notebook says it took
 
 

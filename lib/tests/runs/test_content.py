@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 import pytest
+from reprobook.project import cache_dir
 from reprobook.record import Record
+from reprobook.runs import content, source
 from reprobook.runs.content import content_key, differences, digest_with, run_id, staleness
 
 SLUG = "block_diffusion"
@@ -202,13 +206,43 @@ def test_packages_data_and_parameters(library: Any) -> None:
     assert differences(before, after) == reasons
 
 
+@pytest.mark.parametrize("damage", ["{", "[]", '{"source": 1}', None])
+def test_a_damaged_or_unwritable_cache_costs_time_only(
+    library: Any, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    before = content_key(SLUG, PARAMS, {})
+    [kept] = (cache_dir() / "code").iterdir()
+    assert json.loads(kept.read_text())["reached"]["definitions"] == before["definitions"]
+    if damage is None:
+        monkeypatch.setenv("REPROBOOK_CACHE", str(kept))  # a file where the folder would be
+    else:
+        kept.write_text(damage)
+    content._code_of.cache_clear()
+    assert content_key(SLUG, PARAMS, {}) == before
+
+
+def test_what_the_cache_keeps_is_asked_by_content_not_by_time(library: Any) -> None:
+    before = content_key(SLUG, PARAMS, {})
+    path = library.root / "lib/reprobook/nn/steps.py"
+    stamp = path.stat()
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    content._code_of.cache_clear()  # as a new process would
+    source._read_module.cache_clear()
+    assert content_key(SLUG, PARAMS, {})["digest"] != before["digest"]
+
+
 def test_digest_with_other_parameters_is_that_of_a_fresh_key(library: Any) -> None:
     key = content_key(SLUG, PARAMS, {"text": '"params": null'})
     digest = digest_with(key)
-    for changed in ({"lr": 2.0e-3}, {"seed": 7, "out_dir": "/elsewhere"}, {"lr": None, "other": ["a", 1.5]}):
+    equal = ({"seed": 1.0}, {"seed": True}, {"seed": 1})  # as Python sees it; as text they differ
+    for changed in (
+        {"lr": 2.0e-3}, {"seed": 7, "out_dir": "/elsewhere"}, {"lr": None, "other": ["a", {"z": 1, "b": 1.5}]}, *equal
+    ):  # fmt: skip
         params = {**PARAMS, **changed}
         assert digest(params) == content_key(SLUG, params, {"text": '"params": null'})["digest"]
     assert digest(PARAMS) == key["digest"]
+    assert len({digest({**PARAMS, **changed}) for changed in equal}) == 3
 
 
 def test_import_names_lead_to_their_distributions() -> None:

@@ -17,6 +17,7 @@ import pytest
 from processes import alive
 from reprobook import record
 from reprobook.errors import ReprobookError
+from reprobook.runs.process import _environment
 from reprobook.runs.runner import completed, run
 
 SLUG = "block_diffusion"
@@ -248,3 +249,13 @@ def test_publish_wants_clean_code_and_the_scale_s_own_parameters(checkout: Any) 
     assert run(SLUG, "laptop", {"seed": 2}, publish=True).status == "complete"
     [published] = record.results(SLUG, "laptop")
     assert (published.seed, published.clean) == (2, True)
+
+
+@pytest.mark.parametrize(("given", "numba"), [({"OMP_NUM_THREADS": "2,1"}, "2"), ({}, None)])
+def test_numba_has_the_threads_of_openmp(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], numba: str | None
+) -> None:
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert _environment(given).get("NUMBA_NUM_THREADS") == numba
+    assert _environment({**given, "NUMBA_NUM_THREADS": "4"})["NUMBA_NUM_THREADS"] == "4"
