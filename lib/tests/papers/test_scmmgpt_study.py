@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from reprobook import facts
 from reprobook.errors import ReprobookError
@@ -22,7 +28,7 @@ from reprobook.papers.scmmgpt import (
     study,
     tables,
 )
-from reprobook.papers.scmmgpt.cells import make_cells
+from reprobook.papers.scmmgpt.cells import make_cells, read_h5ad
 from reprobook.papers.scmmgpt.encoder import load_scgpt
 from reprobook.papers.scmmgpt.stage1 import Objective, Texts
 from reprobook.papers.scmmgpt.study import Size
@@ -193,6 +199,35 @@ def test_texts_come_from_a_file_then_from_us_then_from_the_name(tmp_path: Path) 
     found = released.texts_of(["mast cell", "B cell", "odd cell"], str(tmp_path / "t.json"))
     assert found[0] == "cell type: mast cell. It holds histamine."
     assert found[1].startswith("cell type: B cell. A lymphocyte") and found[2] == "cell type: odd cell."
+
+
+def test_a_census_slice_is_fetched_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+    obs = pd.DataFrame({"soma_joinid": np.arange(6), "cell_type": list("abcdef")})
+
+    @contextmanager
+    def open_soma(census_version: str) -> Any:
+        table = SimpleNamespace(to_pandas=lambda: obs)
+        reader = SimpleNamespace(read=lambda **_: SimpleNamespace(concat=lambda: table))
+        yield {"census_data": {"homo_sapiens": SimpleNamespace(obs=reader)}}
+
+    def get_anndata(census: Any, organism: str, obs_coords: np.ndarray, column_names: Any) -> SimpleNamespace:
+        fetched.append(obs_coords.tolist())
+        x = sp.csr_matrix(np.outer(obs_coords + 1, [1, 2]).astype(np.float32))
+        var = pd.DataFrame({"feature_name": ["CD3E", "LYZ"]})
+        return SimpleNamespace(n_obs=len(obs_coords), obs=obs.iloc[obs_coords], X=x, var=var)
+
+    census = SimpleNamespace(open_soma=open_soma, get_anndata=get_anndata)
+    monkeypatch.setitem(sys.modules, "cellxgene_census", census)
+    monkeypatch.setenv("REPROBOOK_CACHE", str(tmp_path / "cache"))
+    one, two = (
+        released.census_slice(tmp_path / run / "census.h5ad", "blood", 4, "2025-01-30") for run in ("run1", "run2")
+    )
+    assert len(fetched) == 1 and len(fetched[0]) == 4 and one.resolve() == two.resolve()
+    cells = read_h5ad(one, label="cell_type")
+    numbers = ["abcdef".index(label) for label in cells.labels]
+    assert sorted(numbers) == fetched[0]
+    assert cells.counts.toarray().tolist() == [[k + 1, 2 * k + 2] for k in numbers]  # a cell keeps its type
 
 
 def test_a_census_slice_without_its_package_says_what_to_do(tmp_path: Path) -> None:

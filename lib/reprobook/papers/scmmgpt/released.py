@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from reprobook.data import convert_once
 from reprobook.errors import ReprobookError
 from reprobook.nn.lm import load_lm
 from reprobook.papers.scmmgpt import h5ad, stage1, texts
@@ -28,10 +30,19 @@ from reprobook.train import fit, shuffled
 
 def census_slice(path: Path, tissue: str, n_cells: int, version: str, seed: int = 0) -> Path:
     """Raw counts of ``n_cells`` random human cells of a ``tissue`` (tissue_general) of the CELLxGENE census, each from
-    its primary data set, in random order, as an ``.h5ad`` file; what is there already is kept. Needs the package
-    cellxgene-census and a network."""
+    its primary data set, in random order: an ``.h5ad`` file in the cache, fetched once for all runs, to which ``path``
+    becomes a link; what is at ``path`` already is kept. Needs the package cellxgene-census and a network."""
     if path.is_file():
         return path
+    key = "-".join(["census", re.sub(r"[^A-Za-z0-9]+", "_", tissue), str(n_cells), version, f"seed{seed}"])
+    kept = convert_once(key, lambda folder: _fetch_slice(folder / "cells.h5ad", tissue, n_cells, version, seed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a link whose end was cleared away
+    path.symlink_to(kept / "cells.h5ad")
+    return path
+
+
+def _fetch_slice(path: Path, tissue: str, n_cells: int, version: str, seed: int) -> None:
     try:
         import cellxgene_census  # type: ignore[import-not-found]
     except ImportError as error:
@@ -51,7 +62,6 @@ def census_slice(path: Path, tissue: str, n_cells: int, version: str, seed: int 
     order = np.random.default_rng(seed).permutation(found.n_obs)
     frame = pd.DataFrame({"cell_type": found.obs["cell_type"].astype(str).to_numpy()[order]}, index=order.astype(str))
     h5ad.write(path, found.X[order], frame, pd.DataFrame(index=found.var["feature_name"].astype(str)))
-    return path
 
 
 class CellFile:
@@ -186,7 +196,8 @@ def train(folder: Path, **s: Any) -> dict[str, Any]:
         return Pairs(rows, z.cpu(), genes, wanted, real)
 
     second = fit(
-        whole, pairs, lambda net, b: net(b), folder=folder / "stage2", num_steps=s["steps_2"], lr=s["lr_2"], **common
+        whole, pairs, lambda net, b: net(b), folder=folder / "stage2", num_steps=s["steps_2"], lr=s["lr_2"],
+        schedule="cosine", **common,
     )  # fmt: skip
     return _tried(model, whole, llm_tokenizer, tokens, cells, bank, words, token_ids, s) | {
         "stage 1": first.rows[-1], "stage 2": second.rows[-1],

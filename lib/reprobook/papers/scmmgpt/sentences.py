@@ -70,12 +70,12 @@ def write_sentences(
     """``n`` sampled sentences of at most ``k`` genes for one text (temperature 1)."""
     if n < 1 or k < 1:
         raise ReprobookError(f"n {n} and k {k} must be at least 1")
-    prompt = torch.tensor([[bos, *text]]).expand(n, -1)
+    prompt = torch.tensor([[bos, *text]], device=lm.device).expand(n, -1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         out = lm.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=0, max_new_tokens=k,
             eos_token_id=eos, pad_token_id=eos,
         )  # fmt: skip
-    genes = out[:, prompt.shape[1] :].numpy() - first_gene
+    genes = out[:, prompt.shape[1] :].cpu().numpy() - first_gene
     return [row[(row >= 0) & (row < n_genes)] for row in genes]
