@@ -110,6 +110,8 @@ def test_a_shown_number_is_the_number_to_its_last_shown_digit(values: list[float
         ({"mean": 1.9181, "sd": 0.0123, "n": 3}, "1.918 ± 0.012 (n = 3)"),
         ({"mean": -120.4, "sd": 35.0, "n": 5}, "−120 ± 35 (n = 5)"),
         ({"mean": 0.5, "sd": 0.0, "n": 2}, "0.5 (n = 2)"),
+        ({"mean": 2.1e-9, "sd": 3.0e-10, "n": 3}, "2.1e−09 (n = 3)"),
+        ({"mean": 56.985483, "sd": 7.1e-15, "n": 3}, "56.99 (n = 3)"),
         ({"mean": 1234.5, "sd": None, "n": 1}, "1,234 (n = 1)"),
         ({"mean": None, "sd": None, "n": 0}, "–"),
     ],
