@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -109,6 +110,8 @@ def test_a_shown_number_is_the_number_to_its_last_shown_digit(values: list[float
         ({"mean": 1.9181, "sd": 0.0123, "n": 3}, "1.918 ± 0.012 (n = 3)"),
         ({"mean": -120.4, "sd": 35.0, "n": 5}, "−120 ± 35 (n = 5)"),
         ({"mean": 0.5, "sd": 0.0, "n": 2}, "0.5 (n = 2)"),
+        ({"mean": 2.1e-9, "sd": 3.0e-10, "n": 3}, "2.1e−09 (n = 3)"),
+        ({"mean": 56.985483, "sd": 7.1e-15, "n": 3}, "56.99 (n = 3)"),
         ({"mean": 1234.5, "sd": None, "n": 1}, "1,234 (n = 1)"),
         ({"mean": None, "sd": None, "n": 0}, "–"),
     ],
@@ -245,6 +248,13 @@ def test_a_figure_is_a_png_with_an_alternative_text_and_a_caption(shown: list[di
     assert set(picture) == {"image/png", "text/plain"} and picture["text/plain"] == "figure: Figure 1. The x of y."
     assert caption["text/markdown"] == "**Figure 1.** The $x$ of `y`."
     assert plt.get_fignums() == []
+
+
+def test_an_animation_is_shown_as_it_is_with_its_variants_and_caption(shown: list[dict[str, str]]) -> None:
+    show.animation(b"\x89PNG frames", {"a": 1, "b": 2}, "Two clips.")
+    picture, caption = shown
+    assert base64.b64decode(picture["image/png"]) == b"\x89PNG frames"
+    assert picture["text/plain"] == "animation: a, b" and caption["text/markdown"] == "**Animation.** Two clips."
 
 
 def test_explore_stands_still_where_nobody_can_move_it(

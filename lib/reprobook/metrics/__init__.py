@@ -1,1 +1,1 @@
-"""Measures that at least two chapters share: statistics over seeds and pairs, and measures of text."""
+"""Measures that at least two chapters share: statistics over seeds and pairs, the Frechet distance, text."""

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from reprobook.errors import ReprobookError
-from reprobook.show.figures import COLOURS, curves, explore, figure, grid, png, style
+from reprobook.show.figures import COLOURS, animation, curves, explore, figure, grid, png, style
 from reprobook.show.output import Html, interactive, publish
 from reprobook.show.tables import (
     CHIPS,
@@ -33,7 +33,7 @@ from reprobook.show.tables import (
 )
 
 __all__ = [
-    "CHIPS", "COLOURS", "Html", "chip", "curves", "explore", "figure", "flat", "format_column", "grid",
+    "CHIPS", "COLOURS", "Html", "animation", "chip", "curves", "explore", "figure", "flat", "format_column", "grid",
     "html_table", "interactive", "joined", "lines", "link", "mean_sd", "number", "png", "publish",
     "side_by_side", "source", "source_markdown", "style", "table", "text_samples", "with_note",
 ]  # fmt: skip

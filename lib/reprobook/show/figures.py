@@ -7,7 +7,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
@@ -76,6 +76,13 @@ def figure(fig: Figure, caption: str) -> None:
     plt.close(fig)
     publish({"image/png": image, "text/plain": f"figure: {textwrap.shorten(words, 60)}"}, {"image/png": {"alt": words}})
     publish({"text/markdown": caption, "text/plain": textwrap.shorten(words, 80)})
+
+
+def animation(image: bytes, variants: Iterable[str], caption: str) -> None:
+    """Show an animated PNG, which browsers and JupyterLab play; ``variants`` are the names of what runs in it."""
+    text, names = base64.b64encode(image).decode(), list(variants)
+    publish({"image/png": text, "text/plain": f"animation: {', '.join(names)}"}, {"image/png": {"alt": caption}})
+    publish({"text/markdown": f"**Animation.** {caption}", "text/plain": f"animation of {len(names)} variants"})
 
 
 def curves(

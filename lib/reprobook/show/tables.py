@@ -125,7 +125,7 @@ def mean_sd(spread: Mapping[str, Any], n: int | None = None) -> str:
     """``1.918 ± 0.012 (n = 3)``: two digits of the spread, as many decimals of the mean; no n where it is ``n``."""
     mean, sd = spread["mean"], spread["sd"]
     count = f" (n = {spread['n']})" if spread["n"] and spread["n"] != n else ""
-    if mean is None or not sd:
+    if mean is None or not sd or sd < 5e-7:  # no digit of it would be seen
         return number(mean) + count
     decimals = min(6, max(0, 1 - math.floor(math.log10(sd))))
     return f"{mean:.{decimals}f} ± {sd:.{decimals}f}".replace("-", "−") + count

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from reprobook.errors import ReprobookError
+from reprobook.metrics.frechet import frechet
 from reprobook.papers.alias_free_ldm import attention, data, evaluation, models, objectives
 from reprobook.papers.alias_free_ldm import operators as op
 from reprobook.papers.alias_free_ldm.sampling import between, denoise
@@ -364,23 +365,12 @@ def test_offsets_are_fractional_and_within_range():
     assert all((4 * a).is_integer() for d in drawn for a in d)
 
 
-def test_frechet_distance_in_closed_form():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((4000, 3))
-    x = (x - x.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T  # exactly white
-    assert evaluation.frechet(x, x) == pytest.approx(0, abs=1e-9)
-    assert evaluation.frechet(2 * x + [1, 0, 0], x) == pytest.approx(1 + 3 * (2 - 1) ** 2)
-    gap = evaluation.frechet_gap(3 * x[:500], x[:500], x, n=50)
-    exact = evaluation.frechet(3 * x[:500], x) - evaluation.frechet(x[:500], x)
-    assert gap.low > 0 and gap.mean == pytest.approx(exact)
-
-
 def test_features_see_blur():
     crops = data.textures(64, (16, 16), 0.4, n_waves=40, seed=2)((0, 0))
     features = evaluation.Features(crops)
     blurred = nn.functional.avg_pool2d(nn.functional.pad(crops, (1, 1, 1, 1), "circular"), 3, 1)
     assert features(crops).shape == (64, 24)
-    assert evaluation.frechet(features(blurred), features(crops)) > 1
+    assert frechet(features(blurred), features(crops)) > 1
     with pytest.raises(ReprobookError, match="more than 16"):
         evaluation.Features(crops[:8])
 

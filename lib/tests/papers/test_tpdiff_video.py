@@ -322,36 +322,6 @@ def test_the_naive_process_ends_at_the_stage_s_end_and_keeps_a_bias() -> None:
 # -------------------------------------------------------------------------------------------------------------- judges
 
 
-def test_frechet_is_the_formula_of_the_means_and_covariances() -> None:
-    from scipy.linalg import sqrtm
-
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(200, 4)), rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4)) + 1
-    covs = [np.cov(each.T) for each in (a, b)]
-    expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(covs[0] + covs[1] - 2 * sqrtm(covs[0] @ covs[1]).real)
-    a, b = torch.from_numpy(a), torch.from_numpy(b)
-    assert float(tp.frechet(a, b)) == pytest.approx(expected, rel=1e-8)
-    assert float(tp.frechet(a, a)) == pytest.approx(0, abs=1e-9)
-    stacked = tp.frechet(torch.stack([a[:100], a[100:]]), b)
-    assert stacked.tolist() == pytest.approx([float(tp.frechet(part, b)) for part in (a[:100], a[100:])])
-    with pytest.raises(ReprobookError, match="equal width"):
-        tp.frechet(a, b[:, :3])
-
-
-def test_interval_of_a_gap_holds_the_plain_estimate_and_finds_a_shift() -> None:
-    generator = torch.Generator().manual_seed(0)
-    reference, near, far = (torch.randn(300, 3, generator=generator) for _ in range(3))
-    found = tp.frechet_gap(far + 1, near, reference)
-    assert found.low < found.mean < found.high and found.low > 0 and found.n == 300
-    assert found.mean == pytest.approx(float(tp.frechet(far + 1, reference) - tp.frechet(near, reference)))
-    none = tp.frechet_gap(far, near, reference)
-    assert none.low < 0 < none.high
-    slack = tp.frechet_gap(far + 1, near, reference, slack=0.5)
-    assert slack.mean == pytest.approx(found.mean + 0.5 * float(tp.frechet(far + 1, reference)))
-    with pytest.raises(ReprobookError, match="must be equal"):
-        tp.frechet_gap(far[:5], near, reference)
-
-
 def test_seconds_to_a_level() -> None:
     assert tp.seconds_to(3.0, [10, 20, 30], [5, 4, 2]) == pytest.approx(25)
     assert tp.seconds_to(3.5, [10, 20, 30], [5, 3, 4]) == pytest.approx(17.5)  # it was reached once

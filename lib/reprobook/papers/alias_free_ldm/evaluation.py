@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
-from reprobook.metrics.statistics import Interval
 from reprobook.papers.alias_free_ldm.attention import Memory
 from reprobook.papers.alias_free_ldm.models import Latents
 from reprobook.papers.alias_free_ldm.operators import circular_shift, cropped_shift, spsnr, valid_mask
@@ -123,28 +122,12 @@ class Features:
         self.rings = F.one_hot(ring, n_rings).float()
         self.rings[0, 0] = 0  # the mean is with the components
 
-    def __call__(self, images: Tensor) -> np.ndarray:
+    def __call__(self, images: Tensor) -> Tensor:
         """(N, 24) float64."""
-        parts = self.pca.transform(images.flatten(1).numpy()) / self.unit
+        parts = torch.from_numpy(self.pca.transform(images.flatten(1).numpy()) / self.unit)
         energy = torch.fft.rfft2(images.mean(1), norm="ortho").abs().square()
         bands = torch.einsum("nhw,hwr->nr", energy, self.rings) / self.rings.sum((0, 1)).clamp(min=1)
-        return np.concatenate([parts, torch.log10(bands + 1e-4).numpy()], 1).astype(np.float64)
-
-
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Frechet distance of the Gaussians fitted to two sets of features (N, D)."""
-    ca, cb = (np.cov(x, rowvar=False) for x in (a, b))
-    root = np.sqrt(np.linalg.eigvals(ca @ cb).real.clip(0)).sum()
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca) + np.trace(cb) - 2 * root)
-
-
-def frechet_gap(worse: np.ndarray, better: np.ndarray, real: np.ndarray, n: int = 300, seed: int = 0) -> Interval:
-    """Distance of ``worse`` less that of ``better`` to ``real``, 95 % bootstrap over the generated images (pairs)."""
-    rng, m = np.random.default_rng(seed), len(worse)
-    draws = [rng.integers(0, m, m) for _ in range(n)]
-    gaps = [frechet(worse[i], real) - frechet(better[i], real) for i in draws]
-    low, high = np.quantile(gaps, [0.025, 0.975])
-    return Interval(frechet(worse, real) - frechet(better, real), float(low), float(high), m)
+        return torch.cat([parts, torch.log10(bands + 1e-4)], 1).double()
 
 
 # ----------------------------------------------------------------------------------------------------------------- warp

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reprobook.errors import ReprobookError
 
-MATRIX_UP_TO = 128  # input lengths up to which a product of matrices beats the FFT (measured: see bench)
+MATRIX_UP_TO = 64  # input lengths up to which a product of matrices beats the FFT (measured: see bench)
 AXES = (-2, -1)
 
 

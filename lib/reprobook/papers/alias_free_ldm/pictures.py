@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reprobook import show
-
 
 def sheet(images: Tensor, columns: int, gap: int = 1) -> np.ndarray:
     """Images (N, 3, H, W) in [-1, 1] as one RGB array, ``columns`` a row, white lines of ``gap`` pixels between."""
@@ -59,12 +57,3 @@ def animation(columns: Mapping[str, Tensor], zoom: int = 5, frame_ms: int = 160)
     stream = io.BytesIO()
     pages[0].save(stream, "PNG", save_all=True, append_images=pages[1:], duration=frame_ms, loop=0, optimize=True)
     return stream.getvalue()
-
-
-def show_animation(columns: Mapping[str, Tensor], caption: str) -> None:
-    """Show :func:`animation` with its caption; browsers and JupyterLab play it."""
-    image = base64.b64encode(animation(columns)).decode()
-    show.publish(
-        {"image/png": image, "text/plain": f"animation: {', '.join(columns)}"}, {"image/png": {"alt": caption}}
-    )
-    show.publish({"text/markdown": f"**Animation.** {caption}", "text/plain": f"animation of {len(columns)} variants"})

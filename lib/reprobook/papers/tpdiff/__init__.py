@@ -6,14 +6,13 @@ training: loss, batches. judging: distances, motion, flicker. pictures: sheets, 
 openvid, released, needs: public video models at paper scale.
 """
 
+from reprobook.metrics.frechet import frechet, frechet_gap
 from reprobook.papers.tpdiff import gaussian, naive, openvid, pictures, pyramid, sampling
 from reprobook.papers.tpdiff.costs import counted_flops, predicted_speedup, relative_cost
 from reprobook.papers.tpdiff.judging import (
     ClipClassifier,
     change,
     classifier_loss,
-    frechet,
-    frechet_gap,
     judder,
     pca_features,
     recognised,

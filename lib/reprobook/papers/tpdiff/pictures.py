@@ -9,8 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from reprobook import show
-
 
 def strip(videos: Tensor, gap: int = 1) -> np.ndarray:
     """Clips (N, T, 1, H, W) in [-1, 1] as a grey image: a row per clip, a column per frame, ``gap`` pixels between."""
@@ -59,10 +57,3 @@ def animation(rows: Mapping[str, Tensor], zoom: int = 3, frame_ms: int = 180) ->
     stream = io.BytesIO()
     images[0].save(stream, "PNG", save_all=True, append_images=images[1:], duration=frame_ms, loop=0, optimize=True)
     return stream.getvalue()
-
-
-def show_animation(rows: Mapping[str, Tensor], caption: str) -> None:
-    """Show :func:`animation` with its caption; browsers and JupyterLab play it."""
-    image = base64.b64encode(animation(rows)).decode()
-    show.publish({"image/png": image, "text/plain": f"animation: {', '.join(rows)}"}, {"image/png": {"alt": caption}})
-    show.publish({"text/markdown": f"**Animation.** {caption}", "text/plain": f"animation of {len(rows)} variants"})
