@@ -6,6 +6,7 @@ seen in training.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.tools import DATE_FORMAT
 
 # fmt: off
@@ -52,8 +54,12 @@ class Pool:
 
     def draw(self, kind: str, n: int, rng: np.random.Generator, without: frozenset[str] = frozenset()) -> list[str]:
         """``n`` different values of ``kind``, none of ``without``."""
-        usable = [value for value in self.values[kind] if value not in without]
-        return [usable[i] for i in rng.choice(len(usable), n, replace=False)]
+        values = self.values[kind]
+        drawn = [values[i] for i in rng.choice(len(values), min(len(values), n + len(without)), replace=False)]
+        usable = [value for value in drawn if value not in without]
+        if len(usable) < n:
+            raise ReprobookError(f"a pool has {len(usable)} usable values of {kind!r}; {n} are asked for")
+        return usable[:n]
 
 
 def _pool(first: slice, ids: range, doctors: range, ambulances: range, phones: range, days: tuple[str, int],
@@ -84,6 +90,7 @@ def found(text: str) -> list[tuple[str, str]]:
     return [(kind, value) for _, kind, value in sorted(hits)]
 
 
+@functools.lru_cache(maxsize=10_000)
 def by_time(kind: str, value: str) -> tuple[int, str]:
     """Sort key: dates by day, everything else as text."""
     return (datetime.strptime(value, DATE_FORMAT).toordinal() if kind == "date" else 0, value)

@@ -63,16 +63,23 @@ class Encoder:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def text(self, text: str) -> list[int]:
-        """Ids of one turn's text with the end token; equal texts are tokenised once."""
-        if text not in self._known:
-            if len(self._known) > 50_000:
-                self._known.clear()
-            self._known[text] = [*self._ids(text), self.end]
+        """Ids of one turn's text with the end token."""
+        self._learn([text])
         return self._known[text]
+
+    def _learn(self, texts: Sequence[str]) -> None:
+        """Tokenise what is new of ``texts``, all at once; equal texts are tokenised once."""
+        if len(self._known) > 50_000:
+            self._known.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            ids = self.tokenizer(new, add_special_tokens=False).input_ids
+            self._known |= {text: [*each, self.end] for text, each in zip(new, ids, strict=True)}
 
     def context(self, context: Trajectory, role: str) -> list[int]:
         """Ids of a prompt after which ``role`` speaks."""
         ids = self._ids(prompt_text(context, self.full))
+        self._learn([turn.text for turn in context.turns])
         for turn in context.turns:
             ids += self._tags[turn.role] + self.text(turn.text)
         return self._fitting(ids + self._tags[role])
@@ -82,6 +89,7 @@ class Encoder:
         elsewhere. Whatever follows the last target is left out."""
         ids = self._ids(prompt_text(trajectory, self.full))
         labels = [IGNORED] * len(ids)
+        self._learn([turn.text for turn in trajectory.turns])
         last = max((i for i, turn in enumerate(trajectory.turns) if turn.role in roles), default=-1)
         for turn in trajectory.turns[: last + 1]:
             tag, text = self._tags[turn.role], self.text(turn.text)

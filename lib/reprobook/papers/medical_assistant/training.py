@@ -99,7 +99,7 @@ def adapter_parameters(config: Any, rank: int = 8) -> int:
 
 def _pieces(corpus: Sequence[str]) -> str:
     """Pattern of pre-tokens: a symptom or food as a whole; runs of words of ``corpus``, tags and marks, inside which
-    pieces are merged (never across two tools of a list); everything else, so names and digits, sign by sign."""
+    pieces are merged (never across two tools of a list); digits in pairs; everything else, so names, by letters."""
     import re
 
     from reprobook.papers.medical_assistant.entities import FOODS, PATTERNS
@@ -109,13 +109,14 @@ def _pieces(corpus: Sequence[str]) -> str:
     bare = [re.sub(whole, " ", PATTERNS["name"].sub(" ", PATTERNS["doctor"].sub(" Dr ", text))) for text in corpus]
     words = sorted({w for text in bare for w in re.findall(r"(?<![A-Za-z])[A-Za-z]+(?![A-Za-z\d])", text)})
     word = rf"(?<![A-Za-z])(?:{'|'.join(sorted(words, key=len, reverse=True))})(?![A-Za-z\d])"
-    return rf"(?:{whole})|\d|[;\n]?(?:(?!{whole})(?:{word}|[^A-Za-z\d;\n]))+|[\s\S]"
+    return rf"(?:{whole})|\d\d?|[;\n]?(?:(?!{whole})(?:{word}|[^A-Za-z\d;\n]))+|[\s\S]"
 
 
 def small_tokenizer(vocab_size: int = 1600) -> Any:
-    """BPE learned from the wording of the training templates. Names, ids, dates and times come sign by sign: there
-    are few signs, so copying them is learned soon, and an unseen name is copied like any other. Fixed wording comes in
-    long pieces, so sessions are short. A byte-level alphabet covers the rest."""
+    """BPE learned from the wording of the training templates. Names come letter by letter, digits in pairs: an unseen
+    name or id is copied like any other, and a pair seldom occurs twice by chance, so what follows it is found by
+    looking for the same pair. Fixed wording comes in long pieces, so sessions are short. A byte-level alphabet covers
+    the rest."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from tokenizers.decoders import ByteLevel
     from transformers import PreTrainedTokenizerFast
@@ -133,7 +134,7 @@ def small_tokenizer(vocab_size: int = 1600) -> Any:
             trajectory, _ = play(make_case(scenario, template, rng, "wide"))
             corpus += [prompt_text(trajectory), *texts(trajectory)]
     pattern = _pieces(corpus)
-    corpus += [*WHO, *FOODS] * 200  # each is one token
+    corpus += [*WHO, *FOODS, *(f"{k:02d}" for k in range(100))] * 200  # each is one token
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -153,13 +154,17 @@ def small_tokenizer(vocab_size: int = 1600) -> Any:
 
 
 def small_decoder(tokenizer: Any, width: int, n_layers: int, n_heads: int, seed: int) -> Any:
-    """A decoder of transformers' Llama class with random weights (standard deviation 1 / sqrt(width))."""
+    """A decoder of transformers' Llama class with random weights (standard deviation 1 / sqrt(width)).
+
+    Rotary angles start from base 100, not 10,000: with some hundred tokens every pair of a head then tells neighbours
+    apart, which copying needs."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=n_layers,
-        num_attention_heads=n_heads, max_position_embeddings=4096, initializer_range=width**-0.5,
+        num_attention_heads=n_heads, max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0}, initializer_range=width**-0.5,
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
