@@ -4,7 +4,7 @@ BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest --quiet
-TWO_WORKERS := -n 2 --dist loadscope
+WORKERS := -n 3 --dist loadscope  # of pytest, on two cores: many tests wait
 BENCHES := $(shell find lib/reprobook -name 'bench*.py' -o -name '*_bench.py' | sort | sed 's|^lib/||; s|\.py$$||; s|/|.|g')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -36,8 +36,8 @@ lab: data ## open JupyterLab with the chapters
 
 test: data browser slurm ## run all checks
 	$(BIN)/ruff check lib notebooks
-	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(TWO_WORKERS) --ignore=lib/tests/book
-	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(TWO_WORKERS)
+	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(WORKERS) --ignore=lib/tests/book
+	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(WORKERS)
 	basename -a -s .ipynb notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -n 1 -P 2 reprobook rehearse
 	reprobook portability --all --one
 	$(PYTEST) lib/tests/book
@@ -66,7 +66,7 @@ oldest: ## run the tests with the oldest versions that pyproject.toml admits, in
 	test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
 	$(OLDEST)/python lib/tests/oldest.py > .venv-oldest/constraints.txt
 	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,cluster]'
-	PATH="$(CURDIR)/$(OLDEST):$$PATH" OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest --quiet lib/tests $(TWO_WORKERS) \
+	PATH="$(CURDIR)/$(OLDEST):$$PATH" OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest --quiet lib/tests $(WORKERS) \
 		--ignore=lib/tests/book --ignore=lib/tests/test_packaging.py
 
 portability: data ## smoke metrics of all chapters with 1 and 2 threads and three instruction sets
