@@ -46,6 +46,21 @@ def test_a_chat_waits_for_the_user_and_books() -> None:
     assert len(made.env.memory.rows("conversations", CASE.user_id)) == 1
 
 
+def test_a_later_run_takes_up_the_conversation_and_the_reminders() -> None:
+    before = app()
+    before.chat(CASE.opening)
+    before.prescribe("Prescription\nParacetamol 1-0-1 for 2 days\nSignature", datetime(2025, 3, 7, 6, 0))
+    spoken = [turn.text for turn in TRUE.turns if turn.role in ("Planner", "Caller")]
+    asked = len([t for t in before.session.turns if t.role in ("Planner", "Caller")]) if before.session else 0
+    later = panel.App(Script(spoken[asked:]), before.env, CASE.user_id, simulate(24, 3))
+    assert later.reopen()[-1][1].startswith("Shall I book Dr")
+    assert later.pending == before.pending and len(later.pending) == 2
+    later.chat("Yes, please.")
+    assert later.session is not None and later.session.status == "finished" and later.session.session == "1"
+    assert len(later.env.memory.rows("conversations", CASE.user_id)) == 1
+    assert panel.App(Script([]), before.env, CASE.user_id, simulate(24, 3)).reopen() == []  # nothing is open
+
+
 def test_nonsense_is_shown_as_it_is_and_admitted() -> None:
     lines = app(["blah", "blub"]).chat("hello")
     assert ("planner (unreadable)", "blah") in lines and lines[-1][1].startswith("I could not finish")

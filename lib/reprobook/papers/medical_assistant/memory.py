@@ -134,6 +134,21 @@ class LongTerm:
 
     def add_many(self, table: str, user_id: str, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Add rows in one transaction: all of them, or none."""
+        statement, values = self._insertion(table, user_id, rows)
+        with self._transaction() as db:
+            return [int(db.execute(statement, row).lastrowid or 0) for row in values]
+
+    def replace_all(self, table: str, user_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put ``rows`` in the place of all the patient's rows of one table, in one transaction."""
+        statement, values = self._insertion(table, user_id, rows)
+        with self._transaction() as db:
+            db.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
+            db.executemany(statement, values)
+
+    def _insertion(
+        self, table: str, user_id: str, rows: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, list[tuple[Any, ...]]]:
+        """A checked statement and its values."""
         self.patient(user_id)
         columns = _columns(table)
         for row in rows:
@@ -141,12 +156,7 @@ class LongTerm:
                 raise MemoryUnitError(f"{table} has no column {sorted(unknown)[0]!r}; columns: {', '.join(columns)}")
         marks = ", ".join("?" * (len(columns) + 1))
         statement = f"INSERT INTO {table} (user_id, {', '.join(columns)}) VALUES ({marks})"
-        ids: list[int] = []
-        with self._transaction() as db:
-            for row in rows:
-                values = [_stored(row.get(name)) for name in columns]
-                ids.append(int(db.execute(statement, (user_id, *values)).lastrowid or 0))
-        return ids
+        return statement, [(user_id, *(_stored(row.get(name)) for name in columns)) for row in rows]
 
     def rows(self, table: str, user_id: str) -> list[dict[str, Any]]:
         """All rows of a patient in one table, oldest first."""
@@ -155,12 +165,6 @@ class LongTerm:
         return [
             dict(row) for row in self._rows(f"SELECT {names} FROM {table} WHERE user_id = ? ORDER BY id", (user_id,))
         ]
-
-    def remove(self, table: str, row_id: int) -> None:
-        """Delete one row of a patient's table."""
-        _columns(table)
-        with self._transaction() as db:
-            db.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
 
     def add_sos_service(self, ambulance_id: str, phone_no: str, latitude: float, longitude: float) -> None:
         """Add an ambulance."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -36,6 +37,20 @@ class App:
     pending: list[Reminder] = field(default_factory=list)
     session: Session | None = None
     seen: int = 0  # readings that were watched
+
+    def reopen(self) -> list[tuple[str, str]]:
+        """Take up what an earlier run left in the database: pending reminders, and the last conversation if it was not
+        finished. Returns the lines of that conversation."""
+        self.pending = [
+            Reminder(row["title"], datetime.fromisoformat(row["at"]), row["days_left"])
+            for row in self.env.memory.rows("reminders", self.user_id)
+        ]
+        stored = self.env.memory.rows("conversations", self.user_id)
+        if not stored or json.loads(stored[-1]["state"])["status"] not in ("running", "waiting"):
+            return []
+        self.session = Session.resume(self.agent, self.env, self.user_id, stored[-1]["session"])
+        self.session.advance()
+        return transcript(self.session.turns)
 
     def chat(self, text: str) -> list[tuple[str, str]]:
         """A message of the user: the answer to a question that waits, else the beginning of a session. Returns the
@@ -88,10 +103,8 @@ class App:
         """Fire what is due; the database keeps what is left."""
         fired, self.pending = fire(self.pending, now)
         if fired:
-            for row in self.env.memory.rows("reminders", self.user_id):
-                self.env.memory.remove("reminders", row["id"])
             left = [{"title": r.title, "at": r.next_at, "days_left": r.days_left} for r in self.pending]
-            self.env.memory.add_many("reminders", self.user_id, left)
+            self.env.memory.replace_all("reminders", self.user_id, left)
         return fired
 
     def report(self, end: datetime) -> Report:
@@ -182,6 +195,7 @@ def panel(app: App, show_calls: bool = True) -> Any:
         rows = app.forget()
         return [("deleted", f"{rows} rows; the assistant knows nothing about {app.user_id} now")]
 
+    guarded(log, app.reopen)(None)
     message.continuous_update = False
     message.observe(lambda change: guarded(log, say)(None) if change["new"] else None, names="value")
     next_reading.on_click(guarded(health, hour))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -112,6 +113,7 @@ def _pieces(corpus: Sequence[str]) -> str:
     return rf"(?:{whole})|\d\d?|[;\n]?(?:(?!{whole})(?:{word}|[^A-Za-z\d;\n]))+|[\s\S]"
 
 
+@functools.cache
 def small_tokenizer(vocab_size: int = 1600) -> Any:
     """BPE learned from the wording of the training templates. Names come letter by letter, digits in pairs: an unseen
     name or id is copied like any other, and a pair seldom occurs twice by chance, so what follows it is found by
