@@ -115,7 +115,10 @@ def test_buttons_do_their_work_and_tell_errors() -> None:
     message.value = CASE.opening
     assert "Shall I book Dr" in log.value and message.value == ""
     vitals.children[0].click()
-    assert made.seen == 12 and "bpm" in vitals.children[2].value
+    curves, health = vitals.children[2:]
+    assert made.seen == 12 and "bpm" in health.value and bytes(curves.value).startswith(b"\x89PNG")
+    vitals.children[1].click()
+    assert "Report for" in health.value and "<br>" in health.value
     medicine.children[0].value = "Prescription\nParacetamol"
     medicine.children[1].click()
     assert "no dose" in medicine.children[2].value
@@ -124,7 +127,7 @@ def test_buttons_do_their_work_and_tell_errors() -> None:
     with pytest.raises(MemoryUnitError, match="unknown"):
         made.env.memory.patient(CASE.user_id)
     vitals.children[0].click()
-    assert "unknown" in vitals.children[2].value
+    assert "unknown" in health.value
 
 
 def test_shown_text_is_escaped() -> None:

@@ -19,10 +19,10 @@ from reprobook.papers.medical_assistant.agents import Agent
 from reprobook.papers.medical_assistant.environment import Environment
 from reprobook.papers.medical_assistant.prescriptions import read_prescription
 from reprobook.papers.medical_assistant.reminders import Reminder, fire, reminders, to_icalendar
-from reprobook.papers.medical_assistant.reports import Report, daily_report
+from reprobook.papers.medical_assistant.reports import Report, daily_report, draw
 from reprobook.papers.medical_assistant.session import NOTICE, Session
 from reprobook.papers.medical_assistant.tools import NAMES, ToolError, parse_call, parse_plan
-from reprobook.papers.medical_assistant.vitals import Alarm, Vitals, detect
+from reprobook.papers.medical_assistant.vitals import Alarm, Vitals, detect, detect_frame
 
 
 @dataclass
@@ -113,6 +113,18 @@ class App:
         self.env.memory.add("reports", self.user_id, at=end, content=made.text)
         return made
 
+    def picture(self) -> bytes:
+        """The last 24 hours of the watch as a PNG: readings, limits, alarms."""
+        import io
+
+        import matplotlib.pyplot as plt
+
+        end = self.frame["at"].iloc[max(0, self.seen - 1)].to_pydatetime() + timedelta(minutes=1)
+        fig, file = draw(detect_frame(self.frame.iloc[: self.seen]), end), io.BytesIO()
+        fig.savefig(file, format="png", dpi=80)
+        plt.close(fig)
+        return file.getvalue()
+
     def forget(self) -> int:
         """Delete everything about the user, here and in the database; returns the number of rows."""
         self.session, self.pending = None, []
@@ -149,6 +161,7 @@ def panel(app: App, show_calls: bool = True) -> Any:
     import ipywidgets as widgets
 
     log, health, medicine = (widgets.HTML(layout={"max_height": "320px", "overflow": "auto"}) for _ in range(3))
+    curves = widgets.Image(format="png", layout={"display": "none", "max_width": "760px"})
     message = widgets.Text(placeholder="Type a message, then Enter", layout={"width": "80%"})
     typed = widgets.Textarea(placeholder="Paracetamol 1-0-1 for 5 days", layout={"width": "80%", "height": "80px"})
     next_reading, read, report, delete = (
@@ -158,7 +171,8 @@ def panel(app: App, show_calls: bool = True) -> Any:
 
     def put(box: Any, lines: Sequence[tuple[str, str]]) -> None:
         hidden = () if show_calls else ("planner", "caller", "result")
-        box.value += "".join(f"<p><b>{escape(w)}</b>: {escape(t)}</p>" for w, t in lines if w not in hidden)
+        shown = [(escape(w), escape(t).replace("\n", "<br>")) for w, t in lines if w not in hidden]
+        box.value += "".join(f"<p style='margin:0.3em 0'><b>{who}</b>: {what}</p>" for who, what in shown)
 
     def guarded(box: Any, work: Callable[[], Sequence[tuple[str, str]]]) -> Callable[[Any], None]:
         def run(_: Any) -> None:
@@ -180,6 +194,7 @@ def panel(app: App, show_calls: bool = True) -> Any:
             if alarm:
                 lines.append((f"{at:%H:%M}", alarm.message))
                 put(log, app.soft_sos(alarm))
+        curves.value, curves.layout.display = app.picture(), ""
         lines.append((f"{at:%H:%M}", f"{vitals.heart_rate:g} bpm, {vitals.oxygen:g} %, {len(lines)} alarms"))
         return [*lines, *(("reminder", r.title) for r in app.remind(at))]
 
@@ -203,7 +218,7 @@ def panel(app: App, show_calls: bool = True) -> Any:
     report.on_click(guarded(health, summary))
     delete.on_click(guarded(log, forget))
     tabs = widgets.Tab([
-        widgets.VBox([log, message, delete]), widgets.VBox([next_reading, report, health]),
+        widgets.VBox([log, message, delete]), widgets.VBox([next_reading, report, curves, health]),
         widgets.VBox([typed, read, medicine]),
     ])  # fmt: skip
     for k, title in enumerate(("Chat", "Vitals", "Reminders")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -81,9 +82,11 @@ def add_adapters(model: Any, names: Sequence[str], rank: int = 8, alpha: int = 1
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS, bias="none")
-    wrapped = get_peft_model(model, config, adapter_name=names[0])
-    for name in names[1:]:
-        wrapped.add_adapter(name, config)
+    with warnings.catch_warnings():  # peft uses a name that transformers is giving up
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        wrapped = get_peft_model(model, config, adapter_name=names[0])
+        for name in names[1:]:
+            wrapped.add_adapter(name, config)
     return wrapped
 
 
