@@ -21,7 +21,7 @@ X = torch.linspace(-2, 2, 64 * 4).sin().reshape(64, 4)
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "plain": {"accumulation": 2, "schedule": "cosine", "warmup_steps": 4},
-    "ema": {"ema_decay": 0.9, "precision": "bf16", "schedule": "linear", "weight_decay": 0.1},
+    "ema": {"ema_decay": 0.9, "precision": "bf16", "schedule": "linear", "weight_decay": 0.1, "muon_lr": 0.02},
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +283,10 @@ def test_peak_memory_is_that_of_this_process() -> None:
 
     peak = record.peak_memory_mb()
     assert peak is not None and peak >= 0.9 * psutil.Process().memory_info().rss / 1e6
+
+
+def test_peak_memory_of_a_child_is_not_that_of_its_parent() -> None:
+    child = "from reprobook.record import peak_memory_mb; print(peak_memory_mb())"
+    parent = f"import subprocess, sys; x = b'x' * 10**9; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 700

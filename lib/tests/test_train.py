@@ -83,6 +83,53 @@ def test_equals_a_hand_written_loop_bit_for_bit(tmp_path: Path) -> None:
     assert history.steps == 20 and history.seconds > 0 and history.steps_per_s > 0 and history.resumed_from is None
 
 
+class Tied(nn.Module):
+    """An embedding that is the output as well, a matrix and a bias between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.table, self.inner = nn.Embedding(7, 4), nn.Linear(4, 4)
+        self.out = nn.Linear(4, 7, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.inner(self.table(x)))
+
+
+def guess_next(model: nn.Module, x: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(x[:-1]), x[1:])
+
+
+def words(i: int) -> Tensor:
+    return (torch.arange(9) * (i % 3 + 1) + i) % 7
+
+
+def test_muon_trains_the_inner_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
+    ours = Tied()
+    train(ours, tmp_path, loss=guess_next, batches=words, num_steps=8, schedule="linear", muon_lr=0.1, weight_decay=0.1)
+
+    theirs = Tied().train()
+    rest = [theirs.table.weight, theirs.inner.bias]
+    adamw = torch.optim.AdamW(rest, lr=0.01, weight_decay=0.1, fused=True)
+    muon = torch.optim.Muon([theirs.inner.weight], lr=0.1, weight_decay=0.1)
+    for i in range(8):
+        adamw.param_groups[0]["lr"], muon.param_groups[0]["lr"] = 0.01 * (1 - i / 8), 0.1 * (1 - i / 8)
+        guess_next(theirs, words(i)).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        for optimizer in (adamw, muon):
+            optimizer.step()
+            optimizer.zero_grad()
+    assert all(map(torch.equal, weights(ours), weights(theirs)))
+
+
+def test_muon_needs_matrices(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="muon_lr needs a model with matrices"):
+        train(nn.BatchNorm1d(3), tmp_path, muon_lr=0.1)
+    with pytest.raises(TrainingError, match="muon_lr is -1"):
+        train(make_model(), tmp_path, muon_lr=-1)
+
+
 def test_accumulation_equals_one_big_batch(tmp_path: Path) -> None:
     ours, theirs = make_model(), make_model()
     split = train(ours, tmp_path / "a", accumulation=3, num_steps=6, log_every=2)

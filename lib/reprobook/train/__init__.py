@@ -41,6 +41,7 @@ def fit(
     accumulation: int = 1,
     precision: str = "auto",
     ema_decay: float | None = None,
+    muon_lr: float | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
     checkpoint_every: int | None = None,
@@ -61,6 +62,9 @@ def fit(
       initial weights on; on return the model has the average.
     - ``warmup_steps``: lr rises linearly to ``lr``; then ``constant``, or ``linear`` or ``cosine`` down to 0,
       or ``wsd``: constant, and over the last fifth of the updates half a cosine down to a tenth.
+    - ``muon_lr``: the matrices inside the network are trained by Muon (``torch.optim.Muon``) with this peak rate, the
+      same schedule and weight decay; embeddings (and an output that shares their weights) and vectors stay with AdamW
+      and ``lr``. Not with fp16 or sharded weights.
     - ``precision="auto"``: bf16 autocast where the processor multiplies bf16, else fp32; weights keep their type.
     - A checkpoint is written every ``checkpoint_every`` updates and every ``checkpoint_s`` seconds (None: never) into
       ``folder``; the newest ``keep`` stay. Called again, ``fit`` goes on from the newest, bit-equal to a fit that was
@@ -84,6 +88,7 @@ def fit(
         ema_decay,
         evaluate_every,
         log_every,
+        muon_lr,
     )
     options.check()
     if evaluate_every and not evaluate:

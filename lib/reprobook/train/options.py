@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -72,6 +72,11 @@ class Options:
     ema_decay: float | None
     evaluate_every: int | None
     log_every: int
+    muon_lr: float | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """As a dict, for the fingerprint; an option that was added later is in it only where it is used."""
+        return {name: value for name, value in asdict(self).items() if name != "muon_lr" or value is not None}
 
     def check(self) -> None:
         rules = [
@@ -88,6 +93,7 @@ class Options:
             ("ema_decay", self.ema_decay is None or 0 <= self.ema_decay < 1, "in [0, 1) or None"),
             ("evaluate_every", self.evaluate_every is None or self.evaluate_every >= 1, "at least 1 or None"),
             ("log_every", self.log_every >= 1, "at least 1"),
+            ("muon_lr", self.muon_lr is None or 0 < self.muon_lr < math.inf, "a positive number or None"),
         ]
         for name, good, allowed in rules:
             if not good:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ class Run:
         if accelerator.distributed_type not in DATA_PARALLEL:
             kind = accelerator.distributed_type.value
             raise TrainingError(f"fit: launched with {kind}; launch it with reprobook.train.launch, or as one process")
-        shown = asdict(options) | {"precision": precision_name(accelerator), "num_processes": accelerator.num_processes}
+        shown = options.shown() | {"precision": precision_name(accelerator), "num_processes": accelerator.num_processes}
         self.fingerprint = checkpoint.fingerprint(shown, model)
         self.sharded = shards.shard(model, accelerator.device)
         if self.sharded and accelerator.scaler is not None:
@@ -55,8 +54,10 @@ class Run:
             raise TrainingError("fit: the model has no trainable parameters (requires_grad is False everywhere)")
         self.model = accelerator.prepare_model(model.train(), evaluation_mode=self.sharded)  # no DDP around shards
         fused = accelerator.device.type in ("cpu", "cuda") and accelerator.scaler is None
+        matrices = [] if options.muon_lr is None else self._matrices()
+        inner = {id(p) for p in matrices}
         adamw = torch.optim.AdamW(
-            self.params,
+            [p for p in self.params if id(p) not in inner],
             lr=options.lr,
             betas=options.betas,
             eps=options.eps,
@@ -66,11 +67,25 @@ class Run:
         # accelerate's wrapper of the optimiser is for fp16's loss scaling; without it AdamW alone saves 0.3 ms a step
         self.optimizer = adamw if accelerator.scaler is None else accelerator.prepare_optimizer(adamw)
         self.scheduler = LambdaLR(adamw, lambda step: lr_factor(step, options))
+        self.muon, self.muon_scheduler = None, None
+        if matrices:
+            self.muon = torch.optim.Muon(matrices, lr=options.muon_lr, weight_decay=options.weight_decay)
+            self.muon_scheduler = LambdaLR(self.muon, lambda step: lr_factor(step, options))
         self.ema = [p.detach().clone() for p in self.params] if options.ema_decay is not None else None
         self.update_ema = get_ema_multi_avg_fn(options.ema_decay) if self.ema is not None else None
         self.history = History()
         self.pending: list[Tensor] = []  # [loss, grad_norm, *extras] of the updates since the last row
         self.extras: list[str] | None = None
+
+    def _matrices(self) -> list[nn.Parameter]:
+        """What Muon trains: matrices that are no embeddings."""
+        if self.sharded or self.accelerator.scaler is not None:
+            raise TrainingError("fit: muon_lr can't be used with fp16 or with sharded weights: use 'bf16', or 'ddp'")
+        tables = {id(m.weight) for m in self.raw.modules() if isinstance(m, nn.Embedding)}
+        matrices = [p for p in self.params if p.ndim == 2 and id(p) not in tables]
+        if not 0 < len(matrices) < len(self.params):
+            raise TrainingError("fit: muon_lr needs a model with matrices besides embeddings, and with something else")
+        return matrices
 
     # --- checkpoints
 
@@ -94,6 +109,9 @@ class Run:
             return True
         self.optimizer.load_state_dict(self._spread_moments(saved["optimizer"]))
         self.scheduler.load_state_dict(saved["scheduler"])
+        if self.muon is not None:
+            self.muon.load_state_dict(saved["muon"])
+            self.muon_scheduler.load_state_dict(saved["muon scheduler"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         if self.ema is not None:
@@ -131,6 +149,8 @@ class Run:
             trained = shards.whole(trained, "cpu")
         if not self.accelerator.is_main_process:
             return
+        if self.muon is not None:
+            trained |= {"muon": self.muon.state_dict(), "muon scheduler": self.muon_scheduler.state_dict()}
         payload = {
             "fingerprint": self.fingerprint,
             "history": self._history_state(),
@@ -193,7 +213,7 @@ class Run:
             progress.close()
 
     def step(self) -> None:
-        """One optimiser update: ``accumulation`` micro-steps on this process, then clip, AdamW, schedule, EMA."""
+        """One optimiser update: ``accumulation`` micro-steps on this process, then clip, AdamW, Muon, schedule, EMA."""
         accelerator, options = self.accelerator, self.options
         total: Tensor | None = None
         for micro in range(options.accumulation):
@@ -209,6 +229,10 @@ class Run:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        if self.muon is not None:
+            self.muon.step()
+            self.muon_scheduler.step()
+            self.muon.zero_grad()
         if self.ema is not None:
             self.update_ema(self.ema, self.params, None)
         total = total / options.accumulation

@@ -1,0 +1,96 @@
+"""Names, ids, dates, times and places in three disjoint pools, and how they look in text.
+
+``SEED``: the few that a generator of trajectories repeats; ``WIDE``: what the augmentation draws from; ``TEST``: never
+seen in training.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from reprobook.errors import ReprobookError
+from reprobook.papers.medical_assistant.tools import DATE_FORMAT
+
+# fmt: off
+_FIRST = (
+    "Maya Tom Ana Leo Ines Noah Lena Omar Ruth Ivan Sara Hugo Nina Paul Emma Karl Zoe Max Lucy Jack "
+    "Ella Finn Rosa Adam Jane Oscar Alice Felix Clara Simon Marie Peter Julia Frank Laura Henry "
+    "Anna David Grace James Irene Bruno Helen Louis Diana Victor Olga Edgar Wanda Martin Elsa Robin "
+    "Carla Jonas Flora Ralph Edith Boris Vera Samuel "
+).split()
+_LAST = (
+    "Rao Smith Lopez Chen Novak Weber Rossi Silva Kim Patel Brown Mori Costa Berg Cohen Diaz Evans "
+    "Fox Gray Hill Ito Jones Khan Lee Moore Nash Olsen Park Quinn Reed Stone Tran Ueda Vance Ward "
+    "Young Adler Baker Clark Doyle Ellis Fischer Gomez Hayes Ivanov Jensen Keller Lang Meyer North "
+    "Owens Price Ramos Schmidt Turner Usman Vogel Walsh Xu Zimmer "
+).split()
+# fmt: on
+FOODS = ("bread and soda", "sweets and coffee", "rice and soup", "pizza and juice", "pasta and cake")
+PATTERNS = {  # what an entity of each kind looks like; every kind is found by its form
+    "date": re.compile(r"\b\d\d/\d\d/\d\d\b"),
+    "time": re.compile(r"\b\d\d:\d\d\b"),
+    "user_id": re.compile(r"\bU\d{4}\b"),
+    "specialist_id": re.compile(r"\bS\d{3}\b"),
+    "ambulance_id": re.compile(r"\bA\d{2}\b"),
+    "phone": re.compile(r"\b555-\d{4}\b"),
+    "place": re.compile(r"\b\d{1,2}\.\d\d\b"),
+    "doctor": re.compile(r"\bDr [A-Z][a-z]+\b"),
+    "name": re.compile(rf"\b(?:{'|'.join(_FIRST)})\b"),
+}
+KINDS = tuple(PATTERNS)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Values of each kind, in ascending order where the kind has one."""
+
+    values: dict[str, tuple[str, ...]]
+
+    def draw(self, kind: str, n: int, rng: np.random.Generator, without: frozenset[str] = frozenset()) -> list[str]:
+        """``n`` different values of ``kind``, none of ``without``."""
+        values = self.values[kind]
+        drawn = [values[i] for i in rng.choice(len(values), min(len(values), n + len(without)), replace=False)]
+        usable = [value for value in drawn if value not in without]
+        if len(usable) < n:
+            raise ReprobookError(f"a pool has {len(usable)} usable values of {kind!r}; {n} are asked for")
+        return usable[:n]
+
+
+def _pool(first: slice, ids: range, doctors: range, ambulances: range, phones: range, days: tuple[str, int],
+          minutes: Callable[[int], bool], latitudes: range) -> Pool:  # fmt: skip
+    start = datetime.fromisoformat(days[0])
+    times = [f"{m // 60:02d}:{m % 60:02d}" for m in range(7 * 60, 21 * 60) if minutes(m % 60)]
+    return Pool({
+        "name": tuple(_FIRST[first]), "doctor": tuple(f"Dr {last}" for last in _LAST[first]),
+        "user_id": tuple(f"U{i}" for i in ids), "specialist_id": tuple(f"S{i}" for i in doctors),
+        "ambulance_id": tuple(f"A{i}" for i in ambulances), "phone": tuple(f"555-{i}" for i in phones),
+        "date": tuple((start + timedelta(days=k)).strftime(DATE_FORMAT) for k in range(days[1])),
+        "time": tuple(times), "place": tuple(f"{i}.{d:02d}" for i in latitudes for d in range(1, 100) if d % 10),
+    })  # fmt: skip
+
+
+SEED = _pool(slice(0, 6), range(1000, 1006), range(100, 108), range(10, 14), range(1000, 1006), ("2025-03-03", 12),
+             lambda m: m in (0, 30), range(10, 11))  # fmt: skip
+WIDE = _pool(slice(6, 42), range(1100, 6000), range(110, 600), range(14, 60), range(1100, 6000), ("2025-03-17", 160),
+             lambda m: m % 5 == 0 and m not in (0, 30), range(11, 40))  # fmt: skip
+TEST = _pool(slice(42, 60), range(6000, 10000), range(600, 1000), range(60, 100), range(6000, 10000),
+             ("2025-09-01", 110), lambda m: m % 5 == 2, range(41, 60))  # fmt: skip
+POOLS = {"seed": SEED, "wide": WIDE, "test": TEST}
+
+
+def found(text: str) -> list[tuple[str, str]]:
+    """``(kind, value)`` of every entity in ``text``, in order, with repetitions."""
+    hits = [(match.start(), kind, match[0]) for kind, pattern in PATTERNS.items() for match in pattern.finditer(text)]
+    return [(kind, value) for _, kind, value in sorted(hits)]
+
+
+@functools.lru_cache(maxsize=10_000)
+def by_time(kind: str, value: str) -> tuple[int, str]:
+    """Sort key: dates by day, everything else as text."""
+    return (datetime.strptime(value, DATE_FORMAT).toordinal() if kind == "date" else 0, value)
