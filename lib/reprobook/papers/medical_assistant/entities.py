@@ -1,14 +1,15 @@
-"""Names, ids, dates, times and places in three disjoint pools, and how they look in text.
+"""Names, ids, dates, times and places in four disjoint pools, and how they look in text.
 
-``SEED``: the few that a generator of trajectories repeats; ``WIDE``: what the augmentation draws from; ``TEST``: never
-seen in training.
+``SEED``: the few that a generator of trajectories repeats; ``WIDE``: what the augmentation draws from; ``VALIDATION``
+and ``TEST``: never seen in training. The last three come from the same ranges, every eighth value for each of the
+held-out ones: an unseen id is a new combination, not one from a range of its own.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -62,26 +63,35 @@ class Pool:
         return usable[:n]
 
 
-def _pool(first: slice, ids: range, doctors: range, ambulances: range, phones: range, days: tuple[str, int],
-          minutes: Callable[[int], bool], latitudes: range) -> Pool:  # fmt: skip
-    start = datetime.fromisoformat(days[0])
-    times = [f"{m // 60:02d}:{m % 60:02d}" for m in range(7 * 60, 21 * 60) if minutes(m % 60)]
+# fmt: off
+def _pool(first: slice, ids: Sequence[int], doctors: Sequence[int], ambulances: Sequence[int], phones: Sequence[int],
+          days: Sequence[int], times: Sequence[str], places: Sequence[str]) -> Pool:
+    start = datetime(2025, 3, 3)
     return Pool({
         "name": tuple(_FIRST[first]), "doctor": tuple(f"Dr {last}" for last in _LAST[first]),
         "user_id": tuple(f"U{i}" for i in ids), "specialist_id": tuple(f"S{i}" for i in doctors),
         "ambulance_id": tuple(f"A{i}" for i in ambulances), "phone": tuple(f"555-{i}" for i in phones),
-        "date": tuple((start + timedelta(days=k)).strftime(DATE_FORMAT) for k in range(days[1])),
-        "time": tuple(times), "place": tuple(f"{i}.{d:02d}" for i in latitudes for d in range(1, 100) if d % 10),
-    })  # fmt: skip
+        "date": tuple((start + timedelta(days=k)).strftime(DATE_FORMAT) for k in days),
+        "time": tuple(times), "place": tuple(places),
+    })
 
 
-SEED = _pool(slice(0, 6), range(1000, 1006), range(100, 108), range(10, 14), range(1000, 1006), ("2025-03-03", 12),
-             lambda m: m in (0, 30), range(10, 11))  # fmt: skip
-WIDE = _pool(slice(6, 42), range(1100, 6000), range(110, 600), range(14, 60), range(1100, 6000), ("2025-03-17", 160),
-             lambda m: m % 5 == 0 and m not in (0, 30), range(11, 40))  # fmt: skip
-TEST = _pool(slice(42, 60), range(6000, 10000), range(600, 1000), range(60, 100), range(6000, 10000),
-             ("2025-09-01", 110), lambda m: m % 5 == 2, range(41, 60))  # fmt: skip
-POOLS = {"seed": SEED, "wide": WIDE, "test": TEST}
+def _part(first: slice, rest: Callable[[int], bool]) -> Pool:
+    """The values whose number in their list has a ``rest`` (of a division by 8) that is wanted."""
+    times = [f"{m // 60:02d}:{m % 60:02d}" for m in range(7 * 60, 21 * 60, 5) if m % 30]
+    places = [f"{i}.{d:02d}" for i in range(11, 60) for d in range(1, 100) if d % 10]
+    lists = (range(1100, 10000), range(110, 1000), range(14, 100), range(1100, 10000), range(14, 270), times, places)
+    return _pool(first, *([value for k, value in enumerate(each) if rest(k % 8)] for each in lists))
+
+
+SEED = _pool(slice(0, 6), range(1000, 1006), range(100, 108), range(10, 14), range(1000, 1006), range(12),
+             [f"{m // 60:02d}:{m % 60:02d}" for m in range(7 * 60, 21 * 60, 30)],
+             [f"10.{d:02d}" for d in range(1, 100) if d % 10])
+WIDE = _part(slice(6, 42), lambda rest: rest not in (2, 5))
+VALIDATION = _part(slice(42, 48), lambda rest: rest == 2)
+TEST = _part(slice(48, 60), lambda rest: rest == 5)
+# fmt: on
+POOLS = {"seed": SEED, "wide": WIDE, "validation": VALIDATION, "test": TEST}
 
 
 def found(text: str) -> list[tuple[str, str]]:
