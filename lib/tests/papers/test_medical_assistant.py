@@ -333,12 +333,28 @@ def test_dates_and_times_keep_their_order() -> None:
 def test_pools_and_templates_are_disjoint() -> None:
     for kind in PATTERNS:
         values = [set(pool.values[kind]) for pool in POOLS.values()]
-        assert all(values) and not (values[0] & values[1] or values[0] & values[2] or values[1] & values[2]), kind
+        assert all(values) and len(set.union(*values)) == sum(map(len, values)), kind
         for pool in POOLS.values():
             assert all(found(value) == [(kind, value)] for value in pool.values[kind])
     assert not set(scenarios.TRAIN_TEMPLATES) & set(scenarios.TEST_TEMPLATES)
     for scenario, forms in scenarios.OPENINGS.items():
         assert len(set(forms)) == scenarios.N_TEMPLATES, scenario
+
+
+def test_held_out_values_are_new_combinations_of_known_pieces() -> None:
+    for kind in PATTERNS:
+        wide = POOLS["wide"].values[kind]
+        for pool in ("validation", "test"):
+            for at in (slice(0, 2), slice(-1, None)):  # how a value begins, how it ends
+                assert {value[at] for value in POOLS[pool].values[kind]} <= {value[at] for value in wide}, kind
+
+
+@pytest.mark.parametrize("pool", list(POOLS))
+def test_a_conversation_has_entities_of_its_pool_only(pool: str) -> None:
+    rng = np.random.default_rng(3)
+    for case in scenarios.make_cases(scenarios.SCENARIOS, range(scenarios.N_TEMPLATES), 6, rng, pool):
+        for text in augment.texts(scenarios.play(case)[0]):
+            assert all(value in POOLS[pool].values[kind] for kind, value in found(text)), text
 
 
 def test_unknown_scenarios_are_named() -> None:
