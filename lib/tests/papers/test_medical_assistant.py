@@ -422,7 +422,7 @@ def test_a_question_suspends_and_a_stored_session_is_resumed(tmp_path: Path) -> 
     assert session.question and session.question.startswith("Shall I book Dr")
     assert isinstance(env.call("get_input_from_user", {"user_id": case.user_id, "questions": "?"}), Question)
     memory.close()
-    later = Environment(case.world, LongTerm(tmp_path / "ltm.sqlite"))
+    later = Environment(case.world, LongTerm(tmp_path / "ltm.sqlite"), case.user_id)
     resumed = Session.resume(Script(said), later, case.user_id, "1")
     assert resumed.question == session.question and resumed.turns == session.turns
     assert resumed.answer(case.answer(session.question)) == "finished"

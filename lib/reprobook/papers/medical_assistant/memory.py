@@ -71,8 +71,17 @@ class LongTerm:
         self._db.close()
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """All writes of the block are kept, or none."""
+        with self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
+            if self._db.in_transaction:  # part of a larger one
+                yield self._db
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -89,6 +98,8 @@ class LongTerm:
             return MemoryUnitError(
                 f"database {self.path} is locked by another program; nothing was written: close the other and try again"
             )
+        if isinstance(error, sqlite3.ProgrammingError):
+            return MemoryUnitError(f"database {self.path} cannot be used: {text}")
         if isinstance(error, sqlite3.OperationalError):
             return MemoryUnitError(f"database {self.path} cannot be used ({text}); nothing was written")
         if isinstance(error, sqlite3.IntegrityError):

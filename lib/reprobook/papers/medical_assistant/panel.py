@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 from html import escape
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reprobook.errors import ReprobookError
@@ -19,28 +21,34 @@ from reprobook.papers.medical_assistant.agents import Agent
 from reprobook.papers.medical_assistant.environment import Environment
 from reprobook.papers.medical_assistant.prescriptions import read_prescription
 from reprobook.papers.medical_assistant.reminders import Reminder, fire, reminders, to_icalendar
-from reprobook.papers.medical_assistant.reports import Report, daily_report, draw
-from reprobook.papers.medical_assistant.session import NOTICE, Session
-from reprobook.papers.medical_assistant.tools import NAMES, ToolError, parse_call, parse_plan
+from reprobook.papers.medical_assistant.reports import Report, daily_report, draw, is_due
+from reprobook.papers.medical_assistant.session import NOTICE, Session, in_random_order
+from reprobook.papers.medical_assistant.tools import ToolError, parse_call, parse_plan
 from reprobook.papers.medical_assistant.vitals import Alarm, Vitals, detect, detect_frame
 
 
 @dataclass
 class App:
-    """Action Manager and Health Manager of one user, on one database. ``frame``: the readings of the watch."""
+    """Action Manager and Health Manager of one user, on one database. ``frame``: the readings of the watch. The tools
+    are listed in another order in every session."""
 
     agent: Agent
     env: Environment
     user_id: str
     frame: pd.DataFrame
-    tools: Sequence[str] = NAMES
     pending: list[Reminder] = field(default_factory=list)
     session: Session | None = None
     seen: int = 0  # readings that were watched
+    reported: datetime | None = None  # when the last report was made
 
     def reopen(self) -> list[tuple[str, str]]:
-        """Take up what an earlier run left in the database: pending reminders, and the last conversation if it was not
-        finished. Returns the lines of that conversation."""
+        """Take up what an earlier run left in the database: pending reminders, the watch, and the last conversation if
+        it was not finished. Returns the lines of that conversation."""
+        vitals = self.env.memory.rows("vitals", self.user_id)
+        if vitals:
+            self.seen = int((self.frame["at"] <= datetime.fromisoformat(vitals[-1]["at"])).sum())
+        reports = self.env.memory.rows("reports", self.user_id)
+        self.reported = datetime.fromisoformat(reports[-1]["at"]) if reports else None
         self.pending = [
             Reminder(row["title"], datetime.fromisoformat(row["at"]), row["days_left"])
             for row in self.env.memory.rows("reminders", self.user_id)
@@ -54,10 +62,16 @@ class App:
 
     def chat(self, text: str) -> list[tuple[str, str]]:
         """A message of the user: the answer to a question that waits, else the beginning of a session. Returns the
-        new lines ``(who, what)``."""
+        new lines ``(who, what)``. A session that an error broke off is finished first."""
+        if self.session is not None and self.session.status == "running" and self.session.turns:
+            begin = len(self.session.turns)
+            self.session.advance()
+            again = ("assistant", "I have taken up what was interrupted. Please say that again if it still matters.")
+            return [*transcript(self.session.turns[begin:]), again]
         if self.session is None or self.session.status != "waiting":
             number = 1 + len(self.env.memory.rows("conversations", self.user_id))
-            self.session = Session(self.agent, self.env, self.user_id, f"{number}", self.tools)
+            tools = in_random_order(np.random.default_rng(number))
+            self.session = Session(self.agent, self.env, self.user_id, f"{number}", tools)
             begin = 0
             self.session.start(text)
         else:
@@ -111,6 +125,7 @@ class App:
         """The report of the 24 hours before ``end``, from the readings that were watched; kept in the database."""
         made = daily_report(self.frame.iloc[: self.seen], end)
         self.env.memory.add("reports", self.user_id, at=end, content=made.text)
+        self.reported = end
         return made
 
     def picture(self) -> bytes:
@@ -127,8 +142,9 @@ class App:
 
     def forget(self) -> int:
         """Delete everything about the user, here and in the database; returns the number of rows."""
-        self.session, self.pending = None, []
-        return self.env.memory.delete_patient(self.user_id)
+        n = self.env.forget()
+        self.session, self.pending, self.reported = None, [], None
+        return n
 
     def calendar(self) -> bytes:
         """The pending reminders as an iCalendar file."""
@@ -161,6 +177,7 @@ def panel(app: App, show_calls: bool = True) -> Any:
     import ipywidgets as widgets
 
     log, health, medicine = (widgets.HTML(layout={"max_height": "320px", "overflow": "auto"}) for _ in range(3))
+    calendar = widgets.HTML()
     curves = widgets.Image(format="png", layout={"display": "none", "max_width": "760px"})
     message = widgets.Text(placeholder="Type a message, then Enter", layout={"width": "80%"})
     typed = widgets.Textarea(placeholder="Paracetamol 1-0-1 for 5 days", layout={"width": "80%", "height": "80px"})
@@ -194,13 +211,20 @@ def panel(app: App, show_calls: bool = True) -> Any:
             if alarm:
                 lines.append((f"{at:%H:%M}", alarm.message))
                 put(log, app.soft_sos(alarm))
+            if is_due(at, app.reported):
+                lines.append(("report", app.report(at).text))
         curves.value, curves.layout.display = app.picture(), ""
         lines.append((f"{at:%H:%M}", f"{vitals.heart_rate:g} bpm, {vitals.oxygen:g} %, {len(lines)} alarms"))
         return [*lines, *(("reminder", r.title) for r in app.remind(at))]
 
     def prescription() -> Sequence[tuple[str, str]]:
         start = app.frame["at"].iloc[max(0, app.seen - 1)].to_pydatetime()
-        return [(f"{r.next_at:%H:%M}", f"{r.title}, {r.days_left} days") for r in app.prescribe(typed.value, start)]
+        new = app.prescribe(typed.value, start)
+        data = base64.b64encode(app.calendar()).decode()
+        calendar.value = (
+            f"<a download='reminders.ics' href='data:text/calendar;base64,{data}'>All reminders as a calendar</a>"
+        )
+        return [(f"{r.next_at:%H:%M}", f"{r.title}, {r.days_left} days") for r in new]
 
     def summary() -> Sequence[tuple[str, str]]:
         end = app.frame["at"].iloc[max(0, app.seen - 1)].to_pydatetime() + timedelta(minutes=1)
@@ -219,7 +243,7 @@ def panel(app: App, show_calls: bool = True) -> Any:
     delete.on_click(guarded(log, forget))
     tabs = widgets.Tab([
         widgets.VBox([log, message, delete]), widgets.VBox([next_reading, report, curves, health]),
-        widgets.VBox([typed, read, medicine]),
+        widgets.VBox([typed, read, medicine, calendar]),
     ])  # fmt: skip
     for k, title in enumerate(("Chat", "Vitals", "Reminders")):
         tabs.set_title(k, title)
