@@ -179,13 +179,13 @@ def test_no_fragment_of_a_deleted_patient_stays_in_the_file(tmp_path: Path, monk
     memory.add_patient("user-2", "Tom")
     report = " ".join(f"kidney{k:04d}" for k in range(2000))  # 22 kB, so it has whole pages of its own
     memory.add("reports", "user-7391", at=datetime(2025, 3, 1), content=report)
-    memory.add_many("complaints", "user-7391", [{"symptoms": f"sciatica{k}"} for k in range(9)])
+    memory.add_many("complaints", "user-7391", [{"symptoms": f"sciatica{k}"} for k in range(300)])
     memory.add("contacts", "user-7391", name="Wilhelmina", phone_no="555-8264")
     memory.save_conversation("user-7391", "1", {"turns": ["thyroiditis"]})
     memory.add("complaints", "user-2", symptoms="hiccups")
     theirs = [b"user-7391", b"Philomena", b"Larkspur", b"kidney", b"sciatica", b"Wilhelmina", b"8264", b"thyroiditis"]
     assert all(text in path.read_bytes() for text in theirs)
-    assert memory.delete_patient("user-7391") == 1 + 1 + 9 + 1 + 1
+    assert memory.delete_patient("user-7391") == 1 + 1 + 300 + 1 + 1
     after = path.read_bytes()
     assert [text for text in theirs if text in after] == [] and b"hiccups" in after
     assert memory._db.execute("PRAGMA secure_delete").fetchone()[0] == 1

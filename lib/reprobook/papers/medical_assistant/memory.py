@@ -58,6 +58,7 @@ class LongTerm:
         except sqlite3.Error as error:
             raise self._clear(error) from error
         self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA secure_delete = ON")  # from the first page on: what moves or goes leaves no remnant
         with self._transaction() as db:
             db.execute("PRAGMA foreign_keys = ON")
             if (state := db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
@@ -132,7 +133,6 @@ class LongTerm:
         overwritten, so nothing stays readable in it."""
         self.patient(user_id)
         n = 1 + sum(len(self.rows(table, user_id)) for table in _OWNED)
-        self._db.execute("PRAGMA secure_delete = ON")
         with self._transaction() as db:
             db.execute("DELETE FROM patients WHERE user_id = ?", (user_id,))
         return n
