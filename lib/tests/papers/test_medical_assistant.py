@@ -6,6 +6,7 @@ import re
 import socket
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -163,6 +164,33 @@ def test_a_patient_is_deleted_with_one_call(tmp_path: Path) -> None:
     assert b"secret of U1" not in content and b"secret of U2" in content
 
 
+def test_no_fragment_of_a_deleted_patient_stays_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def plain(*arguments: object, **options: object) -> sqlite3.Connection:
+        made = connect(*arguments, **options)  # type: ignore[call-overload]
+        made.execute("PRAGMA secure_delete = OFF")  # SQLite's own default; some builds, perhaps this one, switch it on
+        return made
+
+    monkeypatch.setattr(sqlite3, "connect", plain)
+    path = tmp_path / "ltm.sqlite"
+    memory = LongTerm(path)
+    memory.add_patient("user-7391", "Philomena", street="Larkspur-Lane")
+    memory.add_patient("user-2", "Tom")
+    report = " ".join(f"kidney{k:04d}" for k in range(2000))  # 22 kB, so it has whole pages of its own
+    memory.add("reports", "user-7391", at=datetime(2025, 3, 1), content=report)
+    memory.add_many("complaints", "user-7391", [{"symptoms": f"sciatica{k}"} for k in range(9)])
+    memory.add("contacts", "user-7391", name="Wilhelmina", phone_no="555-8264")
+    memory.save_conversation("user-7391", "1", {"turns": ["thyroiditis"]})
+    memory.add("complaints", "user-2", symptoms="hiccups")
+    theirs = [b"user-7391", b"Philomena", b"Larkspur", b"kidney", b"sciatica", b"Wilhelmina", b"8264", b"thyroiditis"]
+    assert all(text in path.read_bytes() for text in theirs)
+    assert memory.delete_patient("user-7391") == 1 + 1 + 9 + 1 + 1
+    after = path.read_bytes()
+    assert [text for text in theirs if text in after] == [] and b"hiccups" in after
+    assert memory._db.execute("PRAGMA secure_delete").fetchone()[0] == 1
+
+
 def test_a_locked_database_is_told_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ltm.sqlite"
     memory = patient(path, timeout_s=0.05)
@@ -182,6 +210,37 @@ def test_a_damaged_database_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(MemoryUnitError, match="damaged"):
         LongTerm(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["noise", "the page before it"])  # SQLite raises the one, and reports the other
+def test_damage_in_the_middle_is_found_on_opening_and_not_touched(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "ltm.sqlite"
+    memory = patient(path)
+    memory.add_many("complaints", "U1", [{"symptoms": f"complaint {k:04d} {'x' * 200}"} for k in range(500)])
+    size = memory._db.execute("PRAGMA page_size").fetchone()[0]
+    memory.close()
+    content = path.read_bytes()
+    start = content.index(b"complaint 0250") // size * size  # a page of rows, which opening has no other reason to read
+    page = b"\xff" * size if damage == "noise" else content[start - size : start]
+    damaged = content[:start] + page + content[start + size :]
+    path.write_bytes(damaged)
+    with pytest.raises(MemoryUnitError, match="(?s)is damaged .*left as it is"):
+        LongTerm(path)
+    assert path.read_bytes() == damaged and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_while_rows_are_replaced_leaves_the_old_ones(tmp_path: Path) -> None:
+    memory = patient(tmp_path / "ltm.sqlite")
+    memory.add_many("reminders", "U1", [{"title": "Aspirin", "days_left": 2}, {"title": "Iron", "days_left": 1}])
+    before = memory.rows("reminders", "U1")
+    # SQLite's integers have 64 bits: the second row fails after the deletion and the first row
+    with pytest.raises(OverflowError):
+        memory.replace_all("reminders", "U1", [{"title": "New", "days_left": 1}, {"title": "Bad", "days_left": 2**70}])
+    assert [row["title"] for row in before] == ["Aspirin", "Iron"]
+    assert memory.rows("reminders", "U1") == before
+    assert LongTerm(tmp_path / "ltm.sqlite").rows("reminders", "U1") == before
+    memory.replace_all("reminders", "U1", [{"title": "New", "days_left": 1}])
+    assert [row["title"] for row in memory.rows("reminders", "U1")] == ["New"]
 
 
 def test_many_rows_are_written_all_or_none() -> None:
@@ -273,6 +332,15 @@ def test_calls_without_meaning_are_errors(name: str, arguments: dict[str, object
     assert env.outbox == [] and env.booked == []
 
 
+def test_the_nearest_ambulance_comes() -> None:
+    # in order of ids: the same latitude but 40 degrees away, the nearest, the same longitude but 40 degrees away
+    services = (("A11", "555-1", 50.0, 60.0), ("A12", "555-2", 53.0, 22.0), ("A13", "555-3", 10.0, 20.0))
+    _, env = environment(ambulances=services)
+    found = env.call("search_ambulance", {"location": {"latitude": 50.0, "longitude": 20.0}})
+    assert found == {"ambulance_id": "A12", "phone_no": "555-2"}
+    assert env.effects == [("search_ambulance", "A12")]
+
+
 # ------------------------------------------------------------------------------------------------ trajectories
 
 
@@ -333,12 +401,28 @@ def test_dates_and_times_keep_their_order() -> None:
 def test_pools_and_templates_are_disjoint() -> None:
     for kind in PATTERNS:
         values = [set(pool.values[kind]) for pool in POOLS.values()]
-        assert all(values) and not (values[0] & values[1] or values[0] & values[2] or values[1] & values[2]), kind
+        assert all(values) and len(set.union(*values)) == sum(map(len, values)), kind
         for pool in POOLS.values():
             assert all(found(value) == [(kind, value)] for value in pool.values[kind])
     assert not set(scenarios.TRAIN_TEMPLATES) & set(scenarios.TEST_TEMPLATES)
     for scenario, forms in scenarios.OPENINGS.items():
         assert len(set(forms)) == scenarios.N_TEMPLATES, scenario
+
+
+def test_held_out_values_are_new_combinations_of_known_pieces() -> None:
+    for kind in PATTERNS:
+        wide = POOLS["wide"].values[kind]
+        for pool in ("validation", "test"):
+            for at in (slice(0, 2), slice(-1, None)):  # how a value begins, how it ends
+                assert {value[at] for value in POOLS[pool].values[kind]} <= {value[at] for value in wide}, kind
+
+
+@pytest.mark.parametrize("pool", list(POOLS))
+def test_a_conversation_has_entities_of_its_pool_only(pool: str) -> None:
+    rng = np.random.default_rng(3)
+    for case in scenarios.make_cases(scenarios.SCENARIOS, range(scenarios.N_TEMPLATES), 6, rng, pool):
+        for text in augment.texts(scenarios.play(case)[0]):
+            assert all(value in POOLS[pool].values[kind] for kind, value in found(text)), text
 
 
 def test_unknown_scenarios_are_named() -> None:
@@ -380,6 +464,46 @@ def test_a_wrong_slot_is_no_success() -> None:
     said = spoken(TRUE[k])
     assert evaluate.end_to_end(Script([t for t in said if "save_appointment" not in t and "Save" not in t
                                        and "history" not in t]), [CASES[k]])["success"].tolist() == [False]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["other day", "other specialist", "both slots"])
+def test_another_booking_than_the_true_one_is_no_success(change: str) -> None:
+    case, _ = environment()
+    truth, wanted = scenarios.play(case)
+    who = case.world.specialists[1]
+    (day, slot), (later, _) = who.slots
+    said = spoken(truth)
+    if change == "other day":  # free and of the same specialist; everything else is done as in truth
+        said = [text.replace(f"{slot} {day}", f"{slot} {later}") for text in said]
+        booked = [(who.specialist_id, slot, later)]
+    elif change == "other specialist":  # the same slot of the one who treats something else
+        other = case.world.specialists[0].specialist_id
+        said = [text.replace(who.specialist_id, other) for text in said]
+        booked = [(other, slot, day)]
+    else:
+        k = next(k for k, text in enumerate(said) if "<tool>confirm_appointment" in text)
+        more = [said[k - 1], said[k].replace(f"{slot} {day}", f"{slot} {later}")]
+        said, booked = said[: k + 1] + more + said[k + 1 :], [(who.specialist_id, slot, d) for d in (day, later)]
+    _, env = environment()
+    session = Session(Script(list(said)), env, case.user_id)
+    assert session.start(case.opening) == "finished" and env.booked == booked
+    assert not any("error" in turn.text for turn in session.turns if turn.role == "Observation")
+    assert env.done() != wanted.done()
+    rows = evaluate.end_to_end(Script(list(said)), [case])
+    assert rows["status"].tolist() == ["finished"] and rows["success"].tolist() == [False]
+
+
+@pytest.mark.parametrize("n_given", [0, 1])
+def test_a_call_for_help_without_the_whole_place_is_no_success(n_given: int) -> None:
+    case, env = environment("Hard SOS start")
+    truth, wanted = scenarios.play(case)
+    lat, lon = map(str, case.world.location)
+    said = [text.replace(f"{lat}, {lon}", lat if n_given else "home") for text in spoken(truth)]
+    assert sum(a != b for a, b in zip(said, spoken(truth), strict=True)) == 1  # the message
+    assert Session(Script(list(said)), env, case.user_id).start(case.opening) == "finished"
+    assert len(env.outbox) == len(wanted.outbox) and lon not in env.outbox[-1]["text"]
+    assert env.done() != wanted.done()
+    assert evaluate.end_to_end(Script(list(said)), [case])["success"].tolist() == [False]
 
 
 def test_errors_become_observations_and_end_the_session() -> None:
@@ -439,12 +563,23 @@ def test_the_prompt_holds_what_was_retrieved_only() -> None:
     assert "secret" not in " ".join(augment.texts(session.context()))
 
 
-def test_nothing_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuses sockets and look-ups of names, and fails afterwards even if the refusal was caught."""
+    tried: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        tried.append(arguments)
         raise AssertionError("a socket was opened")
 
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket.socket, "__init__", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert tried == []
+
+
+@pytest.mark.usefixtures("no_sockets")
+def test_nothing_leaves_the_machine() -> None:
     agent = agents.RetrievalAgent(TRUE)
     assert len(evaluate.end_to_end(agent, CASES[::7])) == len(CASES[::7])
 

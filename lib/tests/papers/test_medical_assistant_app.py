@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant import panel, scenarios, tools, verdicts
+from reprobook.papers.medical_assistant import agents, panel, scenarios, tools, verdicts
 from reprobook.papers.medical_assistant.evaluate import Said
 from reprobook.papers.medical_assistant.memory import MemoryUnitError
 from reprobook.papers.medical_assistant.vitals import simulate
@@ -128,6 +130,40 @@ def test_buttons_do_their_work_and_tell_errors() -> None:
         made.env.memory.patient(CASE.user_id)
     vitals.children[0].click()
     assert "unknown" in health.value
+
+
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuses sockets and look-ups of names, and fails afterwards even if the refusal was caught."""
+    tried: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        tried.append(arguments)
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "__init__", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert tried == []
+
+
+@pytest.mark.usefixtures("no_sockets")
+def test_nothing_leaves_the_machine() -> None:
+    made = app()
+    made.agent = agents.RetrievalAgent([TRUE])
+    made.chat(CASE.opening)
+    assert made.session is not None and made.session.status == "waiting"
+    made.chat("Yes, please.")
+    assert made.session.status == "finished" and len(made.env.booked) == 1
+    at, alarm = datetime.min, None
+    while alarm is None:
+        at, _, alarm = made.watch()
+    made.soft_sos(alarm)
+    assert made.report(at + timedelta(minutes=5)).readings == made.seen > 0
+    assert made.picture().startswith(b"\x89PNG")
+    made.prescribe("Prescription\nParacetamol 1-0-1 for 2 days\nSignature", datetime(2025, 3, 7, 6, 0))
+    assert len(made.pending) == 2 and b"Paracetamol" in made.calendar()
+    assert made.remind(made.pending[0].next_at) and made.forget() > 0
 
 
 def test_shown_text_is_escaped() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant import bench, device, evaluate, released, scenarios, training
+from reprobook.papers.medical_assistant import bench, device, entities, evaluate, released, scenarios, training
 from reprobook.papers.medical_assistant.agents import LmAgent, true_draft
 from reprobook.papers.medical_assistant.decoding import Reader
 from reprobook.papers.medical_assistant.samples import AGENTS, IGNORED, Encoder, interleave
@@ -221,6 +223,30 @@ def test_agents_switch_adapters_and_the_draft_changes_nothing() -> None:
         LmAgent(ENCODER)
 
 
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuses sockets and look-ups of names, and fails afterwards even if the refusal was caught."""
+    tried: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        tried.append(arguments)
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "__init__", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert tried == []
+
+
+@pytest.mark.usefixtures("no_sockets")
+def test_nothing_leaves_the_machine() -> None:
+    case = scenarios.make_case("Hard SOS end", 0, np.random.default_rng(0))
+    agent = LmAgent(ENCODER, models=dict.fromkeys(AGENTS, decoder(layers=1)), max_new_tokens=4)
+    rows = evaluate.end_to_end(agent, [case])
+    assert rows["status"].tolist() == ["stopped"]  # random weights say nothing that can be read
+    assert agent.counts.decoded > 0
+
+
 def test_the_true_draft_is_the_next_turn_only_on_the_true_path() -> None:
     guess = true_draft(SHORT)
     sample = interleave(SHORT[2], "Caller")[0]
@@ -269,13 +295,34 @@ def test_a_precision_is_measured(precision: str, tmp_path: Path) -> None:
     assert min(found["reading (tokens/s)"], found["decoding (tokens/s)"], found["latency of a turn (s)"]) > 0
 
 
+def pieces(text: str) -> list[str]:
+    return [TOKENIZER.decode([i]) for i in TOKENIZER(text).input_ids]
+
+
+def pairs(word: str) -> list[str]:
+    return [word[k : k + 2] for k in range(0, len(word), 2)]
+
+
 def test_entities_are_copied_in_pieces_that_training_has_seen() -> None:
-    """One form of an entity wherever it stands, of pairs of digits and single letters, and lossless."""
-    text = "user_id U8592 and 'U8592', Dr Meyer, on 07/12/25 at 15:02-15:07, sore throat"
-    pieces = [TOKENIZER.decode([i]) for i in TOKENIZER(text).input_ids]
-    assert "".join(pieces) == text
-    for form in ("U 85 92", "M e y e r", "07 / 12 / 25", "15 : 02 - 15 : 07"):
+    """One form of an entity wherever it stands, of pairs of digits and pairs of letters, and lossless."""
+    text = "user_id U8593 and 'U8593', name Mada, Dr Alwell, 'Dr Alwell', on 07/04/25 at 07:35-08:20, sore throat"
+    assert all(value in entities.POOLS["test"].values[kind] for kind, value in entities.found(text))
+    read = pieces(text)
+    assert "".join(read) == text
+    for form in ("U 85 93", "Ma da", "Al we ll", "07 / 04 / 25", "07 : 35 - 08 : 20"):
         spelled, entity = form.split(), form.replace(" ", "")
-        found = [pieces[k : k + len(spelled)] == spelled for k in range(len(pieces))]
-        assert sum(found) == text.count(entity), entity
-    assert "sore throat" in pieces
+        at = [read[k : k + len(spelled)] == spelled for k in range(len(read))]
+        assert sum(at) == text.count(entity) > 0, entity
+    assert "sore throat" in read
+
+
+@pytest.mark.parametrize("kind", ["name", "doctor"])
+def test_held_out_names_are_read_in_pairs_of_letters_that_training_has_seen(kind: str) -> None:
+    wide = entities.POOLS["wide"].values
+    seen = {p for each in ("name", "doctor") for value in wide[each] for p in pieces(value.removeprefix("Dr "))}
+    for value in entities.POOLS["test"].values[kind]:
+        word = value.removeprefix("Dr ")
+        assert pieces(word) == pairs(word)
+        assert {p for p in pairs(word) if len(p) == 2} <= seen, word
+        title = ["Dr "] if kind == "doctor" else []
+        assert pieces(value) == title + pairs(word)

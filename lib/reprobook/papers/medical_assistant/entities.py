@@ -1,14 +1,15 @@
-"""Names, ids, dates, times and places in three disjoint pools, and how they look in text.
+"""Names, ids, dates, times and places in four disjoint pools, and how they look in text.
 
-``SEED``: the few that a generator of trajectories repeats; ``WIDE``: what the augmentation draws from; ``TEST``: never
-seen in training.
+``SEED``: the few that a generator of trajectories repeats; ``WIDE``: what the augmentation draws from; ``VALIDATION``
+and ``TEST``: never seen in training. The last three come from the same ranges, every eighth value for each of the
+held-out ones: an unseen id is a new combination, not one from a range of its own.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,18 +19,13 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.tools import DATE_FORMAT
 
 # fmt: off
-_FIRST = (
-    "Maya Tom Ana Leo Ines Noah Lena Omar Ruth Ivan Sara Hugo Nina Paul Emma Karl Zoe Max Lucy Jack "
-    "Ella Finn Rosa Adam Jane Oscar Alice Felix Clara Simon Marie Peter Julia Frank Laura Henry "
-    "Anna David Grace James Irene Bruno Helen Louis Diana Victor Olga Edgar Wanda Martin Elsa Robin "
-    "Carla Jonas Flora Ralph Edith Boris Vera Samuel "
-).split()
-_LAST = (
-    "Rao Smith Lopez Chen Novak Weber Rossi Silva Kim Patel Brown Mori Costa Berg Cohen Diaz Evans "
-    "Fox Gray Hill Ito Jones Khan Lee Moore Nash Olsen Park Quinn Reed Stone Tran Ueda Vance Ward "
-    "Young Adler Baker Clark Doyle Ellis Fischer Gomez Hayes Ivanov Jensen Keller Lang Meyer North "
-    "Owens Price Ramos Schmidt Turner Usman Vogel Walsh Xu Zimmer "
-).split()
+_FIRST = "Ana Tom Maya Leo Ines Noah".split()  # of the seed pool
+_LAST = "Rao Smith Lopez Chen Novak Weber".split()
+# names of the other pools are put together, so there are enough of them not to be learned by heart
+_FIRST_PARTS = ("Ma Ri Lo Ta Ne So Vi Ka Be Du Fa Gi Ho Je Li Mo Na Pe Ru Sa Te Vo We Za".split(),
+                "na lo ra mi ko da se vi ta ni ro le bi".split())
+_LAST_PARTS = ("Al Bar Cor Dal El Fen Gar Hal Is Jan Kol Lam Mar Nor Os Pal Ros Sal Tol Ul Val Wen Yar Zel".split(),
+               "berg man sen ley ford well wick ton by low stad ham dorf".split())
 # fmt: on
 FOODS = ("bread and soda", "sweets and coffee", "rice and soup", "pizza and juice", "pasta and cake")
 PATTERNS = {  # what an entity of each kind looks like; every kind is found by its form
@@ -41,7 +37,7 @@ PATTERNS = {  # what an entity of each kind looks like; every kind is found by i
     "phone": re.compile(r"\b555-\d{4}\b"),
     "place": re.compile(r"\b\d{1,2}\.\d\d\b"),
     "doctor": re.compile(r"\bDr [A-Z][a-z]+\b"),
-    "name": re.compile(rf"\b(?:{'|'.join(_FIRST)})\b"),
+    "name": re.compile(rf"\b(?:{'|'.join(_FIRST)}|(?:{'|'.join(_FIRST_PARTS[0])})(?:{'|'.join(_FIRST_PARTS[1])}))\b"),
 }
 KINDS = tuple(PATTERNS)
 
@@ -62,26 +58,37 @@ class Pool:
         return usable[:n]
 
 
-def _pool(first: slice, ids: range, doctors: range, ambulances: range, phones: range, days: tuple[str, int],
-          minutes: Callable[[int], bool], latitudes: range) -> Pool:  # fmt: skip
-    start = datetime.fromisoformat(days[0])
-    times = [f"{m // 60:02d}:{m % 60:02d}" for m in range(7 * 60, 21 * 60) if minutes(m % 60)]
+# fmt: off
+def _pool(first: Sequence[str], last: Sequence[str], users: Sequence[int], doctors: Sequence[int],
+          ambulances: Sequence[int], phones: Sequence[int], days: Sequence[int], times: Sequence[str],
+          places: Sequence[str]) -> Pool:
+    start = datetime(2025, 3, 3)
     return Pool({
-        "name": tuple(_FIRST[first]), "doctor": tuple(f"Dr {last}" for last in _LAST[first]),
-        "user_id": tuple(f"U{i}" for i in ids), "specialist_id": tuple(f"S{i}" for i in doctors),
+        "name": tuple(first), "doctor": tuple(f"Dr {each}" for each in last),
+        "user_id": tuple(f"U{i}" for i in users), "specialist_id": tuple(f"S{i}" for i in doctors),
         "ambulance_id": tuple(f"A{i}" for i in ambulances), "phone": tuple(f"555-{i}" for i in phones),
-        "date": tuple((start + timedelta(days=k)).strftime(DATE_FORMAT) for k in range(days[1])),
-        "time": tuple(times), "place": tuple(f"{i}.{d:02d}" for i in latitudes for d in range(1, 100) if d % 10),
-    })  # fmt: skip
+        "date": tuple((start + timedelta(days=k)).strftime(DATE_FORMAT) for k in days),
+        "time": tuple(times), "place": tuple(places),
+    })
 
 
-SEED = _pool(slice(0, 6), range(1000, 1006), range(100, 108), range(10, 14), range(1000, 1006), ("2025-03-03", 12),
-             lambda m: m in (0, 30), range(10, 11))  # fmt: skip
-WIDE = _pool(slice(6, 42), range(1100, 6000), range(110, 600), range(14, 60), range(1100, 6000), ("2025-03-17", 160),
-             lambda m: m % 5 == 0 and m not in (0, 30), range(11, 40))  # fmt: skip
-TEST = _pool(slice(42, 60), range(6000, 10000), range(600, 1000), range(60, 100), range(6000, 10000),
-             ("2025-09-01", 110), lambda m: m % 5 == 2, range(41, 60))  # fmt: skip
-POOLS = {"seed": SEED, "wide": WIDE, "test": TEST}
+def _part(rest: Callable[[int], bool]) -> Pool:
+    """The values whose number in their list has a ``rest`` (of a division by 8) that is wanted."""
+    names = [[a + b for a in parts[0] for b in parts[1]] for parts in (_FIRST_PARTS, _LAST_PARTS)]
+    times = [f"{m // 60:02d}:{m % 60:02d}" for m in range(7 * 60, 21 * 60, 5) if m % 30]
+    places = [f"{i}.{d:02d}" for i in range(11, 60) for d in range(1, 100) if d % 10]
+    lists = (*names, range(1100, 10000), range(110, 1000), range(14, 100), range(1100, 10000), range(14, 270), times,
+             places)
+    return _pool(*([value for k, value in enumerate(each) if rest(k % 8)] for each in lists))
+
+
+SEED = _pool(_FIRST, _LAST, range(1000, 1006), range(100, 108), range(10, 14), range(1000, 1006), range(12),
+             [f"{m // 60:02d}:{m % 60:02d}" for m in range(7 * 60, 21 * 60, 30)],
+             [f"10.{d:02d}" for d in range(1, 100) if d % 10])
+WIDE = _part(lambda rest: rest not in (2, 5))
+VALIDATION, TEST = _part(lambda rest: rest == 2), _part(lambda rest: rest == 5)
+# fmt: on
+POOLS = {"seed": SEED, "wide": WIDE, "validation": VALIDATION, "test": TEST}
 
 
 def found(text: str) -> list[tuple[str, str]]:

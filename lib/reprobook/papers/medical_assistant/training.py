@@ -103,7 +103,7 @@ def adapter_parameters(config: Any, rank: int = 8) -> int:
 
 def _pieces(corpus: Sequence[str]) -> str:
     """Pattern of pre-tokens: a symptom or food as a whole; runs of words of ``corpus``, tags and marks, inside which
-    pieces are merged (never across two tools of a list); digits in pairs; everything else, so names, by letters."""
+    pieces are merged (never across two tools of a list); digits in pairs; other letters, so names, in pairs too."""
     import re
 
     from reprobook.papers.medical_assistant.entities import FOODS, PATTERNS
@@ -113,12 +113,12 @@ def _pieces(corpus: Sequence[str]) -> str:
     bare = [re.sub(whole, " ", PATTERNS["name"].sub(" ", PATTERNS["doctor"].sub(" Dr ", text))) for text in corpus]
     words = sorted({w for text in bare for w in re.findall(r"(?<![A-Za-z])[A-Za-z]+(?![A-Za-z\d])", text)})
     word = rf"(?<![A-Za-z])(?:{'|'.join(sorted(words, key=len, reverse=True))})(?![A-Za-z\d])"
-    return rf"(?:{whole})|\d\d?|[;\n]?(?:(?!{whole})(?:{word}|[^A-Za-z\d;\n]))+|[\s\S]"
+    return rf"(?:{whole})|\d\d?|[;\n]?(?:(?!{whole})(?:{word}|[^A-Za-z\d;\n]))+|[A-Za-z]{{1,2}}|[\s\S]"
 
 
 @functools.cache
-def small_tokenizer(vocab_size: int = 1600) -> Any:
-    """BPE learned from the wording of the training templates. Names come letter by letter, digits in pairs: an unseen
+def small_tokenizer(vocab_size: int = 2300) -> Any:
+    """BPE learned from the wording of the training templates. Letters of names and digits come in pairs: an unseen
     name or id is copied like any other, and a pair seldom occurs twice by chance, so what follows it is found by
     looking for the same pair. Fixed wording comes in long pieces, so sessions are short. A byte-level alphabet covers
     the rest."""
@@ -127,7 +127,7 @@ def small_tokenizer(vocab_size: int = 1600) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     from reprobook.papers.medical_assistant.augment import texts
-    from reprobook.papers.medical_assistant.entities import FOODS
+    from reprobook.papers.medical_assistant.entities import FOODS, POOLS
     from reprobook.papers.medical_assistant.environment import WHO
     from reprobook.papers.medical_assistant.samples import prompt_text
     from reprobook.papers.medical_assistant.scenarios import ROLES, SCENARIOS, TRAIN_TEMPLATES
@@ -139,7 +139,8 @@ def small_tokenizer(vocab_size: int = 1600) -> Any:
             trajectory, _ = play(make_case(scenario, template, rng, "wide"))
             corpus += [prompt_text(trajectory), *texts(trajectory)]
     pattern = _pieces(corpus)
-    corpus += [*WHO, *FOODS, *(f"{k:02d}" for k in range(100))] * 200  # each is one token
+    names = [name.removeprefix("Dr ") for kind in ("name", "doctor") for name in POOLS["wide"].values[kind]]
+    corpus += [*WHO, *FOODS, *(f"{k:02d}" for k in range(100)), *names] * 200  # each, or each pair of it, is a token
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [
