@@ -338,7 +338,7 @@ def test_the_nearest_ambulance_comes() -> None:
     _, env = environment(ambulances=services)
     found = env.call("search_ambulance", {"location": {"latitude": 50.0, "longitude": 20.0}})
     assert found == {"ambulance_id": "A12", "phone_no": "555-2"}
-    assert env.effects == [("search_ambulance", "A12")]
+    assert env.effects == [("search_ambulance", "A12", "")]
 
 
 # ------------------------------------------------------------------------------------------------ trajectories
