@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -647,3 +647,127 @@ def test_other_words_say_the_same_step() -> None:
     assert changed == 1
     kept = [{value for _, value in found(s.said)} == {value for _, value in found(s.truth)} for s in said]
     assert np.mean(kept) > 0.6  # some wordings name fewer entities
+
+
+# ------------------------------------------------------------------------------- contents, contacts, whole calls
+
+
+@pytest.mark.parametrize(
+    ("scenario", "old", "new"),
+    [
+        ("Hard SOS end", "is safe", "needs help"),
+        ("Hard SOS start", "555-", "556-"),
+        ("General", "'message': 'Booked", "'message': 'Not booked"),
+        ("Counter", "'timestamp': '", "'timestamp': '0"),
+    ],
+)
+def test_the_same_effects_with_other_contents_are_no_success(scenario: str, old: str, new: str) -> None:
+    case, _ = environment(scenario)
+    truth, _ = scenarios.play(case)
+    said = spoken(truth)
+    done = evaluate.end_to_end(Script(list(said)), [case])
+    assert done["success"].tolist() == done["effects"].tolist() == [True]
+    changed = [turn.replace(old, new) if turn.startswith("<tool>") else turn for turn in said]
+    assert changed != said
+    if scenario == "Counter":  # a timestamp that cannot be read: the symptoms are not stored at all
+        assert evaluate.end_to_end(Script(changed), [case])["effects"].tolist() == [False]
+        return
+    done = evaluate.end_to_end(Script(changed), [case])
+    assert done["success"].tolist() == [False] and done["effects"].tolist() == [True]
+
+
+def test_telling_the_user_twice_or_not_searching_an_ambulance_is_no_success() -> None:
+    case, _ = environment("General")
+    said = spoken(scenarios.play(case)[0])
+    assert evaluate.end_to_end(Script([*said[:-1], *said[-3:]]), [case])["effects"].tolist() == [False]
+    case, _ = environment("Hard SOS start")
+    said = spoken(scenarios.play(case)[0])
+    k = next(i for i, turn in enumerate(said) if "search_ambulance" in turn)
+    assert evaluate.end_to_end(Script(said[: k - 1] + said[k + 1 :]), [case])["effects"].tolist() == [False]
+
+
+def test_every_contact_gets_the_message_and_nobody_is_an_error() -> None:
+    case, env = environment()
+    assert env.call("send_message", {"text": "help", "to_emergency_contacts": True}) is True
+    assert env.outbox == [{"to": phone, "text": "help"} for _, phone in scenarios.CONTACTS]
+    env.memory.replace_all("contacts", case.user_id, [])
+    with pytest.raises(tools.ToolError, match="no emergency contacts"):
+        env.call("send_message", {"text": "help", "to_emergency_contacts": True})
+    assert len(env.outbox) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("get_available_specialists", {"symptoms": "x", "user_schedule": {"date": 5, "time_range": "09:00-10:00"}},
+         "field 'date' of 'user_schedule' is 5; it must be of type string"),
+        ("search_ambulance", {"location": {"latitude": "50", "longitude": 20}}, "must be of type number"),
+        ("retrieve_past_complaints", {"user_id": "U1000", "symptoms": "x",
+                                      "date_range": {"start_date": None, "end_date": "01/01/25"}}, "is None"),
+    ],
+)  # fmt: skip
+def test_types_inside_an_object_are_checked(name: str, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(tools.ToolError, match=message):
+        tools.check_call(name, arguments)
+
+
+@pytest.mark.parametrize("value", [r"'\ud800'", "b'x'", "{1, 2}"])
+def test_what_cannot_be_stored_as_text_is_refused(value: str) -> None:
+    text = "<tool>notify_user</tool><parameters>{'user_id': 'U1', 'message': " + value + "}</parameters>"
+    with pytest.raises(tools.ToolError, match="cannot be stored as text"):
+        tools.parse_call(text)
+
+
+def test_symptoms_cannot_be_stored_for_a_time_to_come() -> None:
+    case, env = environment()
+    later = (case.world.now + timedelta(minutes=1)).strftime(tools.TIMESTAMP_FORMAT)
+    with pytest.raises(tools.ToolError, match="has not come"):
+        env.call("store_symptoms", {"user_id": case.user_id, "symptoms": "hives", "timestamp": later})
+
+
+def test_a_date_range_holds_its_last_day() -> None:
+    case, env = environment()
+    day = datetime.fromisoformat(case.complaints[0][1]).strftime(tools.DATE_FORMAT)
+    asked = {"user_id": case.user_id, "symptoms": case.symptoms, "date_range": {"start_date": day, "end_date": day}}
+    assert env.call("retrieve_past_complaints", asked) == [f"{case.symptoms}, {day}"]
+
+
+def test_a_call_that_is_interrupted_before_it_is_stored_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, env = environment("Counter")
+    said = spoken(scenarios.play(case)[0])
+    session = Session(Script(list(said)), env, case.user_id)
+    save, stored = env.memory.save_conversation, len(env.memory.rows("complaints", case.user_id))
+
+    def interrupted(user_id: str, name: str, state: dict[str, object]) -> None:
+        if any("store_symptoms" in effect[0] for effect in env.effects):
+            raise KeyboardInterrupt
+        save(user_id, name, state)
+
+    monkeypatch.setattr(env.memory, "save_conversation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.start(case.opening)
+    assert len(env.memory.rows("complaints", case.user_id)) == stored
+    assert not any(effect[0] == "store_symptoms" for effect in env.effects) and session.turns[-1].role == "Planner"
+    monkeypatch.undo()
+    k = sum(turn.role in ("Planner", "Caller") for turn in session.turns)
+    session.agent = Script(said[k:])
+    assert session.advance() == "finished"
+    assert (
+        len(env.memory.rows("complaints", case.user_id)) == stored + 1 and env.done() == scenarios.play(case)[1].done()
+    )
+
+
+def test_an_alarm_says_what_the_monitor_says_and_a_refusal_is_respected() -> None:
+    rng = np.random.default_rng(0)
+    cases = scenarios.make_cases(["Soft SOS"], range(scenarios.N_TEMPLATES), 60, rng)
+    told = 0
+    for case in cases:
+        _, env = scenarios.play(case)
+        refused = dict(case.replies)["feel"].startswith("No,")
+        sent = [effect for effect in env.effects if effect[0] == "send_message"]
+        assert len(sent) == (not refused)
+        told += len(sent)
+        assert re.search(
+            r"(heart rate|blood oxygen) \d+ (bpm|%) (at rest|in activity) is (below|above) \d+", case.opening
+        )
+    assert 15 < told < 45 and len({"oxygen" in case.opening for case in cases}) == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ import pytest
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant import agents, panel, scenarios, tools, verdicts
 from reprobook.papers.medical_assistant.evaluate import Said
-from reprobook.papers.medical_assistant.memory import MemoryUnitError
+from reprobook.papers.medical_assistant.memory import LongTerm, MemoryUnitError
 from reprobook.papers.medical_assistant.vitals import simulate
 
 CASE = scenarios.make_case("General", 0, np.random.default_rng(1))
@@ -208,3 +210,47 @@ def test_caller_gaps_and_orders() -> None:
         said("Caller", [("General", call, call, 0)]), said("Caller", [("General", call, "", 0)]), 0
     )
     assert gain.mean == 1 and gain.n == 1
+
+
+def test_a_lock_while_the_user_answers_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ltm.sqlite"
+    env = CASE.environment(memory=LongTerm(path, timeout_s=0.05))
+    env.answer = lambda question: None
+    made = panel.App(Script([t.text for t in TRUE.turns if t.role in ("Planner", "Caller")]), env, CASE.user_id,
+                     simulate(24, 3))  # fmt: skip
+    made.chat(CASE.opening)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(MemoryUnitError, match="locked"):
+        made.chat("Yes, please.")
+    assert made.session is not None and made.session.status == "waiting"
+    other.execute("ROLLBACK")
+    made.chat("Yes, please.")
+    assert made.session.status == "finished" and made.session.session == "1"
+    assert len(env.memory.rows("conversations", CASE.user_id)) == 1
+
+
+def test_what_was_booked_stays_taken_after_a_restart() -> None:
+    made = app()
+    made.chat(CASE.opening)
+    made.chat("Yes, please.")
+    again = CASE.environment(memory=made.env.memory)
+    assert again.booked == made.env.booked and len(again.booked) == 1
+
+
+def test_forgetting_leaves_nothing_in_the_process_either() -> None:
+    made = app()
+    made.chat(CASE.opening)
+    made.chat("Yes, please.")
+    assert made.env.outbox and made.env.booked and made.env.effects
+    made.forget()
+    assert not (made.env.outbox or made.env.booked or made.env.effects or made.pending) and made.session is None
+
+
+def test_a_later_run_goes_on_where_the_watch_was() -> None:
+    made = app()
+    for _ in range(7):
+        made.watch()
+    later = panel.App(Script([]), made.env, CASE.user_id, simulate(24, 3))
+    later.reopen()
+    assert later.seen == 7
