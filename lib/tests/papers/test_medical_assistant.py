@@ -203,6 +203,49 @@ def test_a_locked_database_is_told_and_loses_nothing(tmp_path: Path) -> None:
     assert len(memory.rows("contacts", "U1")) == 1
 
 
+def test_a_reader_at_the_end_of_a_write_loses_nothing_later(tmp_path: Path) -> None:
+    path = tmp_path / "ltm.sqlite"
+    store = LongTerm(path, timeout_s=0.05)
+    store.add_patient("U1", "Ana")
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM patients").fetchall()  # a shared lock: only the end of a write meets it
+    with pytest.raises(MemoryUnitError, match="locked"):
+        store.add("contacts", "U1", name="Kim", phone_no="1")
+    assert store.rows("contacts", "U1") == []
+    reader.execute("ROLLBACK")
+    store.add("contacts", "U1", name="Sam", phone_no="2")
+    seen = reader.execute("SELECT name FROM contacts").fetchall()
+    assert seen == [("Sam",)]  # kept in the file, not only in an open transaction
+
+
+def test_a_result_that_could_not_be_kept_is_no_observation(tmp_path: Path) -> None:
+    case, path = CASES[0], tmp_path / "ltm.sqlite"
+    reader = sqlite3.connect(path, isolation_level=None)
+
+    class Leaves(LongTerm):
+        """The reader leaves as soon as it has been in the way once."""
+
+        def _clear(self, error: sqlite3.Error) -> MemoryUnitError:
+            reader.execute("ROLLBACK")
+            return super()._clear(error)
+
+    class Reads(Script):
+        def respond(self, context: scenarios.Trajectory, role: str) -> str:
+            if role == "Caller":
+                reader.execute("BEGIN")
+                reader.execute("SELECT * FROM patients").fetchall()
+            return super().respond(context, role)
+
+    env = case.environment(memory=Leaves(path, timeout_s=0.05))
+    told = tools.write_call("notify_user", {"user_id": case.user_id, "message": "hello"})
+    said = [tools.write_plan("why", "Tell."), told, tools.write_plan("why", "Finish.")]
+    session = Session(Reads(said), env, case.user_id)
+    assert session.start("hello") == "finished"
+    (observed,) = (turn.text for turn in session.turns if turn.role == "Observation")
+    assert "locked" in observed and env.outbox == [] and env.effects == []
+
+
 def test_a_damaged_database_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "ltm.sqlite"
     path.write_bytes(b"not a database, but somebody's data" * 50)
@@ -516,7 +559,21 @@ def test_errors_become_observations_and_end_the_session() -> None:
     long = Session(Script([plan, tools.write_call("get_location", {})] * 9), env, case.user_id, "2", max_turns=3)
     assert long.start("hello") == "stopped" and sum(t.role == "Planner" for t in long.turns) == 3
     with pytest.raises(MemoryUnitError, match="unknown"):
-        Session(Script([]), env, "U0").start("hello")
+        Session(Script([]), Environment(case.world, env.memory, "U0"), "U0").start("hello")
+
+
+def test_nobody_reads_or_writes_another_patients_record() -> None:
+    case, env = environment()
+    env.memory.add_patient("U5555", "Bob")
+    for name, arguments in (
+        ("get_appointment_history", {}), ("notify_user", {"message": "hello"}),
+        ("retrieve_past_complaints", {"symptoms": "cough"}),
+    ):  # fmt: skip
+        with pytest.raises(tools.ToolError, match="'U5555' is not the user of this session"):
+            env.call(name, {"user_id": "U5555", **arguments})
+    assert env.outbox == [] and env.effects == []
+    with pytest.raises(ReprobookError, match="'U5555': the environment belongs to"):
+        Session(Script([]), env, "U5555")
 
 
 def test_a_question_suspends_and_a_stored_session_is_resumed(tmp_path: Path) -> None:
@@ -684,6 +741,15 @@ def test_telling_the_user_twice_or_not_searching_an_ambulance_is_no_success() ->
     said = spoken(scenarios.play(case)[0])
     k = next(i for i, turn in enumerate(said) if "search_ambulance" in turn)
     assert evaluate.end_to_end(Script(said[: k - 1] + said[k + 1 :]), [case])["effects"].tolist() == [False]
+
+
+def test_a_number_that_is_given_gets_the_message_without_contacts_too() -> None:
+    case = CASES[0]
+    memory = LongTerm()
+    memory.add_patient(case.user_id, case.name)
+    env = Environment(case.world, memory, case.user_id)
+    assert env.call("send_message", {"text": "help", "phone_no": "112", "to_emergency_contacts": True})
+    assert env.outbox == [{"to": "112", "text": "help"}]
 
 
 def test_every_contact_gets_the_message_and_nobody_is_an_error() -> None:

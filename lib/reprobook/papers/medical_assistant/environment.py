@@ -117,6 +117,8 @@ class Environment:
                 self.memory.patient(arguments["user_id"])
             except MemoryUnitError as error:
                 raise ToolError(str(error)) from error
+            if arguments["user_id"] != self.user_id:  # nobody reads or writes another patient's record
+                raise ToolError(f"user {arguments['user_id']!r} is not the user of this session")
         return getattr(self, f"_{name}")(**arguments)
 
     # ------------------------------------------------------------------------------------------------ complaints
@@ -250,7 +252,7 @@ class Environment:
         to = [phone_no] if phone_no else []
         if to_emergency_contacts:
             contacts = [row["phone_no"] for row in self.memory.rows("contacts", self.user_id)]
-            if not contacts:
+            if not contacts and not phone_no:
                 raise ToolError(f"user {self.user_id} has no emergency contacts: add one first")
             to += contacts
         self.outbox += [{"to": number, "text": text} for number in to]

@@ -53,6 +53,7 @@ class LongTerm:
 
     def __init__(self, path: Path | str = ":memory:", embed: Embed | None = None, timeout_s: float = 2.0) -> None:
         self.path, self.embed = path, embed or words
+        self._writing = False  # inside a transaction of ours
         try:
             self._db = sqlite3.connect(str(path), timeout=timeout_s, check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
@@ -80,16 +81,20 @@ class LongTerm:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            if self._db.in_transaction:  # part of a larger one
+            if self._writing:  # part of a larger one
                 yield self._db
                 return
             self._db.execute("BEGIN IMMEDIATE")
+            self._writing = True
             try:
                 yield self._db
+                self._db.execute("COMMIT")  # fails, and leaves the transaction open, while somebody reads
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            finally:
+                self._writing = False
         except sqlite3.Error as error:
             raise self._clear(error) from error
 

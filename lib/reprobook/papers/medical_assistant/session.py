@@ -40,6 +40,10 @@ class Session:
     memory: ShortTerm = field(default_factory=ShortTerm)
     _errors: int = 0
 
+    def __post_init__(self) -> None:
+        if self.user_id != self.env.user_id:
+            raise ReprobookError(f"session of {self.user_id!r}: the environment belongs to {self.env.user_id!r}")
+
     @property
     def turns(self) -> list[Turn]:
         """The session so far (short-term memory)."""
@@ -105,6 +109,7 @@ class Session:
     def _act(self) -> None:
         """A call with what it leads to: both are kept, or neither."""
         self._say("Caller", self.agent.respond(self.context(), "Caller"), keep=False)
+        n, errors = len(self.turns), self._errors
         try:
             with self.env.all_or_nothing():
                 tool, arguments = parse_call(self.turns[-1].text)
@@ -116,7 +121,8 @@ class Session:
                 else:
                     self._say("Observation", repr({"result": result}))
         except (ToolError, MemoryUnitError) as error:
-            self.status = "running"
+            del self.turns[n:]  # a result that could not be kept
+            self.status, self._errors = "running", errors
             self._fail(error)
 
     def context(self) -> Trajectory:
@@ -166,7 +172,8 @@ class Session:
         made._errors = state["errors"]
         made.memory.turns = [Turn(role, text) for role, text in state["turns"]]
         env.effects = [tuple(e) for e in state["effects"]]
-        env.booked = [tuple(b) for b in state["booked"]]
+        booked = [tuple(b) for b in state["booked"]]
+        env.booked = [*booked, *(b for b in env.booked if b not in booked)]  # other sessions may have booked since
         env.outbox = state["outbox"]
         return made
 
