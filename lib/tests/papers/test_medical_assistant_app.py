@@ -15,6 +15,7 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant import agents, panel, scenarios, tools, verdicts
 from reprobook.papers.medical_assistant.evaluate import Said
 from reprobook.papers.medical_assistant.memory import LongTerm, MemoryUnitError
+from reprobook.papers.medical_assistant.session import Session
 from reprobook.papers.medical_assistant.vitals import Vitals, detect, simulate
 
 CASE = scenarios.make_case("General", 0, np.random.default_rng(1))
@@ -241,6 +242,17 @@ def test_what_was_booked_stays_taken_after_a_restart() -> None:
     made.chat(CASE.opening)
     made.chat("Yes, please.")
     again = CASE.environment(memory=made.env.memory)
+    assert again.booked == made.env.booked and len(again.booked) == 1
+
+
+def test_a_session_that_is_resumed_keeps_what_another_has_booked() -> None:
+    made = app()
+    made.chat(CASE.opening)
+    made.env.answer = CASE.answer
+    spoken = [turn.text for turn in TRUE.turns if turn.role in ("Planner", "Caller")]
+    Session(Script(spoken), made.env, CASE.user_id, "2").start(CASE.opening)
+    again = CASE.environment(memory=made.env.memory)
+    assert Session.resume(Script([]), again, CASE.user_id, "1").status == "waiting"
     assert again.booked == made.env.booked and len(again.booked) == 1
 
 
