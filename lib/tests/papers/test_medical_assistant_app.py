@@ -335,6 +335,19 @@ def test_a_restart_in_the_middle_of_an_emergency_takes_up_both_questions() -> No
     assert later.chat("No, I am fine.")[-1][1].startswith("Back to my question. Shall I book")
 
 
+def test_an_alarm_that_meets_a_lock_stays_in_line(tmp_path: Path) -> None:
+    assert LOW is not None and HIGH is not None
+    made, path = helper(), tmp_path / "ltm.sqlite"
+    made.env = CASE.environment(memory=LongTerm(path, timeout_s=0.05))
+    made.env.answer = lambda question: None
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    (told, kept) = made.soft_sos(LOW)
+    assert "locked" in told[1] and kept == ("health monitor", LOW.message) and made.alarms == [LOW]
+    other.execute("ROLLBACK")
+    assert ("user", f"Health monitor: {LOW.message}.") in made.soft_sos(HIGH) and made.alarms == [HIGH]
+
+
 def test_an_alarm_after_an_interruption_is_not_lost() -> None:
     assert LOW is not None
     made = helper()
