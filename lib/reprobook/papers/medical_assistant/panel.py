@@ -266,7 +266,8 @@ def panel(app: App, show_calls: bool = True) -> Any:
     of all data."""
     import ipywidgets as widgets
 
-    log, health, medicine, doses = (widgets.HTML(layout={"max_height": "320px", "overflow": "auto"}) for _ in range(4))
+    latest = {"max_height": "420px", "overflow": "auto", "display": "flex", "flex_flow": "column-reverse"}  # at the end
+    log, health, medicine, doses = (widgets.HTML(layout=latest) for _ in range(4))
     calendar = widgets.HTML()
     curves = widgets.Image(format="png", layout={"display": "none", "max_width": "760px"})
     message = widgets.Text(placeholder="Type a message, then Enter", layout={"width": "80%"})
@@ -339,7 +340,8 @@ def panel(app: App, show_calls: bool = True) -> Any:
             put(doses, *((f"{r.next_at:%d %b %H:%M}", f"{r.title}, {r.days_left} days") for r in pending))
             data = base64.b64encode(app.calendar()).decode()
             calendar.value = (
-                f"<a download='reminders.ics' href='data:text/calendar;base64,{data}'>All reminders as a calendar</a>"
+                "<a style='text-decoration: underline' download='reminders.ics' "
+                f"href='data:text/calendar;base64,{data}'>All reminders as a calendar</a>"
             )
 
     def summary() -> None:
