@@ -348,7 +348,8 @@ def test_an_alarm_that_meets_a_lock_stays_in_line(tmp_path: Path) -> None:
     assert ("user", f"Health monitor: {LOW.message}.") in made.soft_sos(HIGH) and made.alarms == [HIGH]
 
 
-def test_an_alarm_after_an_interruption_is_not_lost() -> None:
+@pytest.mark.parametrize("first", ["alarm", "message"])
+def test_an_alarm_after_an_interruption_is_not_lost(first: str) -> None:
     assert LOW is not None
     made = helper()
     retrieval = made.agent
@@ -362,8 +363,11 @@ def test_an_alarm_after_an_interruption_is_not_lost() -> None:
         made.chat(CASE.opening)
     assert made.session is not None and made.session.status == "running"
     made.agent = made.session.agent = retrieval
-    lines = made.soft_sos(LOW)
+    if first == "message":
+        made.alarms.append(LOW)  # stands in line
+    lines = made.soft_sos(LOW) if first == "alarm" else made.chat("Hello?")
     assert any(what.startswith("Shall I book") for _, what in lines)
+    assert any("say that again" in what for _, what in lines) == (first == "message")
     assert ("user", f"Health monitor: {LOW.message}.") in lines and made.alarms == [] and len(made.aside) == 1
 
 

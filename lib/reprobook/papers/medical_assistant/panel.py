@@ -85,7 +85,7 @@ class App:
             lines += self._open(text)
         elif lines:  # a question that the user had not seen
             again = "I have taken up what was interrupted. Please say that again if it still matters."
-            return [*lines, ("assistant", again)]
+            lines.append(("assistant", again))
         else:
             assert self.session is not None
             begin = len(self.session.turns)
