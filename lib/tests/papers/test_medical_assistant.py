@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -179,13 +179,13 @@ def test_no_fragment_of_a_deleted_patient_stays_in_the_file(tmp_path: Path, monk
     memory.add_patient("user-2", "Tom")
     report = " ".join(f"kidney{k:04d}" for k in range(2000))  # 22 kB, so it has whole pages of its own
     memory.add("reports", "user-7391", at=datetime(2025, 3, 1), content=report)
-    memory.add_many("complaints", "user-7391", [{"symptoms": f"sciatica{k}"} for k in range(9)])
+    memory.add_many("complaints", "user-7391", [{"symptoms": f"sciatica{k}"} for k in range(300)])
     memory.add("contacts", "user-7391", name="Wilhelmina", phone_no="555-8264")
     memory.save_conversation("user-7391", "1", {"turns": ["thyroiditis"]})
     memory.add("complaints", "user-2", symptoms="hiccups")
     theirs = [b"user-7391", b"Philomena", b"Larkspur", b"kidney", b"sciatica", b"Wilhelmina", b"8264", b"thyroiditis"]
     assert all(text in path.read_bytes() for text in theirs)
-    assert memory.delete_patient("user-7391") == 1 + 1 + 9 + 1 + 1
+    assert memory.delete_patient("user-7391") == 1 + 1 + 300 + 1 + 1
     after = path.read_bytes()
     assert [text for text in theirs if text in after] == [] and b"hiccups" in after
     assert memory._db.execute("PRAGMA secure_delete").fetchone()[0] == 1
@@ -201,6 +201,49 @@ def test_a_locked_database_is_told_and_loses_nothing(tmp_path: Path) -> None:
     other.execute("ROLLBACK")
     memory.add("contacts", "U1", name="Tom", phone_no="1")
     assert len(memory.rows("contacts", "U1")) == 1
+
+
+def test_a_reader_at_the_end_of_a_write_loses_nothing_later(tmp_path: Path) -> None:
+    path = tmp_path / "ltm.sqlite"
+    store = LongTerm(path, timeout_s=0.05)
+    store.add_patient("U1", "Ana")
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM patients").fetchall()  # a shared lock: only the end of a write meets it
+    with pytest.raises(MemoryUnitError, match="locked"):
+        store.add("contacts", "U1", name="Kim", phone_no="1")
+    assert store.rows("contacts", "U1") == []
+    reader.execute("ROLLBACK")
+    store.add("contacts", "U1", name="Sam", phone_no="2")
+    seen = reader.execute("SELECT name FROM contacts").fetchall()
+    assert seen == [("Sam",)]  # kept in the file, not only in an open transaction
+
+
+def test_a_result_that_could_not_be_kept_is_no_observation(tmp_path: Path) -> None:
+    case, path = CASES[0], tmp_path / "ltm.sqlite"
+    reader = sqlite3.connect(path, isolation_level=None)
+
+    class Leaves(LongTerm):
+        """The reader leaves as soon as it has been in the way once."""
+
+        def _clear(self, error: sqlite3.Error) -> MemoryUnitError:
+            reader.execute("ROLLBACK")
+            return super()._clear(error)
+
+    class Reads(Script):
+        def respond(self, context: scenarios.Trajectory, role: str) -> str:
+            if role == "Caller":
+                reader.execute("BEGIN")
+                reader.execute("SELECT * FROM patients").fetchall()
+            return super().respond(context, role)
+
+    env = case.environment(memory=Leaves(path, timeout_s=0.05))
+    told = tools.write_call("notify_user", {"user_id": case.user_id, "message": "hello"})
+    said = [tools.write_plan("why", "Tell."), told, tools.write_plan("why", "Finish.")]
+    session = Session(Reads(said), env, case.user_id)
+    assert session.start("hello") == "finished"
+    (observed,) = (turn.text for turn in session.turns if turn.role == "Observation")
+    assert "locked" in observed and env.outbox == [] and env.effects == []
 
 
 def test_a_damaged_database_is_left_as_it_is(tmp_path: Path) -> None:
@@ -338,7 +381,7 @@ def test_the_nearest_ambulance_comes() -> None:
     _, env = environment(ambulances=services)
     found = env.call("search_ambulance", {"location": {"latitude": 50.0, "longitude": 20.0}})
     assert found == {"ambulance_id": "A12", "phone_no": "555-2"}
-    assert env.effects == [("search_ambulance", "A12")]
+    assert env.effects == [("search_ambulance", "A12", "")]
 
 
 # ------------------------------------------------------------------------------------------------ trajectories
@@ -516,7 +559,21 @@ def test_errors_become_observations_and_end_the_session() -> None:
     long = Session(Script([plan, tools.write_call("get_location", {})] * 9), env, case.user_id, "2", max_turns=3)
     assert long.start("hello") == "stopped" and sum(t.role == "Planner" for t in long.turns) == 3
     with pytest.raises(MemoryUnitError, match="unknown"):
-        Session(Script([]), env, "U0").start("hello")
+        Session(Script([]), Environment(case.world, env.memory, "U0"), "U0").start("hello")
+
+
+def test_nobody_reads_or_writes_another_patients_record() -> None:
+    case, env = environment()
+    env.memory.add_patient("U5555", "Bob")
+    for name, arguments in (
+        ("get_appointment_history", {}), ("notify_user", {"message": "hello"}),
+        ("retrieve_past_complaints", {"symptoms": "cough"}),
+    ):  # fmt: skip
+        with pytest.raises(tools.ToolError, match="'U5555' is not the user of this session"):
+            env.call(name, {"user_id": "U5555", **arguments})
+    assert env.outbox == [] and env.effects == []
+    with pytest.raises(ReprobookError, match="'U5555': the environment belongs to"):
+        Session(Script([]), env, "U5555")
 
 
 def test_a_question_suspends_and_a_stored_session_is_resumed(tmp_path: Path) -> None:
@@ -530,7 +587,7 @@ def test_a_question_suspends_and_a_stored_session_is_resumed(tmp_path: Path) -> 
     assert session.question and session.question.startswith("Shall I book Dr")
     assert isinstance(env.call("get_input_from_user", {"user_id": case.user_id, "questions": "?"}), Question)
     memory.close()
-    later = Environment(case.world, LongTerm(tmp_path / "ltm.sqlite"))
+    later = Environment(case.world, LongTerm(tmp_path / "ltm.sqlite"), case.user_id)
     resumed = Session.resume(Script(said), later, case.user_id, "1")
     assert resumed.question == session.question and resumed.turns == session.turns
     assert resumed.answer(case.answer(session.question)) == "finished"
@@ -647,3 +704,136 @@ def test_other_words_say_the_same_step() -> None:
     assert changed == 1
     kept = [{value for _, value in found(s.said)} == {value for _, value in found(s.truth)} for s in said]
     assert np.mean(kept) > 0.6  # some wordings name fewer entities
+
+
+# ------------------------------------------------------------------------------- contents, contacts, whole calls
+
+
+@pytest.mark.parametrize(
+    ("scenario", "old", "new"),
+    [
+        ("Hard SOS end", "is safe", "needs help"),
+        ("Hard SOS start", "555-", "556-"),
+        ("General", "'message': 'Booked", "'message': 'Not booked"),
+        ("Counter", "'timestamp': '", "'timestamp': '0"),
+    ],
+)
+def test_the_same_effects_with_other_contents_are_no_success(scenario: str, old: str, new: str) -> None:
+    case, _ = environment(scenario)
+    truth, _ = scenarios.play(case)
+    said = spoken(truth)
+    done = evaluate.end_to_end(Script(list(said)), [case])
+    assert done["success"].tolist() == done["effects"].tolist() == [True]
+    changed = [turn.replace(old, new) if turn.startswith("<tool>") else turn for turn in said]
+    assert changed != said
+    if scenario == "Counter":  # a timestamp that cannot be read: the symptoms are not stored at all
+        assert evaluate.end_to_end(Script(changed), [case])["effects"].tolist() == [False]
+        return
+    done = evaluate.end_to_end(Script(changed), [case])
+    assert done["success"].tolist() == [False] and done["effects"].tolist() == [True]
+
+
+def test_telling_the_user_twice_or_not_searching_an_ambulance_is_no_success() -> None:
+    case, _ = environment("General")
+    said = spoken(scenarios.play(case)[0])
+    assert evaluate.end_to_end(Script([*said[:-1], *said[-3:]]), [case])["effects"].tolist() == [False]
+    case, _ = environment("Hard SOS start")
+    said = spoken(scenarios.play(case)[0])
+    k = next(i for i, turn in enumerate(said) if "search_ambulance" in turn)
+    assert evaluate.end_to_end(Script(said[: k - 1] + said[k + 1 :]), [case])["effects"].tolist() == [False]
+
+
+def test_a_number_that_is_given_gets_the_message_without_contacts_too() -> None:
+    case = CASES[0]
+    memory = LongTerm()
+    memory.add_patient(case.user_id, case.name)
+    env = Environment(case.world, memory, case.user_id)
+    assert env.call("send_message", {"text": "help", "phone_no": "112", "to_emergency_contacts": True})
+    assert env.outbox == [{"to": "112", "text": "help"}]
+
+
+def test_every_contact_gets_the_message_and_nobody_is_an_error() -> None:
+    case, env = environment()
+    assert env.call("send_message", {"text": "help", "to_emergency_contacts": True}) is True
+    assert env.outbox == [{"to": phone, "text": "help"} for _, phone in scenarios.CONTACTS]
+    env.memory.replace_all("contacts", case.user_id, [])
+    with pytest.raises(tools.ToolError, match="no emergency contacts"):
+        env.call("send_message", {"text": "help", "to_emergency_contacts": True})
+    assert len(env.outbox) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("get_available_specialists", {"symptoms": "x", "user_schedule": {"date": 5, "time_range": "09:00-10:00"}},
+         "field 'date' of 'user_schedule' is 5; it must be of type string"),
+        ("search_ambulance", {"location": {"latitude": "50", "longitude": 20}}, "must be of type number"),
+        ("retrieve_past_complaints", {"user_id": "U1000", "symptoms": "x",
+                                      "date_range": {"start_date": None, "end_date": "01/01/25"}}, "is None"),
+    ],
+)  # fmt: skip
+def test_types_inside_an_object_are_checked(name: str, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(tools.ToolError, match=message):
+        tools.check_call(name, arguments)
+
+
+@pytest.mark.parametrize("value", [r"'\ud800'", "b'x'", "{1, 2}"])
+def test_what_cannot_be_stored_as_text_is_refused(value: str) -> None:
+    text = "<tool>notify_user</tool><parameters>{'user_id': 'U1', 'message': " + value + "}</parameters>"
+    with pytest.raises(tools.ToolError, match="cannot be stored as text"):
+        tools.parse_call(text)
+
+
+def test_symptoms_cannot_be_stored_for_a_time_to_come() -> None:
+    case, env = environment()
+    later = (case.world.now + timedelta(minutes=1)).strftime(tools.TIMESTAMP_FORMAT)
+    with pytest.raises(tools.ToolError, match="has not come"):
+        env.call("store_symptoms", {"user_id": case.user_id, "symptoms": "hives", "timestamp": later})
+
+
+def test_a_date_range_holds_its_last_day() -> None:
+    case, env = environment()
+    day = datetime.fromisoformat(case.complaints[0][1]).strftime(tools.DATE_FORMAT)
+    asked = {"user_id": case.user_id, "symptoms": case.symptoms, "date_range": {"start_date": day, "end_date": day}}
+    assert env.call("retrieve_past_complaints", asked) == [f"{case.symptoms}, {day}"]
+
+
+def test_a_call_that_is_interrupted_before_it_is_stored_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, env = environment("Counter")
+    said = spoken(scenarios.play(case)[0])
+    session = Session(Script(list(said)), env, case.user_id)
+    save, stored = env.memory.save_conversation, len(env.memory.rows("complaints", case.user_id))
+
+    def interrupted(user_id: str, name: str, state: dict[str, object]) -> None:
+        if any("store_symptoms" in effect[0] for effect in env.effects):
+            raise KeyboardInterrupt
+        save(user_id, name, state)
+
+    monkeypatch.setattr(env.memory, "save_conversation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.start(case.opening)
+    assert len(env.memory.rows("complaints", case.user_id)) == stored
+    assert not any(effect[0] == "store_symptoms" for effect in env.effects) and session.turns[-1].role == "Planner"
+    monkeypatch.undo()
+    k = sum(turn.role in ("Planner", "Caller") for turn in session.turns)
+    session.agent = Script(said[k:])
+    assert session.advance() == "finished"
+    assert (
+        len(env.memory.rows("complaints", case.user_id)) == stored + 1 and env.done() == scenarios.play(case)[1].done()
+    )
+
+
+def test_an_alarm_says_what_the_monitor_says_and_a_refusal_is_respected() -> None:
+    rng = np.random.default_rng(0)
+    cases = scenarios.make_cases(["Soft SOS"], range(scenarios.N_TEMPLATES), 60, rng)
+    told = 0
+    for case in cases:
+        _, env = scenarios.play(case)
+        refused = dict(case.replies)["feel"].startswith("No,")
+        sent = [effect for effect in env.effects if effect[0] == "send_message"]
+        assert len(sent) == (not refused)
+        told += len(sent)
+        assert re.search(
+            r"(heart rate|blood oxygen) \d+ (bpm|%) (at rest|in activity) is (below|above) \d+", case.opening
+        )
+    assert 15 < told < 45 and len({"oxygen" in case.opening for case in cases}) == 2

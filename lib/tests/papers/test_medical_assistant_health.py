@@ -280,6 +280,11 @@ def test_durations(text: str, days: int) -> None:
         ("Aspirin 1-0-1 for 1.5 weeks", "duration 'for 1.5 weeks'"),
         ("Aspirin 1-0-1 for 53 weeks", "duration 'for 53 weeks'"),
         ("Aspirin 1-0-1 after lunch", "'after lunch' contradicts the dose 1-0-1"),
+        ("Do not take Aspirin 1-0-0", "'not' in 'Do not Aspirin'"),
+        ("Stop Aspirin 1-0-0", "'Stop'"),
+        ("No Aspirin 1-0-0", "'No'"),
+        ("Omega-3 capsules 1-0-1", "'3 capsules' in 'Omega-3 capsules' cannot be read"),
+        ("Aspirin half 1-0-1", "'half'"),
         ("", "no medicine"),
         ("Prescription Signature", "no medicine"),
         ("Prescription\nSignature\nAspirin 1-0-1", "no medicine"),
@@ -288,6 +293,21 @@ def test_durations(text: str, days: int) -> None:
 def test_unreadable_prescriptions_are_refused_with_their_line(text: str, words: str) -> None:
     with pytest.raises(ReprobookError, match=words):
         prescriptions.read_prescription(text)
+
+
+@pytest.mark.parametrize(
+    "amount",
+    ["1/2 tablet", "0,5 tablet", "½ tablet", "1½ tablets", "half a tablet", "1-2 tablets", "10 to 12 units", "2.5 ml"],
+)
+def test_amounts_are_kept_as_they_are_written(amount: str) -> None:
+    (read,) = prescriptions.read_prescription(f"Warfarin {amount} 0-0-1 for 10 days")
+    assert (read.name, read.dosage, read.pattern, read.days) == ("Warfarin", amount, "0-0-1", 10)
+
+
+@pytest.mark.parametrize("strength", ["1,000 mg", "0,5 mg", "500/125 mg", "2.5 mg", "5 mg/5 ml"])
+def test_strengths_are_kept_as_they_are_written(strength: str) -> None:
+    (read,) = prescriptions.read_prescription(f"Vitamin B12 {strength} 1-0-0")
+    assert (read.name, read.strength) == ("Vitamin B12", strength)
 
 
 def test_a_dosage_before_the_name_belongs_to_that_name() -> None:
@@ -456,6 +476,11 @@ def test_events_of_a_calendar_have_their_own_identity() -> None:
     events = Calendar.from_ical(reminders.to_icalendar([same, same])).walk("VEVENT")
     assert len({str(event["uid"]) for event in events}) == 2
     assert Calendar.from_ical(reminders.to_icalendar([])).walk("VEVENT") == []
+    raw = reminders.to_icalendar([same])
+    _, later = reminders.fire([same], MORNING)
+    (event,) = Calendar.from_ical(reminders.to_icalendar(later)).walk("VEVENT")
+    assert str(event["uid"]) == str(Calendar.from_ical(raw).walk("VEVENT")[0]["uid"])  # an import again replaces it
+    assert "no medical advice" in str(event["description"])
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
@@ -505,8 +530,19 @@ def test_bad_frames_of_a_report() -> None:
     frame = vitals.simulate(2, seed=0)
     with pytest.raises(ReprobookError, match="no column 'calories'"):
         reports.daily_report(frame.drop(columns="calories"), MORNING)
-    with pytest.raises(ReprobookError, match="oxygen=120"):
-        reports.daily_report(frame.assign(oxygen=120), MORNING)
+
+
+def test_a_report_leaves_out_readings_of_a_failed_sensor_and_says_so() -> None:
+    frame = vitals.simulate(24, seed=0).assign(heart_rate=80.0, oxygen=97)
+    frame.loc[3, "heart_rate"], frame.loc[5, "heart_rate"] = 300, np.nan
+    end = datetime(2025, 3, 8)
+    report = reports.daily_report(frame, end)
+    assert report.readings == 286 and report.left_out == 2 and report.means["heart_rate"] == 80
+    assert "  2 more left out" in report.text
+    assert reports.daily_report(frame, end + timedelta(days=1)).left_out == 0  # outside of the window
+    fig = reports.draw(frame, end)
+    curve = fig.axes[0].lines[0].get_ydata()
+    assert len(curve) == 286 and max(curve) == 80
 
 
 @pytest.mark.parametrize(

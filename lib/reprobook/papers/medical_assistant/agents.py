@@ -104,16 +104,19 @@ class RetrievalAgent:
         return copy_entities(best.target, best.context, context)
 
 
-def _symptoms(text: str) -> list[str]:
-    return [match[0] for match in _SYMPTOM.finditer(text)]
+def _phrases(text: str) -> list[tuple[str, str]]:
+    """Symptoms and alarms in ``text``, each with its kind."""
+    kinds = (("symptom", _SYMPTOM), ("alarm", _ALARM))
+    return [(kind, match[0]) for kind, pattern in kinds for match in pattern.finditer(text)]
 
 
 def _mask(text: str) -> str:
     for kind, pattern in PATTERNS.items():
         text = pattern.sub(f" {kind} ", text)
-    return _SYMPTOM.sub(" symptom ", text)
+    return _ALARM.sub(" alarm ", _SYMPTOM.sub(" symptom ", text))
 
 
+_ALARM = re.compile(r"(?:heart rate|blood oxygen) \d+ \S+ (?:at rest|in activity) is (?:below|above) \d+ (?:bpm|%)")
 _SYMPTOM = re.compile("|".join(sorted(map(re.escape, [*WHO, "fever"]), key=len, reverse=True)))
 
 
@@ -128,7 +131,7 @@ def copy_entities(target: str, old: Trajectory, new: Trajectory) -> str:
             return value
         return values[min(before[kind].index(value), len(values) - 1)]
 
-    for kind, pattern in [*PATTERNS.items(), ("symptom", _SYMPTOM)]:
+    for kind, pattern in [*PATTERNS.items(), ("symptom", _SYMPTOM), ("alarm", _ALARM)]:
         target = pattern.sub(lambda match, kind=kind: other(kind, match[0]), target)  # type: ignore[misc]
     return target
 
@@ -137,6 +140,6 @@ def _recent(context: Trajectory) -> dict[str, list[str]]:
     """Different values of each kind, most recent first."""
     kinds: dict[str, dict[str, None]] = {}
     for text in reversed(texts(context)):
-        for kind, value in reversed([*((("symptom", s)) for s in _symptoms(text)), *found(text)]):
+        for kind, value in reversed([*_phrases(text), *found(text)]):
             kinds.setdefault(kind, {}).setdefault(value)
     return {kind: list(values) for kind, values in kinds.items()}

@@ -6,9 +6,11 @@ Nothing here talks to anything outside: messages and notifications are kept in l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from reprobook.papers.medical_assistant.memory import LongTerm, MemoryUnitError
@@ -34,7 +36,7 @@ SPECIALISTS: dict[str, tuple[str, ...]] = {
     "Ophthalmologist": ("blurred vision", "burning eyes", "double vision", "watery eyes"),
     "Dietician": ("unwanted weight gain", "constant tiredness after sweets", "no appetite", "sugar cravings"),
 }
-GOALS = ("get_input_from_user", "confirm_appointment", "save_appointment_history", "notify_user", "send_message")
+LOOKS = ("retrieve_past_complaints", "follow_up_with_user", "get_appointment_history")  # change nothing
 WHO = {symptom: who for who, symptoms in SPECIALISTS.items() for symptom in symptoms}
 
 
@@ -69,15 +71,42 @@ def specialization_of(symptoms: str, memory: LongTerm) -> str:
 class Environment:
     """The tools of one session. ``answer`` is asked when the assistant asks the user; None suspends the session.
 
-    ``effects`` holds what happened, without free text: what two sessions must share to have done the same."""
+    ``effects`` holds what happened, one tuple a call: the tool, what it acted on, and last the text that a person or
+    the record got. Two sessions that share them have done the same."""
 
     world: World
     memory: LongTerm
+    user_id: str
     answer: Callable[[str], str | None] = lambda question: None
     which: str = "one"
     booked: list[tuple[str, str, str]] = field(default_factory=list)  # specialist, time range, date
     outbox: list[dict[str, Any]] = field(default_factory=list)  # messages and notifications
-    effects: list[tuple[str, ...]] = field(default_factory=list)
+    effects: list[tuple[str, ...]] = field(default_factory=list)  # tool, what it acted on, text
+
+    def __post_init__(self) -> None:
+        """What the user has booked in earlier sessions and what is still to come stays taken."""
+        for row in self.memory.rows("appointments", self.user_id):
+            slot, day = parse_appointment(row["appointment_time_date"])
+            if not self._is_past(day, slot.split("-")[0]):
+                self.booked.append((row["specialist_id"], slot, day))
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """What the block does to the world and to the memory is kept, or nothing of it if the block fails."""
+        before = [list(each) for each in (self.booked, self.outbox, self.effects)]
+        try:
+            with self.memory.together():
+                yield
+        except BaseException:
+            self.booked[:], self.outbox[:], self.effects[:] = before
+            raise
+
+    def forget(self) -> int:
+        """Delete everything about the user; returns the number of rows of the database."""
+        n = self.memory.delete_patient(self.user_id)
+        for each in (self.booked, self.outbox, self.effects):
+            each.clear()
+        return n
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Check and carry out a call; returns what the tool returns, a :class:`Question` for a question that nobody
@@ -88,6 +117,8 @@ class Environment:
                 self.memory.patient(arguments["user_id"])
             except MemoryUnitError as error:
                 raise ToolError(str(error)) from error
+            if arguments["user_id"] != self.user_id:  # nobody reads or writes another patient's record
+                raise ToolError(f"user {arguments['user_id']!r} is not the user of this session")
         return getattr(self, f"_{name}")(**arguments)
 
     # ------------------------------------------------------------------------------------------------ complaints
@@ -100,6 +131,7 @@ class Environment:
             since, until = (parse_date(date_range[key], key) for key in ("start_date", "end_date"))
             if since > until:
                 raise ToolError(f"date_range ends ({date_range['end_date']}) before it starts")
+            until += timedelta(days=1)  # the last day belongs to the range
         self._did("retrieve_past_complaints", user_id)
         found = self.memory.past_complaints(user_id, symptoms, since, until)
         return [f"{row['symptoms']}, {datetime.fromisoformat(row['at']).strftime(DATE_FORMAT)}" for row in found]
@@ -109,8 +141,10 @@ class Environment:
             at = datetime.strptime(timestamp, TIMESTAMP_FORMAT)
         except ValueError as error:
             raise ToolError(f"timestamp {timestamp!r} is not DD/MM/YY HH:MM") from error
+        if at > self.world.now:
+            raise ToolError(f"timestamp {timestamp} has not come; it is {self.world.now.strftime(TIMESTAMP_FORMAT)}")
         self.memory.add("complaints", user_id, symptoms=symptoms, at=at)
-        self._did("store_symptoms", user_id, symptoms)
+        self._did("store_symptoms", user_id, timestamp, text=symptoms)
         return True
 
     def _follow_up_with_user(
@@ -163,7 +197,7 @@ class Environment:
             raise ToolError(f"no appointment with {specialist_id} at {slot} on {day} was confirmed")
         values = {"symptoms": symptoms, "specialist_id": specialist_id, "appointment_time_date": appointment_time_date}
         self.memory.add("appointments", user_id, **values)
-        self._did("save_appointment_history", user_id, specialist_id, appointment_time_date)
+        self._did("save_appointment_history", user_id, specialist_id, appointment_time_date, text=symptoms)
         return True
 
     def _get_appointment_history(self, user_id: str) -> list[str]:
@@ -188,13 +222,13 @@ class Environment:
     # ------------------------------------------------------------------------------------------------ user and SOS
 
     def _get_input_from_user(self, user_id: str, questions: str) -> Any:
-        self._did("get_input_from_user", user_id)
+        self._did("get_input_from_user", user_id, text=questions)
         answer = self.answer(questions)
         return Question(user_id, questions) if answer is None else {"user": answer}
 
     def _notify_user(self, user_id: str, message: str) -> bool:
         self.outbox.append({"to": user_id, "text": message})
-        self._did("notify_user", user_id)
+        self._did("notify_user", user_id, text=message)
         return True
 
     def _get_location(self) -> dict[str, float]:
@@ -215,17 +249,25 @@ class Environment:
     def _send_message(self, text: str, phone_no: str = "", to_emergency_contacts: bool = False) -> bool:
         if not phone_no and not to_emergency_contacts:
             raise ToolError("send_message: give phone_no, or to_emergency_contacts=True")
-        self.outbox.append({"to": "emergency contacts" if to_emergency_contacts else phone_no, "text": text})
+        to = [phone_no] if phone_no else []
+        if to_emergency_contacts:
+            contacts = [row["phone_no"] for row in self.memory.rows("contacts", self.user_id)]
+            if not contacts and not phone_no:
+                raise ToolError(f"user {self.user_id} has no emergency contacts: add one first")
+            to += contacts
+        self.outbox += [{"to": number, "text": text} for number in to]
         placed = all(str(x) in text for x in self.world.location)  # help finds nobody without a place
-        self._did("send_message", phone_no, str(to_emergency_contacts), str(placed))
+        self._did("send_message", *to, str(placed), text=text)
         return True
 
-    def done(self) -> frozenset[tuple[str, ...]]:
-        """What the session achieved: effects on the user's side (:data:`GOALS`), looked-up things left out."""
-        return frozenset(effect for effect in self.effects if effect[0] in GOALS)
+    def done(self, contents: bool = True) -> Counter[tuple[str, ...]]:
+        """What the session achieved: how often it had each effect, looked-up things left out. Without ``contents``
+        the texts are left out as well: who was told, asked or recorded, not what."""
+        kept = (effect for effect in self.effects if effect[0] not in LOOKS)
+        return Counter(kept if contents else (effect[:-1] for effect in kept))
 
-    def _did(self, *effect: str) -> None:
-        self.effects.append(effect)
+    def _did(self, *effect: str, text: str = "") -> None:
+        self.effects.append((*effect, text))
 
 
 @dataclass(frozen=True)

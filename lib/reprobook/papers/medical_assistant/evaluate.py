@@ -148,9 +148,10 @@ def end_to_end(
     max_turns: int = 12,
 ) -> pd.DataFrame:  # fmt: skip
     """Sessions of ``agent`` with the scripted users of ``cases``; a session succeeds if it ends by itself and has done
-    what the true session does (:meth:`.Environment.done`), no more and no less.
+    what the true session does (:meth:`.Environment.done`), as often and with the same contents, no more and no less.
 
-    ``tools``: their order in each session. One row per case: scenario, success, status, planner turns."""
+    ``tools``: their order in each session. One row per case: scenario, success, effects (whether it did the same, with
+    whatever contents), status, planner turns."""
     rows = []
     for k, case in enumerate(cases):
         _, wanted = play(case, embed)
@@ -159,6 +160,7 @@ def end_to_end(
         session.start(case.opening)
         rows.append({
             "scenario": case.scenario, "success": session.status == "finished" and env.done() == wanted.done(),
+            "effects": session.status == "finished" and env.done(contents=False) == wanted.done(contents=False),
             "status": session.status, "planner turns": sum(turn.role == "Planner" for turn in session.turns),
         })  # fmt: skip
         env.memory.close()

@@ -53,11 +53,13 @@ class LongTerm:
 
     def __init__(self, path: Path | str = ":memory:", embed: Embed | None = None, timeout_s: float = 2.0) -> None:
         self.path, self.embed = path, embed or words
+        self._writing = False  # inside a transaction of ours
         try:
             self._db = sqlite3.connect(str(path), timeout=timeout_s, check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
             raise self._clear(error) from error
         self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA secure_delete = ON")  # from the first page on: what moves or goes leaves no remnant
         with self._transaction() as db:
             db.execute("PRAGMA foreign_keys = ON")
             if (state := db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
@@ -71,15 +73,28 @@ class LongTerm:
         self._db.close()
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """All writes of the block are kept, or none."""
+        with self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
+            if self._writing:  # part of a larger one
+                yield self._db
+                return
             self._db.execute("BEGIN IMMEDIATE")
+            self._writing = True
             try:
                 yield self._db
+                self._db.execute("COMMIT")  # fails, and leaves the transaction open, while somebody reads
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            finally:
+                self._writing = False
         except sqlite3.Error as error:
             raise self._clear(error) from error
 
@@ -89,6 +104,8 @@ class LongTerm:
             return MemoryUnitError(
                 f"database {self.path} is locked by another program; nothing was written: close the other and try again"
             )
+        if isinstance(error, sqlite3.ProgrammingError):
+            return MemoryUnitError(f"database {self.path} cannot be used: {text}")
         if isinstance(error, sqlite3.OperationalError):
             return MemoryUnitError(f"database {self.path} cannot be used ({text}); nothing was written")
         if isinstance(error, sqlite3.IntegrityError):
@@ -121,7 +138,6 @@ class LongTerm:
         overwritten, so nothing stays readable in it."""
         self.patient(user_id)
         n = 1 + sum(len(self.rows(table, user_id)) for table in _OWNED)
-        self._db.execute("PRAGMA secure_delete = ON")
         with self._transaction() as db:
             db.execute("DELETE FROM patients WHERE user_id = ?", (user_id,))
         return n

@@ -54,6 +54,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "feel: reason": ("I need to know more.", "The user decides about help."),
     "feel: action": ("Ask how {user_id} feels and whether to tell the contacts.",
                      "Ask {user_id} about feeling and contacts."),
+    "alone: reason": ("The user wants no help.", "Nobody should be told."),
+    "alone: action": ("Tell {user_id} to rest and measure again.", "Notify {user_id}: nobody was told."),
     "tell: reason": ("The contacts should know.", "The user wants help."),
     "tell: action": ("Send the emergency contacts the values and place of {name}.",
                      "Message the contacts about {name}: values and place."),
@@ -99,8 +101,7 @@ OPENINGS: dict[str, tuple[str, ...]] = {  # one per template
         "The emergency is over, cancel it.", "Please call off the alarm.",
     ),
     "Soft SOS": (
-        "Health monitor: {level} heart rate {value} at rest.", "Alarm: heart rate {value} is {level} at rest.",
-        "Watch: {level} heart rate at rest, {value}.", "Monitor alarm: {level} heart rate of {value}.",
-        "Vitals alarm: resting heart rate {value}, {level}.", "Wearable: {level} pulse at rest, {value}.",
+        "Health monitor: {alarm}.", "Alarm: {alarm}.", "Watch: {alarm}.", "Monitor alarm: {alarm}.",
+        "Vitals alarm: {alarm}.", "Wearable: {alarm}.",
     ),
 }  # fmt: skip

@@ -39,7 +39,14 @@ _NUMBER = r"(?:\d+(?:\.\d+)?|half|an?|one|two|three|four|five|six|seven|eight|ni
 _WORDS = {"a": 1, "an": 1} | {
     word: value for value, word in enumerate("one two three four five six seven eight nine ten".split(), 1)
 } | {"twelve": 12, "fourteen": 14}  # fmt: skip
+_FRACTION = "[½⅓⅔¼¾]"
+# How much: kept as it is written, so 1/2, 0,5 and 1-2 are no matter of reading.
+_AMOUNT = (
+    rf"(?<![\w.,/-])(?:\d+(?:[.,/]\d+)*(?:\s*(?:-|–|\bto\b)\s*\d+(?:[.,/]\d+)*)?\s*{_FRACTION}?|{_FRACTION}"
+    rf"|(?:half|quarter)(?:\s+an?|\s+of\s+an?)?|{_NUMBER})"
+)
 _FORM = r"(?:tablets?|tabs?|capsules?|caps?|drops?|puffs?|teaspoons?|tsp|spoons?|ml|units?|sachets?|pills?)\b"
+_UNIT = r"(?:mg|mcg|µg|g|iu|%)"
 _EATING = r"(?:(?:every|each|the)\s+)?(?:meals?|food|eating|breakfast|lunch|dinner)"
 _AND_MEALS = r"(?:\s*(?:,|and)\s*(?:breakfast|lunch|dinner))*"
 _SPAN = r"(?:day|week|month)"
@@ -51,12 +58,14 @@ _TOKENS = re.compile(
         rf"(?P<supply>\b(?:qty|quantity|dispense|total)\b\s*[.:]?\s*\d+(?:\s*{_FORM})?)",
         rf"(?P<days>(?:\b(?:for|x)\s*|[×*]\s*|(?<![\w.-])(?<!every\s)(?<!after\s)(?<!in\s)){_NUMBER}[\s-]*{_SPAN}s?\b)",
         rf"(?P<meal>\b(?:before|after|with)\s+{_EATING}{_AND_MEALS}\b|\bon an empty stomach\b)",
-        r"(?P<strength>\b\d+(?:\.\d+)?\s*(?:mg|mcg|µg|g|iu|%)(?:\s*/\s*\d*\s*ml\b)?(?!\w))",
-        rf"(?P<dosage>\b{_NUMBER}\s*{_FORM})",
+        rf"(?P<strength>{_AMOUNT}\s*{_UNIT}(?:\s*/\s*\d*\s*ml\b)?(?!\w))",
+        rf"(?P<dosage>{_AMOUNT}\s*{_FORM})",
         r"(?P<filler>\b(?:take|please|then|daily|half an hour|orally|by mouth|with water)\b|[,;.:|]+(?=\s|$))",
     )),
     re.IGNORECASE,
 )  # fmt: skip
+_UNREAD = re.compile(rf"\d\s*(?:{_FORM}|{_UNIT}(?!\w))|{_FRACTION}|\b(?:half|quarter)\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|don['’]t|no(?!-)|stop\w*|avoid|never|without|discontinue\w*|hold)\b", re.IGNORECASE)
 _PREFIX = re.compile(r"^(?:tab|tablet|cap|capsule|syp|syr|syrup|inj|injection)\b\.?\s+(?=\w)", re.IGNORECASE)
 
 
@@ -144,6 +153,10 @@ def _medication(
     supply: str = "",
 ) -> Medication:  # fmt: skip
     where, known = f"prescription, line {line!r}", ", ".join(PATTERNS)
+    if found := _NEGATION.search(name):
+        raise ReprobookError(f"{where}: {found[0]!r} in {name!r}; write what to take only (or begin it with 'Note:')")
+    if found := _UNREAD.search(name):
+        raise ReprobookError(f"{where}: {found[0]!r} in {name!r} cannot be read; write an amount such as 2 tablets")
     if not pattern:
         raise ReprobookError(f"{where}: {name!r} has no dose; add one of {known} (or begin the line with 'Note:')")
     pattern = re.sub(r"\s", "", pattern).replace("–", "-")

@@ -8,11 +8,13 @@ application stores only the first reminder of a prescription; here all count. Ca
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from reprobook.papers.medical_assistant.prescriptions import Medication
+from reprobook.papers.medical_assistant.session import NOTICE
 
 DUE_WITHIN, ONE_DAY = timedelta(minutes=30), timedelta(days=1)
 
@@ -77,21 +79,24 @@ def to_icalendar(pending: Sequence[Reminder]) -> bytes:
     """The reminders as an iCalendar file (RFC 5545): one daily event each, ``days_left`` times, with an alarm.
 
     Recurrence rules and not single events: a calendar shows one series per reminder, to be moved or deleted as one.
-    Times float (local time wherever the phone is). The same reminders give the same bytes and the same UIDs, so that a
-    second import replaces the first.
+    Times float (local time wherever the phone is). A UID comes from title and time of day, so that a later import, of
+    a course that has begun too, replaces the earlier one.
     """
     from icalendar import Alarm, Calendar, Event, vDuration
 
     calendar = Calendar()
     calendar.add("prodid", "-//reprobook//medical_assistant//EN")
     calendar.add("version", "2.0")
-    seen: dict[Reminder, int] = {}
+    calendar.add("x-wr-caldesc", NOTICE)
+    seen: Counter[str] = Counter()
     for reminder in pending:
-        copy = seen[reminder] = seen.get(reminder, 0) + 1  # equal reminders still are two events
+        key = f"{reminder.title} {reminder.next_at:%H:%M}"
+        seen[key] += 1  # equal reminders still are two events
         event, alarm = Event(), Alarm()
-        event.add("uid", str(uuid.uuid5(uuid.NAMESPACE_URL, f"reprobook:{reminder!r}:{copy}")))
+        event.add("uid", str(uuid.uuid5(uuid.NAMESPACE_URL, f"reprobook:{key}:{seen[key]}")))
         event.add("dtstamp", datetime.fromisoformat("2025-03-07T00:00:00+00:00"))  # fixed: files can be compared
         event.add("summary", reminder.title)
+        event.add("description", NOTICE)
         event.add("dtstart", reminder.next_at)
         event.add("duration", vDuration(timedelta(minutes=5)))
         event.add("rrule", {"freq": "daily", "count": reminder.days_left})

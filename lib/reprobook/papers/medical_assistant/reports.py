@@ -13,7 +13,7 @@ import pandas as pd
 
 from reprobook import show
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant.vitals import NORMAL, RULES, SLEEP, UNITS, WORDS, check_frame, detect_frame
+from reprobook.papers.medical_assistant.vitals import NORMAL, RULES, SLEEP, UNITS, WORDS, detect_frame, usable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ class Report:
 
     ``means``: per column of :data:`MEANS`; None each if there is no reading. As in the paper's application ``steps``
     and ``calories`` are means of running counters; ``walked`` is what a reader wants to know, the steps of the window.
-    ``alarms``: the rows with a soft SOS, oldest first.
+    ``alarms``: the rows with a soft SOS, oldest first. ``left_out``: readings with a missing or impossible value.
     """
 
     start: datetime
@@ -47,11 +47,14 @@ class Report:
     means: dict[str, float | None]
     walked: int
     alarms: pd.DataFrame
+    left_out: int = 0
 
     @property
     def text(self) -> str:
         """The report as lines of plain text."""
         lines = [f"Report for {self.start:%d %b %Y %H:%M} to {self.end:%d %b %Y %H:%M}, {self.readings} readings"]
+        if self.left_out:
+            lines.append(f"  {self.left_out} more left out: a value is missing or impossible. Check the sensor")
         if not self.readings:
             return "\n".join((*lines, "No reading in these 24 hours: is the watch worn and connected?", NOTE))
         for name, (words, unit) in MEANS.items():
@@ -75,26 +78,25 @@ def window(frame: pd.DataFrame, end: datetime) -> pd.DataFrame:
 def daily_report(frame: pd.DataFrame, end: datetime) -> Report:
     """Means and alarms of the 24 hours before ``end``; ``frame`` as :func:`vitals.simulate` gives it.
 
-    Alarms are the rows that :func:`vitals.detect_frame` flagged; a frame it has not seen is shown to it first. A window
-    without readings gives a report that says so.
+    Alarms are the rows that :func:`vitals.detect_frame` flagged; a frame it has not seen is shown to it first. Readings
+    with a missing or impossible value are left out and counted. A window without readings gives a report that says so.
     """
-    _complete(frame)
-    rows = _seen(window(frame, end))
+    rows, left_out = _window(frame, end)
     means = {name: float(rows[name].mean()) if len(rows) else None for name in MEANS}
     alarms = rows[rows["soft_sos"].astype(bool)].reset_index(drop=True)
     end = pd.Timestamp(end).to_pydatetime()
-    return Report(end - DAY, end, len(rows), means, int(rows["steps_interval"].sum()), alarms)
+    return Report(end - DAY, end, len(rows), means, int(rows["steps_interval"].sum()), alarms, left_out)
 
 
-def _seen(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows if {"alarm", "soft_sos"} <= set(rows) else detect_frame(rows)
-
-
-def _complete(frame: pd.DataFrame) -> None:
-    needed = (*MEANS, "steps_interval")
+def _window(frame: pd.DataFrame, end: datetime) -> tuple[pd.DataFrame, int]:
+    """The window's usable readings with their alarms, and the number of the others."""
+    needed = ("at", *MEANS, "steps_interval")
     if missing := [name for name in needed if name not in frame]:
-        raise ReprobookError(f"daily_report: no column {missing[0]!r}; needed: at, {', '.join(needed)}")
-    check_frame(frame, ("heart_rate", "oxygen", "steps", "steps_interval"))
+        raise ReprobookError(f"daily_report: no column {missing[0]!r}; needed: {', '.join(needed)}")
+    rows = window(frame, end)
+    good = usable(rows, ("heart_rate", "oxygen", "steps", "steps_interval"))
+    kept = rows[good].infer_objects()
+    return kept if {"alarm", "soft_sos"} <= set(kept) else detect_frame(kept), int((~good).sum())
 
 
 def is_due(now: datetime, last_sent: datetime | None = None) -> bool:
@@ -114,8 +116,7 @@ def draw(frame: pd.DataFrame, end: datetime) -> Figure:
     import matplotlib.pyplot as plt
     from matplotlib.dates import ConciseDateFormatter
 
-    _complete(frame)
-    rows = _seen(window(frame, end))
+    rows, _ = _window(frame, end)
     fig, axes = plt.subplots(2, 2, figsize=(9.0, 5.2))
     _line(axes[0, 0], rows, "heart_rate", show.COLOURS[0])
     _line(axes[0, 1], rows, "oxygen", show.COLOURS[2])

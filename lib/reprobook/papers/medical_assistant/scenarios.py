@@ -20,12 +20,14 @@ from reprobook.papers.medical_assistant.environment import SPECIALISTS, Environm
 from reprobook.papers.medical_assistant.memory import Embed, LongTerm
 from reprobook.papers.medical_assistant.phrases import OPENINGS, PHRASES
 from reprobook.papers.medical_assistant.tools import DATE_FORMAT, NAMES, TIMESTAMP_FORMAT, write_call, write_plan
+from reprobook.papers.medical_assistant.vitals import REST_BELOW, RULES, Vitals, detect
 
 APPOINTMENTS = ("General", "Counter", "Negative", "Dietician")
 SOS = ("Hard SOS start", "Hard SOS end", "Soft SOS")
 SCENARIOS = (*APPOINTMENTS, *SOS)
 N_TEMPLATES = 6
 TRAIN_TEMPLATES, TEST_TEMPLATES = (0, 1, 2, 3), (4, 5)
+CONTACTS = (("Kim", "555-0001"), ("Sam", "555-0002"))  # whom an emergency concerns, for every patient
 FINISH = "Finish."  # the action that ends a session
 ROLES = ("User", "Planner", "Caller", "Observation")
 Step = tuple[str, str, str, dict[str, Any]]  # reason, action, tool, arguments
@@ -81,8 +83,9 @@ class Case:
         patient who is known stays as they are)."""
         memory = memory or LongTerm(embed=embed)
         if memory.knows(self.user_id):
-            return Environment(self.world, memory, self.answer)
+            return Environment(self.world, memory, self.user_id, self.answer)
         memory.add_patient(self.user_id, self.name)
+        memory.add_many("contacts", self.user_id, [{"name": who, "phone_no": phone} for who, phone in CONTACTS])
         memory.add_many("complaints", self.user_id, [{"symptoms": s, "at": at} for s, at in self.complaints])
         memory.add_many(
             "appointments",
@@ -91,7 +94,7 @@ class Case:
         )
         for service in self.ambulances:
             memory.add_sos_service(*service)
-        return Environment(self.world, memory, self.answer)
+        return Environment(self.world, memory, self.user_id, self.answer)
 
     def answer(self, question: str) -> str:
         """The scripted user."""
@@ -136,15 +139,15 @@ def make_case(scenario: str, template: int, rng: np.random.Generator, pool: str 
                        (float(lon), float(lon2)), strict=True)]  # fmt: skip
     earlier = _iso(before, clock)
     food = str(rng.choice(FOODS))
-    value = int(rng.integers(36, 50)) if rng.random() < 0.5 else int(rng.integers(111, 150))
-    words = {"symptoms": symptoms, "date": day, "range": f"{begin}-{end}", "value": str(value), "before": before,
-             "later": later, "level": "low" if value < 50 else "high"}  # fmt: skip
+    words = {"symptoms": symptoms, "date": day, "range": f"{begin}-{end}", "alarm": _alarm(rng), "before": before,
+             "later": later}  # fmt: skip
     yes = scenario != "Negative"
+    weak = ("Not well, yes please.", "I feel weak, yes.")[template % 2]
     replies = (
         ("book", "Yes, please." if yes else "No, not now."),
         ("Since when", f"Since {before}, quite strong."),
         ("eat", f"Mostly {food}."),
-        ("feel", ("Not well.", "I feel weak.")[template % 2]),
+        ("feel", weak if rng.random() < 0.5 else "No, I am fine."),
         ("", "Yes."),
     )
     world = World(datetime.strptime(f"{today} {clock}", TIMESTAMP_FORMAT), specialists, (float(lat), float(lon)))
@@ -159,6 +162,16 @@ def _hours(times: Sequence[str], rng: np.random.Generator) -> tuple[str, str, tu
     """Clock, begin of the user's free time, a slot of two neighbouring times in it, and its end."""
     i, j, k, end = sorted(int(x) for x in rng.choice(len(times) - 1, 4, replace=False))
     return times[i], times[j], (times[k], times[k + 1]), times[end + 1]
+
+
+def _alarm(rng: np.random.Generator) -> str:
+    """What the health monitor says about a reading that breaks one of its rules."""
+    rule = RULES[rng.integers(len(RULES))]
+    step = int(rng.integers(1, 15))
+    values = {"heart_rate": 80, "oxygen": 97, rule.field: rule.limit + (step if rule.sign == ">" else -step)}
+    alarm = detect(Vitals(**values, steps=0 if rule.resting else 2 * REST_BELOW))
+    assert alarm is not None and alarm.rule is rule
+    return alarm.message
 
 
 def _iso(day: str, time: str) -> str:
@@ -278,7 +291,11 @@ def _soft(case: Case) -> Script:
     message = f"Your watch reports {alarm}."
     yield case.step("warn", "notify_user", {"user_id": case.user_id, "message": message}, alarm=alarm)
     asked = {"user_id": case.user_id, "questions": "How do you feel? Shall I tell your emergency contacts?"}
-    yield case.step("feel", "get_input_from_user", asked)
+    said = yield case.step("feel", "get_input_from_user", asked)
+    if said["user"].startswith("No,"):
+        alone = {"user_id": case.user_id, "message": "Nobody was told. Please rest and measure again."}
+        yield case.step("alone", "notify_user", alone)
+        return
     place = yield case.step("locate", "get_location", {})
     text = f"{case.name}: {alarm}, at {place['latitude']}, {place['longitude']}."
     yield case.step("tell", "send_message", {"text": text, "to_emergency_contacts": True}, name=case.name)

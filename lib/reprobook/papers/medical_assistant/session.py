@@ -1,7 +1,8 @@
 """The Action Manager's control loop: plan, call, check, carry out, observe, again.
 
 A session is suspended while a question waits for the user, and its state is kept in long-term memory after every turn,
-so that it can be resumed after an interruption.
+so that it can be resumed after an interruption. A call is kept together with what it did and led to, or not at all: an
+interrupted one is made again from the plan on.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Session:
     memory: ShortTerm = field(default_factory=ShortTerm)
     _errors: int = 0
 
+    def __post_init__(self) -> None:
+        if self.user_id != self.env.user_id:
+            raise ReprobookError(f"session of {self.user_id!r}: the environment belongs to {self.env.user_id!r}")
+
     @property
     def turns(self) -> list[Turn]:
         """The session so far (short-term memory)."""
@@ -59,7 +64,11 @@ class Session:
         if self.status != "waiting":
             raise ReprobookError(f"no question waits: the session is {self.status}")
         self.status = "running"
-        self._say("Observation", repr({"result": {"user": text}}))
+        try:
+            self._say("Observation", repr({"result": {"user": text}}))
+        except BaseException:
+            self.status = "waiting"
+            raise
         return self.advance()
 
     def advance(self) -> str:
@@ -89,19 +98,32 @@ class Session:
         if action == FINISH:
             self._end("finished")
             return
-        self._say("Caller", self.agent.respond(self.context(), "Caller"), keep=False)
+        n, errors = len(self.turns), self._errors
         try:
-            tool, arguments = parse_call(self.turns[-1].text)
-            result = self.env.call(tool, arguments)
+            self._act()
+        except BaseException:  # made again, from the plan on
+            del self.turns[n:]
+            self.status, self._errors = "running", errors
+            raise
+
+    def _act(self) -> None:
+        """A call with what it leads to: both are kept, or neither."""
+        self._say("Caller", self.agent.respond(self.context(), "Caller"), keep=False)
+        n, errors = len(self.turns), self._errors
+        try:
+            with self.env.all_or_nothing():
+                tool, arguments = parse_call(self.turns[-1].text)
+                result = self.env.call(tool, arguments)
+                self._errors = 0
+                if isinstance(result, Question):
+                    self.status = "waiting"
+                    self._keep()
+                else:
+                    self._say("Observation", repr({"result": result}))
         except (ToolError, MemoryUnitError) as error:
+            del self.turns[n:]  # a result that could not be kept
+            self.status, self._errors = "running", errors
             self._fail(error)
-            return
-        self._errors = 0
-        if isinstance(result, Question):
-            self.status = "waiting"
-            self._keep()
-        else:
-            self._say("Observation", repr({"result": result}))
 
     def context(self) -> Trajectory:
         """What an agent sees: user details and clock, tools, the session so far; nothing else of long-term memory."""
@@ -116,18 +138,25 @@ class Session:
 
     def _end(self, status: str) -> None:
         self.status = status
-        self._keep()
+        try:
+            self._keep()
+        except BaseException:
+            self.status = "running"
+            raise
 
     def _say(self, role: str, text: str, keep: bool = True) -> None:
         if role not in ROLES:
             raise ReprobookError(f"role {role!r} is unknown")
         self.turns.append(Turn(role, text))
-        if keep:
-            self._keep()
+        try:
+            if keep:
+                self._keep()
+        except BaseException:  # a turn that is not stored did not happen
+            self.turns.pop()
+            raise
 
     def _keep(self) -> None:
-        """Store the state. A call is stored only together with what it led to: a call that was interrupted is made
-        again by the resumed session, from the plan on."""
+        """Store the state."""
         state = {
             "turns": [[turn.role, turn.text] for turn in self.turns], "status": self.status, "tools": list(self.tools),
             "errors": self._errors, "effects": [list(e) for e in self.env.effects],
@@ -143,7 +172,8 @@ class Session:
         made._errors = state["errors"]
         made.memory.turns = [Turn(role, text) for role, text in state["turns"]]
         env.effects = [tuple(e) for e in state["effects"]]
-        env.booked = [tuple(b) for b in state["booked"]]
+        booked = [tuple(b) for b in state["booked"]]
+        env.booked = [*booked, *(b for b in env.booked if b not in booked)]  # other sessions may have booked since
         env.outbox = state["outbox"]
         return made
 

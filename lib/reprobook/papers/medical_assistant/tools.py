@@ -8,6 +8,7 @@ gives all fifteen. What a model writes is parsed as a Python literal and never e
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,12 @@ class ToolError(ReprobookError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: ``fields`` are the members of an object."""
+    """One parameter: ``fields`` are the members of an object, all of type ``field_type``."""
 
     name: str
     type: str = "string"
     fields: tuple[str, ...] = ()
+    field_type: str = "string"
     default: Any = None
 
 
@@ -97,7 +99,7 @@ _ONE = (
     Tool("notify_user", "Tell the user something", (_user(), Parameter("message")), ("user_id", "message"), "boolean"),
     Tool("get_location", "Where the user is", (), (), "object: latitude, longitude"),
     Tool("search_ambulance", "The nearest ambulance",
-         (Parameter("location", "object", ("latitude", "longitude")),), ("location",),
+         (Parameter("location", "object", ("latitude", "longitude"), "number"),), ("location",),
          "object: ambulance_id, phone_no"),
     Tool("send_message", "Send a text message",
          (Parameter("phone_no"), Parameter("text"), Parameter("to_emergency_contacts", "boolean", default=False)),
@@ -153,14 +155,22 @@ def _fault(tool: Tool, arguments: Mapping[str, Any]) -> str:
     if missing:
         return f"required parameter {missing[0]!r} is missing"
     for name, value in arguments.items():
-        kind = known[name].type
-        if not isinstance(value, TYPES[kind]) or (kind != "boolean" and isinstance(value, bool)):
-            return f"parameter {name!r} is {value!r}; it must be of type {kind}"
-        if kind == "string" and not value.strip():
-            return f"parameter {name!r} is empty"
+        if wrong := _wrong_value(value, known[name].type):
+            return f"parameter {name!r} {wrong}"
         if fields := known[name].fields:
             if set(value) != set(fields):
                 return f"parameter {name!r} has the fields {sorted(map(str, value))}; it must have {', '.join(fields)}"
+            for field in fields:
+                if wrong := _wrong_value(value[field], known[name].field_type):
+                    return f"field {field!r} of {name!r} {wrong}"
+    return ""
+
+
+def _wrong_value(value: Any, kind: str) -> str:
+    if not isinstance(value, TYPES[kind]) or (kind != "boolean" and isinstance(value, bool)):
+        return f"is {value!r}; it must be of type {kind}"
+    if kind == "string" and not value.strip():
+        return "is empty"
     return ""
 
 
@@ -207,6 +217,10 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         raise ToolError(f"parameters are no Python literal: {found[2].strip()[:80]!r}") from error
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
         raise ToolError(f"parameters are no dictionary with names as keys: {found[2].strip()[:80]!r}")
+    try:
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except (TypeError, UnicodeEncodeError) as error:  # bytes, sets; half of a surrogate pair
+        raise ToolError(f"parameters hold what cannot be stored as text: {found[2].strip()[:80]!r}") from error
     return found[1].strip(), arguments
 
 

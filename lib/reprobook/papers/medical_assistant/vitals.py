@@ -115,14 +115,23 @@ def check_frame(frame: pd.DataFrame, columns: Iterable[str] = ("heart_rate", "ox
     if missing := [name for name in ("at", *columns) if name not in frame]:
         raise ReprobookError(f"vitals: no column {missing[0]!r}; needed: {', '.join(('at', *columns))}")
     for name in columns:
-        low, high = POSSIBLE["steps" if name.startswith("steps") else name]
-        values = pd.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan)
-        bad = ~((values >= low) & (values <= high) & np.isfinite(values))
-        if bad.any():
-            row = int(bad.argmax())
+        good = _usable(frame, name)
+        if not good.all():
+            row = int(good.argmin())
             where = f" at {frame['at'].iloc[row]:%d %b %Y %H:%M}"
             _possible("steps" if name.startswith("steps") else name, frame[name].iloc[row], where)
     return frame
+
+
+def usable(frame: pd.DataFrame, columns: Iterable[str] = ("heart_rate", "oxygen", "steps")) -> np.ndarray:
+    """Whether all readings of a row are there and possible, (rows,)."""
+    return np.logical_and.reduce([_usable(frame, name) for name in columns])
+
+
+def _usable(frame: pd.DataFrame, name: str) -> np.ndarray:
+    low, high = POSSIBLE["steps" if name.startswith("steps") else name]
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan)
+    return (values >= low) & (values <= high) & np.isfinite(values)
 
 
 def simulate(hours: float, seed: int, every_minutes: int = 5, start: str = "2025-03-07") -> pd.DataFrame:
