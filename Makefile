@@ -26,10 +26,10 @@ data: $(STAMP) ## fetch and verify the data of the smoke and laptop scales
 	reprobook data fetch
 
 book: data ## execute every chapter at smoke scale, then build the pages in _build/html
-	$(BIN)/python -m reprobook.site --execute
+	$(BIN)/python -m reprobook.authoring.site --execute
 
 html: $(STAMP) ## build the pages from the stored outputs
-	$(BIN)/python -m reprobook.site
+	$(BIN)/python -m reprobook.authoring.site
 
 lab: data ## open JupyterLab with the chapters
 	$(BIN)/jupyter lab --notebook-dir=notebooks
@@ -56,7 +56,7 @@ rehearse: $(STAMP) ## run the paper-scale code of every chapter on miniatures, o
 
 refresh: data ## execute at smoke scale and store outputs, expected metrics, measured times and the README's table
 	reprobook refresh --all
-	$(BIN)/python -m reprobook.site --records
+	$(BIN)/python -m reprobook.authoring.site --records
 	reprobook pages
 
 chaos: $(STAMP) ## kill trainings and runs at random, 200 times: each must end as an undisturbed one (KILLS=20: fewer)

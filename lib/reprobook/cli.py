@@ -113,7 +113,7 @@ def _title(slug: str) -> str:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from reprobook.runs.status import published, unfinished
+    from reprobook.authoring.status import published, unfinished
 
     for slug in _slugs(options):
         for line in [*published(slug), *unfinished(slug)]:
@@ -189,7 +189,7 @@ def _rehearse(options: argparse.Namespace) -> int:
 
 
 def _refresh(options: argparse.Namespace) -> int:
-    from reprobook.runs.refresh import refresh
+    from reprobook.authoring.refresh import refresh
 
     worst = 0
     for slug in _slugs(options):
@@ -200,7 +200,7 @@ def _refresh(options: argparse.Namespace) -> int:
 
 
 def _portability(options: argparse.Namespace) -> int:
-    from reprobook.runs.portability import ALL, SOME, check, in_turn
+    from reprobook.authoring.portability import ALL, SOME, check, in_turn
 
     slugs = [in_turn(_slugs(options))] if options.one else _slugs(options)
     found = [problem for slug in slugs for problem in check(slug, SOME if options.one else ALL)]
@@ -210,7 +210,7 @@ def _portability(options: argparse.Namespace) -> int:
 
 
 def _neutral(options: argparse.Namespace) -> int:
-    from reprobook.runs.neutral import declare
+    from reprobook.authoring.neutral import declare
 
     for name in declare(options.slug, options.why):
         print(f"{options.slug}: {name} moved no number")
@@ -218,8 +218,8 @@ def _neutral(options: argparse.Namespace) -> int:
 
 
 def _new(options: argparse.Namespace) -> int:
-    from reprobook.runs.refresh import refresh
-    from reprobook.runs.scaffold import new
+    from reprobook.authoring.refresh import refresh
+    from reprobook.authoring.scaffold import new
 
     for path in new(options.slug):
         print(f"wrote {path.relative_to(project.root())}")
@@ -228,7 +228,7 @@ def _new(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from reprobook.runs.check import problems
+    from reprobook.authoring.check import problems
 
     slugs = _slugs(options)
     found = [f"{slug}: {problem}" for slug in slugs for problem in problems(slug)]
@@ -239,7 +239,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _pages(options: argparse.Namespace) -> int:
-    from reprobook.pages import generate
+    from reprobook.authoring.pages import generate
 
     generate()
     return 0

@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
 from reprobook.errors import ReprobookError
 from reprobook.train import fit, shuffled
-from torch import Tensor, nn
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUM_STEPS = 30
 X = torch.linspace(-2, 2, 64 * 4).sin().reshape(64, 4)

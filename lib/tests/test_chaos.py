@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import chaos  # noqa: E402
+import chaos
 
 
 def test_trainings_are_killed_and_end_as_they_should_and_a_difference_is_a_loss(tmp_path: Path) -> None:

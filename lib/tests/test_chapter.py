@@ -7,7 +7,7 @@ import random
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,10 +17,13 @@ import reprobook
 import torch
 import yaml
 from reprobook import ReprobookError, record, show
-from reprobook.chapter import Chapter, open_chapter
+from reprobook.chapter import open_chapter
 from reprobook.params import ParameterError
 from reprobook.project import root
 from reprobook.record import ClaimData, Record, TableData
+
+if TYPE_CHECKING:
+    from reprobook.chapter import Chapter
 
 SLUG = "block_diffusion"
 DECLARED = {"scale": "smoke", "seed": 0, "device": "cpu", "out_dir": "", "lr": 1e-3, "steps": 2}
@@ -493,9 +496,9 @@ def test_two_runs_of_the_same_chapter_get_the_same_identity(book: Any) -> None:
 
 
 def test_the_runner_and_the_chapter_agree_on_the_run_id(book: Any) -> None:
+    from reprobook.content.key import content_key, run_id
     from reprobook.data import ChapterData
     from reprobook.params import resolve
-    from reprobook.runs.content import content_key, run_id
 
     params = resolve(SLUG, "smoke", {"device": "cpu"})
     params.pop("out_dir")

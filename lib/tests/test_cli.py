@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from reprobook import project
 from reprobook.cli import main
+from reprobook.content.key import content_key
 from reprobook.record import Record, write
-from reprobook.runs.content import content_key
 
 SLUG = "block_diffusion"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from reprobook import project
-from reprobook.runs.check import problems
+from reprobook.authoring.check import problems
 
 
 @pytest.mark.parametrize("slug", project.chapters())

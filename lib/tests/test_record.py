@@ -17,8 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reprobook import record
+from reprobook.evidence.claims import evidence
 from reprobook.record import ClaimData, Record, RecordError, TableData, compare, verdict
-from reprobook.record.evidence import evidence
 
 SLUG = "block_diffusion"
 

@@ -12,16 +12,20 @@ import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from reprobook.errors import ReprobookError
-from reprobook.train import History, TrainingError, fit, shuffled
+from reprobook.train import TrainingError, fit, shuffled
 from reprobook.train.checkpoint import CheckpointError
 from reprobook.train.devices import bf16_is_fast
-from torch import Tensor, nn
+from torch import nn
+
+if TYPE_CHECKING:
+    from reprobook.train import History
+    from torch import Tensor
 
 X = torch.linspace(-3, 3, 48 * 3).cos().reshape(48, 3)
 

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-import fit_in_child  # noqa: E402
-from fit_in_child import NUM_STEPS  # noqa: E402
+import fit_in_child
+from fit_in_child import NUM_STEPS
 
 CONFIGS = sorted(fit_in_child.CONFIGS)
 
@@ -223,7 +223,7 @@ def test_two_launched_processes_equal_one_at_equal_global_batch(tmp_path: Path) 
     threads = torch.get_num_threads()
     fit_in_child.linear_model(one, accumulation=4)
     torch.set_num_threads(threads)
-    launcher = "torch.distributed.run --nproc_per_node 2 --master_addr 127.0.0.1 --master_port".split()
+    launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port"]
     command = [sys.executable, "-m", *launcher, str(free_port()), fit_in_child.__file__, str(two), "2"]
     environment = {k: v for k, v in os.environ.items() if not re.match("ACCELERATE_|RANK|WORLD_SIZE", k)}
     # what `accelerate launch` adds from a user's own defaults must not win over the chapter's options

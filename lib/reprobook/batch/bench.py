@@ -60,7 +60,7 @@ def main() -> None:
 def _blocks_per_second() -> float:
     begin, count = time.perf_counter(), 0
     while time.perf_counter() - begin < 1.0:
-        exec(WORK, {"seed": 0, "rate": 3.9, "work": 10})  # noqa: S102  our own text, as the chapter runs it
+        exec(WORK, {"seed": 0, "rate": 3.9, "work": 10})
         count += 10
     return count / (time.perf_counter() - begin)
 

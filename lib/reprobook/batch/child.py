@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reprobook.batch.tasks import Task
+if TYPE_CHECKING:
+    from reprobook.batch.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reprobook import record
-from reprobook.batch.tasks import Task
+from reprobook.authoring.publish import publish, result_path
 from reprobook.errors import ReprobookError
-from reprobook.record import Record
-from reprobook.runs.publish import publish, result_path
 from reprobook.runs.runner import completed
+
+if TYPE_CHECKING:
+    from reprobook.batch.tasks import Task
+    from reprobook.record import Record
 
 MEASURED = ("metrics", "tables", "claims")
 SHOWN = 3  # metrics that a conflict names

@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reprobook.batch.plan import Plan, PlanError, Resources, load
+from reprobook.batch.plan import PlanError, load
 from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, states
-from reprobook.batch.tasks import Task, check_locked, expand
+from reprobook.batch.tasks import check_locked, expand
 from reprobook.errors import ReprobookError
 from reprobook.project import root
 from reprobook.runs.process import elapsed
 
 if TYPE_CHECKING:
+    from reprobook.batch.plan import Plan, Resources
     from reprobook.batch.slots import Slots
     from reprobook.batch.slurm import Queued
+    from reprobook.batch.tasks import Task
 
 LOST = "its job ended without a record; submit again to go on"
 VERBS = ("run", "status", "cancel", "collect")

@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from reprobook.batch.child import Worker, job_of
-from reprobook.batch.slots import Slots
-from reprobook.batch.tasks import Task
+
+if TYPE_CHECKING:
+    from reprobook.batch.slots import Slots
+    from reprobook.batch.tasks import Task
 
 BUSY_S = 2.0  # before a run that another process executes is tried again
 KILL_AFTER_S = 30.0  # a worker that was asked to stop has this long; then it is killed

@@ -6,8 +6,12 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from reprobook.batch.plan import LocalOptions, PlanError, Resources
+from reprobook.batch.plan import PlanError
+
+if TYPE_CHECKING:
+    from reprobook.batch.plan import LocalOptions, Resources
 
 
 @dataclass

@@ -22,15 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reprobook.batch.child import Job, Worker, job_of, progress_line
-from reprobook.batch.plan import Plan, PlanError, Resources
-from reprobook.batch.tasks import Task
+from reprobook.batch.child import Worker, job_of, progress_line
+from reprobook.batch.plan import PlanError
 from reprobook.errors import ReprobookError
 from reprobook.project import atomic_write, root
 from reprobook.runs.process import HEARTBEAT_S, elapsed
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
+
+    from reprobook.batch.child import Job
+    from reprobook.batch.plan import Plan, Resources
+    from reprobook.batch.tasks import Task
 
 GONE_S = 120.0  # how long `cancel` waits until no job is left
 

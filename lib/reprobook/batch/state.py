@@ -10,10 +10,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reprobook.batch.tasks import Task
 from reprobook.errors import ReprobookError
 from reprobook.project import root
+
+if TYPE_CHECKING:
+    from reprobook.batch.tasks import Task
 
 HEAD = re.compile(r'"status": "(\w+)",\n "where": (null|".*"),\n')
 COMPLETE, FAILED, RUNNING, INTERRUPTED, NEW = "complete", "failed", "running", "interrupted", "not run"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprobook import project
-from reprobook.batch.plan import Group, Plan, PlanError, Resources
-from reprobook.params import Param, check_names, check_value, read_parameters, resolve
+from reprobook.batch.plan import PlanError
+from reprobook.params import check_names, check_value, read_parameters, resolve
+
+if TYPE_CHECKING:
+    from reprobook.batch.plan import Group, Plan, Resources
+    from reprobook.params import Param
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Usual:
 
 def usual(slug: str, scale: str) -> Usual:
     """Read chapter, parameter file, manifest and code, once for all runs of this chapter and scale."""
+    from reprobook.content.key import content_key
     from reprobook.data import ChapterData
-    from reprobook.runs.content import content_key
 
     params = {name: value for name, value in resolve(slug, scale).items() if name != "out_dir"}
     return Usual(read_parameters(slug), params, content_key(slug, params, ChapterData(slug, scale).checksums()))
@@ -70,7 +74,7 @@ def _chapters(group: Group) -> list[str]:
 
 
 def _tasks(slug: str, group: Group, resources: Resources, base: Usual) -> Iterator[Task]:
-    from reprobook.runs.content import digest_with, run_id
+    from reprobook.content.key import digest_with, run_id
 
     digest_of = digest_with(base.content)
     folder, source = project.root() / "runs" / slug, f"plan, {slug}"

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reprobook.batch.child import parts, progress_line
-from reprobook.batch.local import Batch, Result, Running, Watcher
+from reprobook.batch.local import Watcher
 from reprobook.runs.process import HEARTBEAT_S, elapsed
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from reprobook.batch.local import Batch, Result, Running
 
 Estimates = Mapping[tuple[str, str], float | None]
 FAILED_SHOWN = 5

@@ -15,8 +15,8 @@ from reprobook import facts as facts_module
 from reprobook import record, show
 from reprobook.chapter import setup, tables
 from reprobook.errors import ReprobookError
+from reprobook.evidence.claims import evidence as claim_evidence
 from reprobook.project import check_scale, check_slug
-from reprobook.record.evidence import evidence as claim_evidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -276,7 +276,7 @@ class Chapter:
         return f"smoke metrics: {n} of {n} within tolerance"
 
     def _record(self) -> record.Record:
-        from reprobook.runs.content import content_key, run_id
+        from reprobook.content.key import content_key, run_id
 
         params = {name: value for name, value in self.params.items() if name != "out_dir"}
         checksums = self.data.checksums()

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from reprobook import params as params_module
 from reprobook import show
-from reprobook.record.evidence import Evidence, state
+from reprobook.evidence.claims import state
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from reprobook.evidence.claims import Evidence
     from reprobook.facts import Claim, Facts
     from reprobook.record import TableData
 

@@ -17,7 +17,6 @@ from reprobook.data.archive import unpack_once
 from reprobook.data.cache import convert_once
 from reprobook.data.errors import DataError, OfflineError
 from reprobook.data.manifest import (
-    Artefact,
     BundledSource,
     GeneratedSource,
     HubSource,
@@ -29,6 +28,10 @@ from reprobook.data.manifest import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from reprobook.data.manifest import (
+        Artefact,
+    )
 
 __all__ = [
     "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "unpack_once",

@@ -10,13 +10,12 @@ import json
 import mimetypes
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprobook import project
 from reprobook.data import package, sources
 from reprobook.data.errors import DataError
 from reprobook.data.manifest import (
-    Artefact,
     BundledSource,
     GeneratedSource,
     HubSource,
@@ -24,6 +23,11 @@ from reprobook.data.manifest import (
     UrlSource,
     load_manifest,
 )
+
+if TYPE_CHECKING:
+    from reprobook.data.manifest import (
+        Artefact,
+    )
 
 _CONTEXT = {
     "@language": "en",

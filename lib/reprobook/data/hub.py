@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reprobook.data import cache, lock
 from reprobook.data.errors import AccessError, DataError, OfflineError, checksum_error
-from reprobook.data.manifest import UNSAFE_SUFFIXES, HubSource
+from reprobook.data.manifest import UNSAFE_SUFFIXES
+
+if TYPE_CHECKING:
+    from reprobook.data.manifest import HubSource
 
 _IGNORED = [f"*{suffix}" for suffix in UNSAFE_SUFFIXES]
 

@@ -11,9 +11,12 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from reprobook.data.errors import ChecksumError, DataError
-from reprobook.data.manifest import PackageSource
+
+if TYPE_CHECKING:
+    from reprobook.data.manifest import PackageSource
 
 _UNREACHABLE = (
     "Retrying (", "Max retries", "NewConnectionError", "ConnectTimeout", "ConnectionError", "ProxyError", "SSLError",

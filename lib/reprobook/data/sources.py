@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reprobook import project
 from reprobook.data import archive, cache, hub, lock, package, web
 from reprobook.data.errors import DataError, ManifestError, OfflineError, checksum_error
-from reprobook.data.manifest import Artefact, BundledSource, GeneratedSource, HubSource, PackageSource, UrlSource
+from reprobook.data.manifest import BundledSource, GeneratedSource, HubSource, PackageSource, UrlSource
+
+if TYPE_CHECKING:
+    from reprobook.data.manifest import Artefact
 
 
 def offline() -> bool:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reprobook.data.errors import AccessError, ChecksumError, DataError
-from reprobook.data.manifest import UrlSource
 
 if TYPE_CHECKING:
     import requests
+
+    from reprobook.data.manifest import UrlSource
 
 TRIES = 3
 LONGEST_WAIT_S = 30.0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.metrics.statistics import Interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.lm import without_progress_bars
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def load_encoder(folder: Path, *, device: str | torch.device = "cpu") -> tuple[Any, Any]:

@@ -10,16 +10,18 @@ import contextlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from reprobook.data.cache import convert_once, sha256_of
 from reprobook.data.errors import DataError
 from reprobook.errors import ReprobookError
 from reprobook.train.devices import bf16_is_fast
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _CONVERSION = "v1"  # part of the cache key: raise it when _convert writes something else

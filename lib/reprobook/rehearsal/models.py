@@ -26,7 +26,7 @@ LIBRARIES = ("transformers", "diffusers")
 KEYS = ("architecture", "config", "library", "dtype", "tokenizer", "extra", "parts")
 KINDS = ("bpe", "wordpiece", "unigram", "bytes")
 _SPECIAL = {
-    "bpe": {name: "<|endoftext|>" for name in ("bos_token", "eos_token", "unk_token")},
+    "bpe": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
     "wordpiece": {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
     "unigram": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
 }

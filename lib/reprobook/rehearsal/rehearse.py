@@ -9,10 +9,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reprobook.errors import ReprobookError
 from reprobook.project import cache_dir, check_slug, root
-from reprobook.runs.runner import RunResult, run_in
+from reprobook.runs.runner import run_in
+
+if TYPE_CHECKING:
+    from reprobook.runs.runner import RunResult
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "REPROBOOK_OFFLINE")
 

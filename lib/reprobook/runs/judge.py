@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
-from reprobook.runs.process import Outcome
+
+if TYPE_CHECKING:
+    from reprobook.runs.process import Outcome
 
 TAIL_LINES = 15
 

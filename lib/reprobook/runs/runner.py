@@ -61,12 +61,12 @@ def run(
     """
     folder, identity, params = prepare(slug, scale, overrides or {})
     if publish:
-        from reprobook.runs.publish import check_publishable
+        from reprobook.authoring.publish import check_publishable
 
         check_publishable(slug, scale, params)
     result = run_in(folder, identity, params, again=again, time_limit=time_limit, memory_limit=memory_limit)
     if publish and result.status != "failed":
-        from reprobook.runs.publish import publish as publish_record
+        from reprobook.authoring.publish import publish as publish_record
 
         publish_record(result.record)
     return result
@@ -74,9 +74,9 @@ def run(
 
 def prepare(slug: str, scale: str, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Folder, identity and parameters of a run, as :func:`run_in` wants them; checks all names and types."""
+    from reprobook.content.key import content_key, run_id
     from reprobook.data import ChapterData
     from reprobook.params import resolve
-    from reprobook.runs.content import content_key, run_id
 
     params = resolve(check_slug(slug), check_scale(scale), overrides)
     given = params.pop("out_dir", "")

@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import LongTensor, Tensor, nn
 
 from reprobook.train import checkpoint
 from reprobook.train.devices import make_accelerator, plain_forward
-from reprobook.train.options import Evaluate, History, Loss, Options, TrainingError
+from reprobook.train.options import History, Options, TrainingError
 from reprobook.train.run import Run
+
+if TYPE_CHECKING:
+    from torch import LongTensor, Tensor, nn
+
+    from reprobook.train.options import Evaluate, Loss
 
 __all__ = ["History", "TrainingError", "fit", "shuffled"]
 

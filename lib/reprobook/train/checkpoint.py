@@ -13,13 +13,16 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT = 1
 FINISHED = "finished.pt"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env, patch_environment
-from torch import nn
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> accelerate's
 

@@ -6,19 +6,24 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast, gather_object, reduce, send_to_device
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from reprobook.train import checkpoint, shards
 from reprobook.train.devices import precision_name
-from reprobook.train.options import Evaluate, History, Loss, Options, TrainingError, lr_factor
+from reprobook.train.options import History, TrainingError, lr_factor
 from reprobook.train.progress import Progress, StopSignal
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+
+    from reprobook.train.options import Evaluate, Loss, Options
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 EVALUATION_STREAM = 7919  # added to the seed in evaluations: their noise is not the training's
@@ -197,7 +202,7 @@ class Run:
                     now = time.monotonic()
                     history.seconds += now - began
                     if self.evaluate_fn and (
-                        last or options.evaluate_every and history.steps % options.evaluate_every == 0
+                        last or (options.evaluate_every and history.steps % options.evaluate_every == 0)
                     ):
                         self.evaluate()
                     late = checkpoint_s is not None and time.monotonic() - saved_at >= checkpoint_s

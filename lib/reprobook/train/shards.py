@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from reprobook.train.options import TrainingError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WRAP = "REPROBOOK_SHARD"  # the class of the layers that are sharded as units; set in launched processes
 

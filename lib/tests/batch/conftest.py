@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_chapter import Batches  # noqa: E402
+from tiny_chapter import Batches
 
 
 @pytest.fixture

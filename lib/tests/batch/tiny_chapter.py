@@ -59,7 +59,7 @@ except KeyboardInterrupt:
 """
 FINISH = """
 from reprobook.record import Record, commit, write
-from reprobook.runs.content import content_key, run_id
+from reprobook.content.key import content_key, run_id
 
 names = dict(scale=scale, seed=seed, device=device, rate=rate, steps=steps, pause_s=pause_s,
              every=every, fault=fault)

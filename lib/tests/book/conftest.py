@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reprobook import project, site
+from reprobook import project
+from reprobook.authoring import site
 
 FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
          "disable-component-update", "disable-sync", "disable-dev-shm-usage")  # fmt: skip

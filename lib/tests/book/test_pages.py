@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
-from reprobook import pages, project, record
+from reprobook import project, record
+from reprobook.authoring import pages
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
 

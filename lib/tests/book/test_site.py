@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from reprobook import project, site
+from reprobook import project
+from reprobook.authoring import site
 from reprobook.errors import ReprobookError
 
 TOC = yaml.safe_load((project.root() / "book" / "_toc.yml").read_text())

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from servers import Hub, Site, serving  # noqa: E402
+from servers import Hub, Site, serving
 
 
 def sha256(content: bytes) -> str:

@@ -7,12 +7,15 @@ import tarfile
 import zipfile
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from reprobook.data import ChapterData, unpack_once
 from reprobook.data.errors import DataError, ManifestError
-from servers import Answer, Site
+from servers import Answer
+
+if TYPE_CHECKING:
+    from servers import Site
 
 LIMITS = {"max_bytes": 1000, "max_files": 3}
 FILES = {"a.txt": b"one", "sub/b.txt": b"two"}

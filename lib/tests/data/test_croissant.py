@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlcroissant
 import pytest
@@ -14,7 +14,10 @@ from reprobook.cli import main
 from reprobook.data import ChapterData, lock
 from reprobook.data.croissant import export
 from reprobook.data.errors import DataError
-from servers import COMMIT, Answer, Site
+from servers import COMMIT, Answer
+
+if TYPE_CHECKING:
+    from servers import Site
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = sorted(p.stem for p in (ROOT / "data_manifests").glob("*.yaml") if not p.name.endswith(".lock.yaml"))

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from reprobook import data
 from reprobook.data import ChapterData, convert_once
 from reprobook.data.errors import DataError
-from servers import Answer, Hub, Repository, Site
+from servers import Answer, Repository
+
+if TYPE_CHECKING:
+    from servers import Hub, Site
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 

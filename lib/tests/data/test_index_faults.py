@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from reprobook.data import ChapterData
 from reprobook.data.errors import DataError
-from servers import Answer, Site
+from servers import Answer
+
+if TYPE_CHECKING:
+    from servers import Site
 
 WHEEL = "corpus-1.0-py3-none-any.whl"
 

@@ -7,7 +7,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,10 @@ import yaml
 from reprobook import data
 from reprobook.data import ChapterData, PlanRow
 from reprobook.data.errors import AccessError, ChecksumError, DataError, ManifestError, OfflineError
-from servers import COMMIT, Answer, Site
+from servers import COMMIT, Answer
+
+if TYPE_CHECKING:
+    from servers import Site
 
 
 def test_bundled(book: Any) -> None:

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from reprobook import data
 from reprobook.data import ChapterData
 from reprobook.data.errors import AccessError, DataError
-from servers import Answer, Site
+from servers import Answer
+
+if TYPE_CHECKING:
+    from servers import Site
 
 CONTENT = bytes(range(256)) * 400
 GOOD = Answer(body=CONTENT)

@@ -300,7 +300,7 @@ def test_shared_entropy_is_found_and_shared() -> None:
             (2e4 * (1 + 1 / h), 0.4 + 0.02 * h, 1.2), rel=1e-3
         )
     apart = gqa.fit_size_laws(curves, shared_entropy=False)
-    assert apart[4, 1].E == pytest.approx(1.2, rel=1e-6)
+    assert pytest.approx(1.2, rel=1e-6) == apart[4, 1].E
 
 
 def test_curves_pool_seeds_and_leave_out_heads_with_few_sizes() -> None:
@@ -406,7 +406,7 @@ def test_search_equals_brute_force(T: int, target: float, lam: float) -> None:
     best = gqa.best_heads(table)
     assert best == ranked[0] or costs[best] < 1.01 * costs[ranked[0]]  # a tie within the ladder's step
     for row in table.itertuples():
-        assert row.Z == pytest.approx(costs[row.n_h, row.n_kv], rel=0.02) and row.status == "ok"
+        assert pytest.approx(costs[row.n_h, row.n_kv], rel=0.02) == row.Z and row.status == "ok"
 
 
 def test_infeasible_heads_are_said_and_never_chosen() -> None:

@@ -156,9 +156,9 @@ def test_alarm_rate_by_hand_and_by_enumeration() -> None:
     by_hand = 20 / 51 * (1 - (1 - 0.05 * (0.5 * 10 / 20 + 0.5 * 30 / 40)) * (1 - 0.03 * 5 / 10))
     assert vitals.alarm_rate() == pytest.approx(by_hand, rel=1e-12)
     # every combination with its probability, judged by the branches of paper_rules
-    heart = Counter({bpm: 0.95 / 41 for bpm in range(60, 101)})
-    heart.update({bpm: 0.025 / 20 for bpm in range(40, 60)} | {bpm: 0.025 / 40 for bpm in range(101, 141)})
-    oxygen = {o: 0.97 / 6 for o in range(95, 101)} | {o: 0.03 / 10 for o in range(85, 95)}
+    heart = Counter(dict.fromkeys(range(60, 101), 0.95 / 41))
+    heart.update(dict.fromkeys(range(40, 60), 0.025 / 20) | dict.fromkeys(range(101, 141), 0.025 / 40))
+    oxygen = dict.fromkeys(range(95, 101), 0.97 / 6) | dict.fromkeys(range(85, 95), 0.03 / 10)
     rate = sum(
         p * q * r
         for (bpm, p), (o, q), (steps, r) in itertools.product(heart.items(), oxygen.items(), ((19, 20), (20, 31)))

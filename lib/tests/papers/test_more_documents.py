@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reprobook.errors import ReprobookError
 from reprobook.papers import more_documents as md
 
-WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 def numbered(name: str, n: int) -> md.Page:
@@ -132,10 +132,10 @@ def test_page_as_a_ring() -> None:
 def test_page_start_repeats_the_paragraph_that_opens_its_article() -> None:
     """Released code: before = page[l : l + b], after = page[0 : a], cyclic."""
     p = numbered("w", 6)
-    assert md.from_page_start(p, 0, 2, 3, 4).split() == "w2 w3 w4 w0 w1 w0 w1 w2 w3".split()
-    assert md.from_page_start(p, 3, 5, 0, 8).split() == "w3 w4 w0 w1 w2 w3 w4 w5 w0 w1".split()
+    assert md.from_page_start(p, 0, 2, 3, 4).split() == ["w2", "w3", "w4", "w0", "w1", "w0", "w1", "w2", "w3"]
+    assert md.from_page_start(p, 3, 5, 0, 8).split() == ["w3", "w4", "w0", "w1", "w2", "w3", "w4", "w5", "w0", "w1"]
     alone = md.from_page_start(numbered("w", 2), 0, 2, 3, 0).split()  # no page was found: the paragraph again and again
-    assert alone == "w0 w1 w0 w0 w1".split()
+    assert alone == ["w0", "w1", "w0", "w0", "w1"]
     q = instance([5, 20], (0,), start=0)
     built = md.build_set(q, 1, source="page_start")
     assert md.audit(q, built)["copies of evidence"] == 2

@@ -13,7 +13,7 @@ from reprobook.papers import more_documents as md
 from reprobook.papers.more_documents import bench, miniatures, network, released, study
 from reprobook.papers.more_documents.lm_reader import branches, read_with_margin
 
-WORDS = "the of in a was and to by at for".split()
+WORDS = ["the", "of", "in", "a", "was", "and", "to", "by", "at", "for"]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ from reprobook.papers.scmmgpt.qformer import QFormer, load_bert, prefix_mask
 from reprobook.papers.scmmgpt.stage1 import Objective, Scores, Stage1, TextInput, Texts
 from reprobook.papers.scmmgpt.stage2 import CellIds, CellLM, Pairs
 from reprobook.papers.scmmgpt.tokens import Tokens
-from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PAD, N_GENES = 20, 23
 

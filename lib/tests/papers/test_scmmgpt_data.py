@@ -187,7 +187,7 @@ def test_anndata_reads_what_we_write(tmp_path: Path) -> None:
     cells = make_cells(random_counts(7, 30), GENES, ["x", "y"] * 3 + ["z"])
     write_h5ad(cells, tmp_path / "cells.h5ad")
     read = anndata.read_h5ad(tmp_path / "cells.h5ad")
-    assert (read.X != cells.counts).nnz == 0 and list(read.obs["cell_type"]) == cells.labels.tolist()
+    assert (cells.counts != read.X).nnz == 0 and list(read.obs["cell_type"]) == cells.labels.tolist()
     assert (from_anndata(read).counts != cells.counts).nnz == 0
 
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,9 @@ from reprobook.papers.scmmgpt.stage1 import Objective, Texts
 from reprobook.papers.scmmgpt.study import Size
 from reprobook.papers.scmmgpt.vocabulary import Vocabulary
 from reprobook.train import fit
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TINY = Size(dim=8, encoder_layers=1, qformer_layers=1, n_heads=2, n_queries=2, max_length=12, batch_size=4)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
-from reprobook.runs.runner import RunResult, run
+from reprobook.runs.runner import run
 
 sys.path.insert(0, str(Path(__file__).parent))
-import resuming  # noqa: E402
+import resuming
+
+if TYPE_CHECKING:
+    import pytest
+    from reprobook.runs.runner import RunResult
 
 SLUG = "block_diffusion"
 

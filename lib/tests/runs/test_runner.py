@@ -231,7 +231,7 @@ def test_publish_wants_clean_code_and_the_scale_s_own_parameters(checkout: Any) 
     checkout.notebook(
         """
         from reprobook.record import commit
-        from reprobook.runs.content import content_key
+        from reprobook.content.key import content_key
         key = content_key("block_diffusion", dict(scale=scale, seed=seed, device=device, lr=lr, steps=steps), {})
         """,
         honest,

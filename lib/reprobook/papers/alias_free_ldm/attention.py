@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Memory:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.alias_free_ldm import operators as op
@@ -21,6 +21,9 @@ from reprobook.papers.alias_free_ldm.data import textures
 from reprobook.papers.alias_free_ldm.models import alphas_cumprod, small_vae, unet
 from reprobook.papers.alias_free_ldm.objectives import AutoencoderObjective, DenoiserObjective
 from reprobook.papers.alias_free_ldm.surgery import make_alias_free
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def seconds(runs: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.alias_free_ldm.evaluation import optical_flow
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEST = ("chelsea.png", "flower.jpg", "motorcycle_left.png")  # photographs that are never trained on
 

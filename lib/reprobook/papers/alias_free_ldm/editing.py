@@ -7,14 +7,18 @@ the first. There is no other mechanism for consistency.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.alias_free_ldm.attention import Memory
-from reprobook.papers.alias_free_ldm.models import Latents, schedulers
+from reprobook.papers.alias_free_ldm.models import schedulers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.alias_free_ldm.attention import Memory
+    from reprobook.papers.alias_free_ldm.models import Latents
 
 SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012}  # Stable Diffusion's own, scaled linear as well
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.alias_free_ldm.attention import Memory
-from reprobook.papers.alias_free_ldm.models import Latents
 from reprobook.papers.alias_free_ldm.operators import circular_shift, cropped_shift, spsnr, valid_mask
 from reprobook.papers.alias_free_ldm.sampling import denoise
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.alias_free_ldm.attention import Memory
+    from reprobook.papers.alias_free_ldm.models import Latents
 
 
 def offsets(n: int, side: int, k: int, seed: int, max_shift: float = 0.375) -> list[tuple[float, float]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import nn
 
 from reprobook.papers.alias_free_ldm.models import unet
 from reprobook.papers.alias_free_ldm.surgery import make_alias_free
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def paper_networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:

@@ -7,14 +7,19 @@ several processes hook into it). Offsets are whole numbers of image pixels, one 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.alias_free_ldm.attention import Memory
 from reprobook.papers.alias_free_ldm.operators import circular_shift, cropped_shift, mask_mse, valid_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.alias_free_ldm.attention import Memory
 
 MAX_SHIFT = 0.375  # of the image side: 96 of 256 pixels (released configuration)
 KL_WEIGHT = 1e-6

@@ -11,11 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MATRIX_UP_TO = 64  # input lengths up to which a product of matrices beats the FFT (measured: see bench)
 AXES = (-2, -1)

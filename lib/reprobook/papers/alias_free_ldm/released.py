@@ -9,13 +9,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.alias_free_ldm.surgery import make_alias_free
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def load_vae(folder: Path, alias_free: bool) -> nn.Module:

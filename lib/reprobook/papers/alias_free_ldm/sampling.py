@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.alias_free_ldm.attention import Memory
 from reprobook.papers.alias_free_ldm.models import schedulers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.alias_free_ldm.attention import Memory
 
 Context = Callable[[int], AbstractContextManager]  # of a time step: what surrounds the network's call
 

@@ -7,11 +7,15 @@ convolutions, Stable Diffusion's included; checkpoints load before or after.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.alias_free_ldm.operators import filtered, ideal_downsample, ideal_upsample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class IdealDownsample(nn.Module):

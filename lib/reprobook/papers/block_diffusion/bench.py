@@ -9,14 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.block_diffusion.model import DiT, one_pass_logits, two_pass_logits
 from reprobook.papers.block_diffusion.objectives import masked_nll
 from reprobook.papers.block_diffusion.sampling import sample_blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _seconds(runs: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ import torch
 from reprobook.data.corpus import Corpus, read_column, split_files, tokenised, wikipedia_characters
 from reprobook.data.text import wrap
 from reprobook.errors import ReprobookError
-from reprobook.papers.block_diffusion.source import MarkovSource
+
+if TYPE_CHECKING:
+    from reprobook.papers.block_diffusion.source import MarkovSource
 
 
 def markov_corpus(source: MarkovSource, length: int, n_train: int, n_test: int, seed: int) -> Corpus:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,15 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.block_diffusion.model import one_pass_logits
 from reprobook.papers.block_diffusion.noise import (
     EPS,
-    NoiseProcess,
     candidate_intervals,
     check_blocks,
     stratified_times,
 )
+
+if TYPE_CHECKING:
+    from reprobook.papers.block_diffusion.noise import (
+        NoiseProcess,
+    )
 
 EXACT_BLOCK_LIMIT = 8  # the exact sum needs 2^L' - 1 forward passes
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.metrics.text import perplexity, windowed_nll
@@ -19,6 +19,9 @@ from reprobook.papers.block_diffusion.model import DiT
 from reprobook.papers.block_diffusion.noise import NoiseProcess
 from reprobook.papers.block_diffusion.objectives import ar_nll, nelbo, sedd_bound
 from reprobook.papers.block_diffusion.sampling import sample_ar, sample_blocks, sample_sedd
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _RECOMPUTED = ("rotary_emb.inv_freq", "mask")  # tables that our module builds itself
 

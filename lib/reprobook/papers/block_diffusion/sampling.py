@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.block_diffusion.model import DiT, KVCache
+from reprobook.papers.block_diffusion.model import KVCache
 from reprobook.papers.block_diffusion.noise import EPS, check_blocks
 from reprobook.papers.block_diffusion.objectives import sedd_log_score, subs_log_probs
+
+if TYPE_CHECKING:
+    from reprobook.papers.block_diffusion.model import DiT
 
 ENTROPY_WINDOW = 256  # tokens; the degeneration check starts once more than this many exist
 

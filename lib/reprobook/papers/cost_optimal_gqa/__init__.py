@@ -78,15 +78,15 @@ from reprobook.papers.cost_optimal_gqa.text import open_corpus
 
 __all__ = [
     "CONTEXT_FITS",
+    "HEAD_FITS",
+    "PRECISIONS",
+    "REFERENCES",
     "Cost",
     "Family",
-    "HEAD_FITS",
     "Heads",
     "Objective",
     "OptimaTable",
-    "PRECISIONS",
     "PowerLaw",
-    "REFERENCES",
     "Shape",
     "Surface",
     "advice",

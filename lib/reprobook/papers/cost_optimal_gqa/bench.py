@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.cost_optimal_gqa.costs import Heads, Shape, inference_cost, kv_values
+from reprobook.papers.cost_optimal_gqa.costs import Shape, inference_cost, kv_values
 from reprobook.papers.cost_optimal_gqa.decode import decode_seconds
 from reprobook.papers.cost_optimal_gqa.models import build, cache_values, tile_kv_heads
 from reprobook.papers.cost_optimal_gqa.search import trained_shape
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
+
+    from reprobook.papers.cost_optimal_gqa.costs import Heads
 
 LONG = 131_072
 FP32_BYTES = 4

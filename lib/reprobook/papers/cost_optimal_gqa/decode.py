@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.cost_optimal_gqa.costs import Heads, Shape, check_context
+from reprobook.papers.cost_optimal_gqa.costs import Shape, check_context
 from reprobook.papers.cost_optimal_gqa.models import build
 from reprobook.papers.cost_optimal_gqa.search import rounded
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.cost_optimal_gqa.costs import Heads
 
 
 class _Preallocated(DynamicLayer):

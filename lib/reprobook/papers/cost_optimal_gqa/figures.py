@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reprobook.papers.cost_optimal_gqa.costs import Heads
-from reprobook.papers.cost_optimal_gqa.laws import PowerLaw, fit_head_law
+from reprobook.papers.cost_optimal_gqa.laws import fit_head_law
 from reprobook.show import COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from reprobook.papers.cost_optimal_gqa.costs import Heads
+    from reprobook.papers.cost_optimal_gqa.laws import PowerLaw
 
 
 def loss_curves(models: pd.DataFrame, laws: Mapping[Heads, PowerLaw], loss: str = "test loss") -> Figure:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import Shape
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from transformers import LlamaConfig, LlamaForCausalLM
 
 

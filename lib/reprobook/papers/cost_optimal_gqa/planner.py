@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import (
     Cost,
-    Heads,
     Objective,
-    Shape,
     body_parameters,
     inference_cost,
     kv_values,
     parameters,
 )
-from reprobook.papers.cost_optimal_gqa.laws import PowerLaw
-from reprobook.papers.cost_optimal_gqa.search import Family
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from reprobook.papers.cost_optimal_gqa.costs import (
+        Heads,
+        Shape,
+    )
+    from reprobook.papers.cost_optimal_gqa.laws import PowerLaw
+    from reprobook.papers.cost_optimal_gqa.search import Family
 
 # precision -> bytes of a weight, bytes of a cached value
 PRECISIONS = {

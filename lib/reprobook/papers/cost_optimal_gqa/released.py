@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import Shape
 from reprobook.papers.cost_optimal_gqa.models import build
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # name in the released code -> name in transformers
 _NAMES = {

@@ -12,11 +12,13 @@ import numpy as np
 from scipy.optimize import brentq
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.cost_optimal_gqa.costs import Heads, Objective, Shape, body_parameters, inference_cost
-from reprobook.papers.cost_optimal_gqa.laws import PowerLaw
+from reprobook.papers.cost_optimal_gqa.costs import Objective, Shape, body_parameters, inference_cost
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from reprobook.papers.cost_optimal_gqa.costs import Heads
+    from reprobook.papers.cost_optimal_gqa.laws import PowerLaw
 
 # (L, d) of the paper's models (Tables 9 and 7), smallest first
 REFERENCES = (

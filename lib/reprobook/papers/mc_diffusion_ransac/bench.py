@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,8 +17,11 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.mc_diffusion_ransac import geometry as g
 from reprobook.papers.mc_diffusion_ransac import peers, ransac
 from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
-from reprobook.papers.mc_diffusion_ransac.problems import ESSENTIAL, HOMOGRAPHY, Problem, solve_homography
+from reprobook.papers.mc_diffusion_ransac.problems import ESSENTIAL, HOMOGRAPHY, solve_homography
 from reprobook.papers.mc_diffusion_ransac.scenes import draw_scenes, loftr_like
+
+if TYPE_CHECKING:
+    from reprobook.papers.mc_diffusion_ransac.problems import Problem
 
 Array = np.ndarray
 

@@ -158,7 +158,7 @@ def msr_sample(c: Array, sizes: Array, config: Msr, rng: np.random.Generator, ke
     Raises :class:`ReprobookError` for fewer than ``keep`` correspondences or values that are not finite.
     """
     B, N = c.shape[:2]
-    if N < keep:
+    if keep > N:
         raise ReprobookError(f"msr_sample: {N} correspondences; at least {keep}, the minimal set, are needed")
     if not np.isfinite(c).all():
         raise ReprobookError("msr_sample: correspondences must be finite")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
-from reprobook.metrics.statistics import Interval, paired_bootstrap
+from reprobook.metrics.statistics import paired_bootstrap
 from reprobook.papers.mc_diffusion_ransac import geometry, ransac
 from reprobook.papers.mc_diffusion_ransac.network import log_probabilities
-from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
-from reprobook.papers.mc_diffusion_ransac.problems import Problem
 from reprobook.papers.mc_diffusion_ransac.training import network_input
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reprobook.metrics.statistics import Interval
+    from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
+    from reprobook.papers.mc_diffusion_ransac.problems import Problem
 
 Array = np.ndarray
 

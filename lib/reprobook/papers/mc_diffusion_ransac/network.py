@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Shared(nn.Linear):

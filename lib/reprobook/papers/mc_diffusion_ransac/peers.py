@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pandas as pd
 import poselib
 import pydegensac
-from torch import nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.mc_diffusion_ransac import evaluation, ransac
 from reprobook.papers.mc_diffusion_ransac import geometry as g
-from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
-from reprobook.papers.mc_diffusion_ransac.problems import Problem
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
+    from reprobook.papers.mc_diffusion_ransac.problems import Problem
 
 Array = np.ndarray
 CONFIDENCE = 0.99999  # LoFTR's evaluation

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 Array = np.ndarray
 RIGHT, WRONG = "#0072B2", "#D55E00"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,7 +18,9 @@ import poselib
 from reprobook.errors import ReprobookError
 from reprobook.papers.mc_diffusion_ransac import geometry as g
 from reprobook.papers.mc_diffusion_ransac import pairs as pairs_module
-from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
+
+if TYPE_CHECKING:
+    from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
 
 Array = np.ndarray
 Solved = tuple[Array, Array]  # models (K, 3, 3) and the sample that each comes from (K,)

@@ -6,7 +6,7 @@ Bad input gives an :class:`Estimate` marked as failed, with the reason; it never
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -14,7 +14,10 @@ import poselib
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.mc_diffusion_ransac import geometry as g
-from reprobook.papers.mc_diffusion_ransac.problems import Problem, recover_pose
+from reprobook.papers.mc_diffusion_ransac.problems import recover_pose
+
+if TYPE_CHECKING:
+    from reprobook.papers.mc_diffusion_ransac.problems import Problem
 
 Array = np.ndarray
 Refine = Literal["none", "model"]

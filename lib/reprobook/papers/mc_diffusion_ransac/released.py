@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.mc_diffusion_ransac.matching import match
 from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
-from reprobook.papers.mc_diffusion_ransac.two_view_sets import Entry, Loaded, load, true_matches
+from reprobook.papers.mc_diffusion_ransac.two_view_sets import Loaded, load, true_matches
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reprobook.papers.mc_diffusion_ransac.two_view_sets import Entry
 
 Array = np.ndarray
 Matcher = Callable[[int, Loaded], Array]

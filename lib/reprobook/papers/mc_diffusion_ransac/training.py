@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.mc_diffusion_ransac import ransac
-from reprobook.papers.mc_diffusion_ransac.diffusion import Msr, msr_sample
+from reprobook.papers.mc_diffusion_ransac.diffusion import msr_sample
 from reprobook.papers.mc_diffusion_ransac.network import kl_loss, kl_target, log_probabilities
 from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
-from reprobook.papers.mc_diffusion_ransac.problems import Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.mc_diffusion_ransac.diffusion import Msr
+    from reprobook.papers.mc_diffusion_ransac.problems import Problem
 
 Array = np.ndarray
 Source = Callable[[Array, np.random.Generator], Pairs]  # indices of pairs -> these pairs with matches to train on

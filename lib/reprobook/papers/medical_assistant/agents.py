@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from reprobook.papers.medical_assistant.augment import texts
 from reprobook.papers.medical_assistant.decoding import Counts, Reader
 from reprobook.papers.medical_assistant.entities import PATTERNS, found
 from reprobook.papers.medical_assistant.environment import WHO
-from reprobook.papers.medical_assistant.samples import AGENTS, Encoder, interleave
+from reprobook.papers.medical_assistant.samples import AGENTS, interleave
 from reprobook.papers.medical_assistant.scenarios import Trajectory
+
+if TYPE_CHECKING:
+    from reprobook.papers.medical_assistant.samples import Encoder
 
 Draft = Callable[[Trajectory, str], str | None]
 

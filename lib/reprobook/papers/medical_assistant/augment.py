@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from reprobook.papers.medical_assistant.entities import KINDS, PATTERNS, POOLS, by_time, found
-from reprobook.papers.medical_assistant.scenarios import Trajectory, with_tools
+from reprobook.papers.medical_assistant.scenarios import with_tools
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reprobook.papers.medical_assistant.scenarios import Trajectory
 
 
 def texts(trajectory: Trajectory) -> list[str]:

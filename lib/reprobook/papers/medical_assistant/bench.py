@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ import torch
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.agents import LmAgent
 from reprobook.papers.medical_assistant.samples import AGENTS, Encoder, interleave
-from reprobook.papers.medical_assistant.scenarios import Trajectory, make_case, play
+from reprobook.papers.medical_assistant.scenarios import make_case, play
 from reprobook.papers.medical_assistant.training import add_adapters, small_decoder, small_tokenizer
+
+if TYPE_CHECKING:
+    from reprobook.papers.medical_assistant.scenarios import Trajectory
 
 
 def parameters(model: Any) -> int:

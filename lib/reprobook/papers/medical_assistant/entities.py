@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.tools import DATE_FORMAT
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # fmt: off
 _FIRST = "Ana Tom Maya Leo Ines Noah".split()  # of the seed pool

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reprobook.papers.medical_assistant.memory import LongTerm, MemoryUnitError
+from reprobook.papers.medical_assistant.memory import MemoryUnitError
 from reprobook.papers.medical_assistant.tools import (
     DATE_FORMAT,
     TIMESTAMP_FORMAT,
@@ -23,6 +23,9 @@ from reprobook.papers.medical_assistant.tools import (
     parse_date,
     parse_range,
 )
+
+if TYPE_CHECKING:
+    from reprobook.papers.medical_assistant.memory import LongTerm
 
 # Symptoms and who treats them. A demonstration, no medical advice.
 SPECIALISTS: dict[str, tuple[str, ...]] = {

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant.agents import Agent
-from reprobook.papers.medical_assistant.memory import Embed
 from reprobook.papers.medical_assistant.samples import AGENTS, interleave
-from reprobook.papers.medical_assistant.scenarios import APPOINTMENTS, Case, Trajectory, play
+from reprobook.papers.medical_assistant.scenarios import APPOINTMENTS, play
 from reprobook.papers.medical_assistant.session import Session
 from reprobook.papers.medical_assistant.tools import NAMES, ToolError, parse_call, parse_plan, write_plan
+
+if TYPE_CHECKING:
+    from reprobook.papers.medical_assistant.agents import Agent
+    from reprobook.papers.medical_assistant.memory import Embed
+    from reprobook.papers.medical_assistant.scenarios import Case, Trajectory
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 CALLER_MEASURES = ("ToolAcc", "ParamAcc", "ValuesAcc")

@@ -13,21 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant.agents import Agent
-from reprobook.papers.medical_assistant.environment import Environment
 from reprobook.papers.medical_assistant.prescriptions import read_prescription
 from reprobook.papers.medical_assistant.reminders import Reminder, fire, reminders, to_icalendar
-from reprobook.papers.medical_assistant.reports import Report, daily_report, draw, is_due
-from reprobook.papers.medical_assistant.scenarios import Turn
+from reprobook.papers.medical_assistant.reports import daily_report, draw, is_due
 from reprobook.papers.medical_assistant.session import NOTICE, Session, in_random_order
 from reprobook.papers.medical_assistant.tools import ToolError, parse_call, parse_plan
-from reprobook.papers.medical_assistant.vitals import Alarm, Vitals, detect
+from reprobook.papers.medical_assistant.vitals import Vitals, detect
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reprobook.papers.medical_assistant.agents import Agent
+    from reprobook.papers.medical_assistant.environment import Environment
+    from reprobook.papers.medical_assistant.reports import Report
+    from reprobook.papers.medical_assistant.scenarios import Turn
+    from reprobook.papers.medical_assistant.vitals import Alarm
 
 # What the user says to call for help or to end the alarm; questions about emergency contacts are answered otherwise.
 _SOS = re.compile(

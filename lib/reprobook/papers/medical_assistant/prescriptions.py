@@ -135,7 +135,7 @@ def _line(found: list[dict[str, Any]], line: str) -> None:
     names = sum(kind == "name" for kind, _ in parts)
     if names and parts[0][0] == "dosage":  # "2 tablets Paracetamol": the dosage is of the name behind it
         parts[0], parts[1] = parts[1], parts[0]
-    if not found and parts and parts[0][0] != "name" or names and parts[0][0] != "name":
+    if (not found and parts and parts[0][0] != "name") or (names and parts[0][0] != "name"):
         raise ReprobookError(f"prescription, line {line!r}: {parts[0][1]!r} comes before the name of its medicine")
     for index, (kind, text) in enumerate(parts):
         if kind == "name" and index and "pattern" not in found[-1]:  # "Paracetamol 500 mg forte 1-0-1": one name

@@ -12,9 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from reprobook.papers.medical_assistant.prescriptions import Medication
 from reprobook.papers.medical_assistant.session import NOTICE
+
+if TYPE_CHECKING:
+    from reprobook.papers.medical_assistant.prescriptions import Medication
 
 DUE_WITHIN, ONE_DAY = timedelta(minutes=30), timedelta(days=1)
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant.scenarios import ROLES, Trajectory
+from reprobook.papers.medical_assistant.scenarios import ROLES
 from reprobook.papers.medical_assistant.tools import find_specs, short_list
+
+if TYPE_CHECKING:
+    from reprobook.papers.medical_assistant.scenarios import Trajectory
 
 AGENTS = ("Planner", "Caller")
 IGNORED = -100  # label of a token that is not trained

@@ -10,17 +10,20 @@ import zlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.entities import FOODS, POOLS, by_time
 from reprobook.papers.medical_assistant.environment import SPECIALISTS, Environment, Specialist, World
-from reprobook.papers.medical_assistant.memory import Embed, LongTerm
+from reprobook.papers.medical_assistant.memory import LongTerm
 from reprobook.papers.medical_assistant.phrases import OPENINGS, PHRASES
 from reprobook.papers.medical_assistant.tools import DATE_FORMAT, NAMES, TIMESTAMP_FORMAT, write_call, write_plan
 from reprobook.papers.medical_assistant.vitals import REST_BELOW, RULES, Vitals, detect
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reprobook.papers.medical_assistant.memory import Embed
 
 APPOINTMENTS = ("General", "Counter", "Negative", "Dietician")
 SOS = ("Hard SOS start", "Hard SOS end", "Soft SOS")

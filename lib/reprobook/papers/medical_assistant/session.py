@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.medical_assistant.agents import Agent
-from reprobook.papers.medical_assistant.environment import Environment, Question
+from reprobook.papers.medical_assistant.environment import Question
 from reprobook.papers.medical_assistant.memory import MemoryUnitError, ShortTerm
 from reprobook.papers.medical_assistant.scenarios import FINISH, ROLES, Trajectory, Turn
 from reprobook.papers.medical_assistant.tools import NAMES, TIMESTAMP_FORMAT, ToolError, parse_call, parse_plan
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reprobook.papers.medical_assistant.agents import Agent
+    from reprobook.papers.medical_assistant.environment import Environment
 
 NOTICE = "A demonstration, no medical advice. In an emergency call your local emergency number."
 STATUS = ("running", "waiting", "finished", "stopped")

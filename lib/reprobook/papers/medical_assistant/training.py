@@ -5,17 +5,22 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.augment import augment
-from reprobook.papers.medical_assistant.samples import AGENTS, IGNORED, Encoder
-from reprobook.papers.medical_assistant.scenarios import Trajectory, make_case, play
+from reprobook.papers.medical_assistant.samples import AGENTS, IGNORED
+from reprobook.papers.medical_assistant.scenarios import make_case, play
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.medical_assistant.samples import Encoder
+    from reprobook.papers.medical_assistant.scenarios import Trajectory
 
 TARGETS = ["q_proj", "v_proj"]  # defaults of the training code that the authors forked; they fit the size in the paper
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reprobook.metrics.statistics import Interval, paired_bootstrap
-from reprobook.papers.medical_assistant.evaluate import Said, by_turn
+from reprobook.metrics.statistics import paired_bootstrap
+from reprobook.papers.medical_assistant.evaluate import by_turn
 from reprobook.papers.medical_assistant.scenarios import APPOINTMENTS
+
+if TYPE_CHECKING:
+    from reprobook.metrics.statistics import Interval
+    from reprobook.papers.medical_assistant.evaluate import Said
 
 
 def appointment_turns(said: Sequence[Said], role: str) -> pd.DataFrame:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.more_documents.planted import candidates
 from reprobook.papers.more_documents.scoring import four_scores, parse_answer
-from reprobook.papers.more_documents.sets import BuiltSet, Instance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.more_documents.sets import BuiltSet, Instance
 
 Prompt = Literal["stub", "json"]
 _SHORT = "Answer the question with a name from the documents."

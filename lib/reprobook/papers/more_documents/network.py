@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.more_documents.planted import distractor_pool
 from reprobook.papers.more_documents.scoring import f1
-from reprobook.papers.more_documents.sets import BuiltSet, Instance, build_set, replace_distractors
-from reprobook.papers.more_documents.study import Study
+from reprobook.papers.more_documents.sets import build_set, replace_distractors
 from reprobook.train import shuffled
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
+
+    from reprobook.papers.more_documents.sets import BuiltSet, Instance
+    from reprobook.papers.more_documents.study import Study
 
 SPECIAL = ("[pad]", "[unk]", "[ask]", "[doc]")
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reprobook import show
-from reprobook.papers.more_documents.sets import BuiltSet, Instance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from reprobook.papers.more_documents.sets import BuiltSet, Instance
 
 
 def draw_sets(question: Instance, full: BuiltSet, built: BuiltSet, title: str) -> Figure:

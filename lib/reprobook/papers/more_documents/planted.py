@@ -12,12 +12,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reprobook.data.text import visible_text, wikipedia_articles
 from reprobook.errors import ReprobookError
-from reprobook.papers.more_documents.sets import Document, Instance, Page, Spans, page, splice
+from reprobook.papers.more_documents.sets import Document, Instance, Page, page, splice
+
+if TYPE_CHECKING:
+    from reprobook.papers.more_documents.sets import Spans
 
 RELATIONS = (
     "birthplace", "mentor", "employer", "publisher", "patron", "rival", "architect", "sponsor", "residence", "tutor",

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 from reprobook.errors import ReprobookError
 from reprobook.papers.more_documents import released
 from reprobook.papers.more_documents.planted import (
-    Article,
-    Names,
-    Text,
     articles,
     king_james,
     make_questions,
     wikipedia,
 )
-from reprobook.papers.more_documents.sets import Instance, Spans
-from reprobook.papers.more_documents.study import Given, Study, conditions, given, study
+from reprobook.papers.more_documents.study import conditions, given, study
 
 if TYPE_CHECKING:
     from reprobook.data import ChapterData
+    from reprobook.papers.more_documents.planted import (
+        Article,
+        Names,
+        Text,
+    )
+    from reprobook.papers.more_documents.sets import Instance, Spans
+    from reprobook.papers.more_documents.study import Given, Study
 
 PLANTED, REAL = ("wikipedia", "king james"), ("musique", "2wiki", "released")
 PAGE_TOKENS = (450, 2500)  # least and most tokens of an article

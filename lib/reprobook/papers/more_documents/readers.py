@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.more_documents.sets import BuiltSet, Instance, Spans
+
+if TYPE_CHECKING:
+    from reprobook.papers.more_documents.sets import BuiltSet, Instance, Spans
 
 _FACT = re.compile(r"The (?P<relation>[a-z]+) of (?P<entity>\w+ \w+) is (?P<value>\w+(?: \w+)?)\.")
 _CHAIN = re.compile(r"What is the (?P<chain>.+) of (?P<entity>\w+ \w+)\?")

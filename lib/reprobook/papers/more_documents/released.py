@@ -6,14 +6,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
 from reprobook.nn import lm
 from reprobook.nn.lm import load_tokenizer as load_tokenizer
-from reprobook.papers.more_documents.sets import Document, Instance, Spans, page, splice
+from reprobook.papers.more_documents.sets import Document, Instance, page, splice
+
+if TYPE_CHECKING:
+    from reprobook.papers.more_documents.sets import Spans
 
 MUSIQUE_FIELDS = ("id", "paragraphs", "question", "answer", "answer_aliases", "answerable")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook.errors import ReprobookError
-from reprobook.metrics.statistics import Interval, paired_bootstrap
+from reprobook.metrics.statistics import paired_bootstrap
 from reprobook.papers.more_documents.planted import distractor_pool
 from reprobook.papers.more_documents.sets import (
     BuiltSet,
@@ -24,6 +24,8 @@ from reprobook.papers.more_documents.sets import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from reprobook.metrics.statistics import Interval
 
 KEY = ("question", "condition", "count")
 

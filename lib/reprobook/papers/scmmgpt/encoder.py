@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.scmmgpt.tokens import Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.scmmgpt.tokens import Tokens
 
 MAX_VALUE = 512.0  # scGPT clips values here
 _HEADS = (

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
-from reprobook.metrics.statistics import Interval, paired_bootstrap
+from reprobook.metrics.statistics import paired_bootstrap
+
+if TYPE_CHECKING:
+    from reprobook.metrics.statistics import Interval
 
 
 def class_weights(truth: np.ndarray) -> np.ndarray:

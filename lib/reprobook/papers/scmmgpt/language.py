@@ -6,20 +6,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from reprobook.papers.scmmgpt import sentences
 from reprobook.papers.scmmgpt.decoder import ExpressionDecoder
 from reprobook.papers.scmmgpt.sentences import sentence_batch
 from reprobook.papers.scmmgpt.stage2 import CellLM, Pairs, add_cell_tokens, coin_flips, sequences, with_lora
-from reprobook.papers.scmmgpt.study import Fit, Study
 from reprobook.papers.scmmgpt.tables import sentence_cells
 from reprobook.papers.scmmgpt.values import TARGET_SCALE
 from reprobook.train import shuffled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from reprobook.papers.scmmgpt.study import Fit, Study
 
 
 def word_tokenizer(texts_of_types: Sequence[str]) -> Any:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from reprobook.errors import ReprobookError
-from reprobook.facts import Facts
+
+if TYPE_CHECKING:
+    from reprobook.facts import Facts
 
 
 def bars(facts: Facts) -> pd.DataFrame:

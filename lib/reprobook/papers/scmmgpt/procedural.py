@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.scmmgpt.cells import Cells, make_cells
+from reprobook.papers.scmmgpt.cells import make_cells
 from reprobook.papers.scmmgpt.texts import CellType
+
+if TYPE_CHECKING:
+    from reprobook.papers.scmmgpt.cells import Cells
 
 LINEAGES = ("T cell", "B cell", "monocyte", "fibroblast")
 STATES = ("resting", "activated", "exhausted")

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Attention(nn.Module):

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.scmmgpt.objectives import IGNORE
 from reprobook.papers.scmmgpt.tokens import top_genes
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 def ranked(values: sp.csr_matrix, k: int) -> list[np.ndarray]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.scmmgpt import objectives
-from reprobook.papers.scmmgpt.encoder import CellEncoder
-from reprobook.papers.scmmgpt.qformer import QFormer
 from reprobook.papers.scmmgpt.tokens import Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.scmmgpt.encoder import CellEncoder
+    from reprobook.papers.scmmgpt.qformer import QFormer
 
 
 class Texts(NamedTuple):

@@ -6,16 +6,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.scmmgpt.decoder import ExpressionDecoder, expression_loss
+from reprobook.papers.scmmgpt.decoder import expression_loss
 from reprobook.papers.scmmgpt.objectives import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.scmmgpt.decoder import ExpressionDecoder
 
 
 @dataclass(frozen=True)

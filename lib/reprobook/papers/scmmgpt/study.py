@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.scmmgpt import procedural, texts
-from reprobook.papers.scmmgpt.cells import Cells, read_h5ad, split
+from reprobook.papers.scmmgpt.cells import read_h5ad, split
 from reprobook.papers.scmmgpt.encoder import CellEncoder
 from reprobook.papers.scmmgpt.qformer import QFormer
-from reprobook.papers.scmmgpt.stage1 import Objective, Stage1, TextInput, Texts
+from reprobook.papers.scmmgpt.stage1 import Stage1, TextInput
 from reprobook.papers.scmmgpt.tokens import Tokens, collate
 from reprobook.papers.scmmgpt.values import INPUT_SCALE, normalise, transform
 from reprobook.papers.scmmgpt.vocabulary import Vocabulary, known_genes
 from reprobook.train import shuffled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.scmmgpt.cells import Cells
+    from reprobook.papers.scmmgpt.stage1 import Objective, Texts
 
 PARTS = (0.7, 0.15, 0.15)
 N_UNSEEN = 15  # cells of each held-out type; matching costs cells times classes

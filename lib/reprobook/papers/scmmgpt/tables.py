@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from reprobook.papers.scmmgpt import evaluation as ev
 from reprobook.papers.scmmgpt import procedural, sentences
 from reprobook.papers.scmmgpt.baselines import BASELINES, fitted
-from reprobook.papers.scmmgpt.stage1 import Scores, Stage1, Texts, annotate, choose_alpha
-from reprobook.papers.scmmgpt.study import Fit, Size, Study, train_classifier
-from reprobook.papers.scmmgpt.tokens import Tokens
+from reprobook.papers.scmmgpt.stage1 import annotate, choose_alpha
+from reprobook.papers.scmmgpt.study import train_classifier
 from reprobook.papers.scmmgpt.values import INPUT_SCALE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.scmmgpt.stage1 import Scores, Stage1, Texts
+    from reprobook.papers.scmmgpt.study import Fit, Size, Study
+    from reprobook.papers.scmmgpt.tokens import Tokens
 
 # --------------------------------------------------------------------------------------- T1, representations
 

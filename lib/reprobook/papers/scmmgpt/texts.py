@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.scmmgpt.cells import Cells
+
+if TYPE_CHECKING:
+    from reprobook.papers.scmmgpt.cells import Cells
 
 
 @dataclass(frozen=True)

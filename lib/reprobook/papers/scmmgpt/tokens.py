@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.scmmgpt import h5ad
 from reprobook.papers.scmmgpt.cells import check_counts
 from reprobook.papers.scmmgpt.values import transform
-from reprobook.papers.scmmgpt.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.scmmgpt.vocabulary import Vocabulary
 
 CLS_VALUE = -2.0  # scGPT's pad value, which the released code gives to <cls>
 INPUTS = ("values", "ranks", "names")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.stasc.learner import Learner, Snapshot, Told
-from reprobook.papers.stasc.questions import Question
-from reprobook.papers.stasc.reward import Mode, normalise, reward, rewards
+from reprobook.papers.stasc.learner import Told
+from reprobook.papers.stasc.reward import normalise, reward, rewards
+
+if TYPE_CHECKING:
+    from reprobook.papers.stasc.learner import Learner, Snapshot
+    from reprobook.papers.stasc.questions import Question
+    from reprobook.papers.stasc.reward import Mode
 
 
 def majority(texts: Sequence[str]) -> str:

@@ -10,17 +10,21 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.stasc import ciphers, countries
-from reprobook.papers.stasc.dialogue import Prompts, stop_ids
-from reprobook.papers.stasc.learner import Answers, Corrections, Learner, Tuning
-from reprobook.papers.stasc.questions import Question
+from reprobook.papers.stasc.dialogue import stop_ids
+from reprobook.papers.stasc.learner import Learner, Tuning
 from reprobook.papers.stasc.sampling import Prefix, Sampling, decode, uniforms
+
+if TYPE_CHECKING:
+    from reprobook.papers.stasc.dialogue import Prompts
+    from reprobook.papers.stasc.learner import Answers, Corrections
+    from reprobook.papers.stasc.questions import Question
 
 WAYS = ("shared", "batched", "one call a sample")
 

@@ -11,15 +11,17 @@ questions, so what is learned from training questions can help with test questio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.stasc.dialogue import IGNORED, Prompts
 from reprobook.papers.stasc.questions import Question, Splits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOPICS = "abcdefghijklmnopqrst"
 PROMPTS = Prompts(instruction="", correction="?")

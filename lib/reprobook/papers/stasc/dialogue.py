@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Messages = list[dict[str, str]]
 IGNORED = -100  # label of a token that is not trained

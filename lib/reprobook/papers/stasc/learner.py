@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,18 +23,23 @@ import torch
 from reprobook.errors import ReprobookError
 from reprobook.papers.stasc.dialogue import (
     Example,
-    Messages,
-    Prompts,
     collate,
     correction_loss,
     prompt_ids,
     stop_ids,
     training_examples,
 )
-from reprobook.papers.stasc.questions import Question
-from reprobook.papers.stasc.sampling import Reader, Sampling, sample, uniforms
+from reprobook.papers.stasc.sampling import Reader, sample, uniforms
 from reprobook.project import atomic_write
 from reprobook.train import checkpoint
+
+if TYPE_CHECKING:
+    from reprobook.papers.stasc.dialogue import (
+        Messages,
+        Prompts,
+    )
+    from reprobook.papers.stasc.questions import Question
+    from reprobook.papers.stasc.sampling import Sampling
 
 logger = logging.getLogger("reprobook.train.stasc")  # the log of a run listens to reprobook.train
 Fit = Callable[..., Any]  # reprobook.chapter.Chapter.fit

@@ -7,17 +7,24 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.stasc.filters import PAIRINGS, FilterMode, Pairing, Variant, kept_indices, transitions
-from reprobook.papers.stasc.learner import Learner, Snapshot, Told
-from reprobook.papers.stasc.questions import Question, Splits
-from reprobook.papers.stasc.reward import Mode, rewards
+from reprobook.papers.stasc.filters import PAIRINGS, kept_indices, transitions
+from reprobook.papers.stasc.learner import Told
+from reprobook.papers.stasc.reward import rewards
 from reprobook.train.progress import watched
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reprobook.papers.stasc.filters import FilterMode, Pairing, Variant
+    from reprobook.papers.stasc.learner import Learner, Snapshot
+    from reprobook.papers.stasc.questions import Question, Splits
+    from reprobook.papers.stasc.reward import Mode
 
 logger = logging.getLogger("reprobook.train.stasc")  # the log of a run listens to reprobook.train
 

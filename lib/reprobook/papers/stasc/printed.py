@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy import integrate, stats
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ITERATIONS = [str(k) for k in range(11)]
 

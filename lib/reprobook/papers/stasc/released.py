@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.lm import load_lm
 from reprobook.papers.stasc.dialogue import Example, Prompts, correction_loss
-from reprobook.papers.stasc.learner import Snapshot, Tuning, tuning_batches
+from reprobook.papers.stasc.learner import Tuning, tuning_batches
 from reprobook.papers.stasc.questions import Splits, read_split, take_valid
 from reprobook.train import checkpoint, fit
 from reprobook.train.launch import launch
+
+if TYPE_CHECKING:
+    from reprobook.papers.stasc.learner import Snapshot
 
 LAYERS = {"qwen2.5-1.5b-instruct": "Qwen2DecoderLayer", "phi-3-mini": "Phi3DecoderLayer"}  # the units that FSDP shards
 SIZES: dict[str, dict[str, Any]] = {  # configurations of the released models

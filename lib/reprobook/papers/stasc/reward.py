@@ -10,13 +10,15 @@ import functools
 import string
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import regex
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.stasc.questions import Question
+
+if TYPE_CHECKING:
+    from reprobook.papers.stasc.questions import Question
 
 Mode = Literal["default", "final"]
 MODES = ("default", "final")

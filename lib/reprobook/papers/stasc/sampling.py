@@ -13,13 +13,15 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIRST = 64  # most probable tokens looked at before a whole vocabulary is sorted
 

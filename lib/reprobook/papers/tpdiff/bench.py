@@ -9,18 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.tpdiff import pyramid, sampling
 from reprobook.papers.tpdiff.costs import counted_flops
-from reprobook.papers.tpdiff.network import StageNetwork, small_wan
-from reprobook.papers.tpdiff.pyramid import Stage
-from reprobook.papers.tpdiff.schedule import FlowMatching, Path
+from reprobook.papers.tpdiff.network import small_wan
+from reprobook.papers.tpdiff.schedule import FlowMatching
 from reprobook.papers.tpdiff.training import predictor, pyramid_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.tpdiff.network import StageNetwork
+    from reprobook.papers.tpdiff.pyramid import Stage
+    from reprobook.papers.tpdiff.schedule import Path
 
 
 def seconds(runs: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:

@@ -9,23 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.tpdiff import naive, pyramid
 from reprobook.papers.tpdiff.pyramid import (
-    DownMode,
-    Renoising,
-    Stage,
     junction,
     printed_factor,
     stage_ends,
     up,
 )
 from reprobook.papers.tpdiff.sampling import step
-from reprobook.papers.tpdiff.schedule import Path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.tpdiff.pyramid import (
+        DownMode,
+        Renoising,
+        Stage,
+    )
+    from reprobook.papers.tpdiff.schedule import Path
 
 
 def ar1_covariance(n_frames: int, correlation: float) -> Tensor:

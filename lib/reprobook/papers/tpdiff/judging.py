@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from reprobook.papers.tpdiff.video import N_DIGITS, N_DIRECTIONS, N_FRAMES, ROOM, SPEEDS, bounce
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # ----------------------------------------------------------------------------------------------- proxy Frechet distance
 

@@ -7,11 +7,15 @@ start in the place of the noise: x = g(t') x_e + s(t') x_s for t' from 1 to 0, t
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from reprobook.papers.tpdiff.pyramid import Stage
-from reprobook.papers.tpdiff.schedule import Path
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.tpdiff.pyramid import Stage
+    from reprobook.papers.tpdiff.schedule import Path
 
 
 def diffuse(data: Tensor, source: Tensor, eps: Tensor, t: Tensor, stage: Stage, path: Path) -> tuple[Tensor, Tensor]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from reprobook.papers.tpdiff import pyramid
 from reprobook.papers.tpdiff.costs import counted_flops
 from reprobook.papers.tpdiff.network import StageNetwork
 from reprobook.papers.tpdiff.released import add_lora, latent_frames
-from reprobook.papers.tpdiff.schedule import FlowMatching, Path, VariancePreserving
+from reprobook.papers.tpdiff.schedule import FlowMatching, VariancePreserving
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.tpdiff.schedule import Path
 
 WAN = {
     "num_attention_heads": 12,

@@ -6,11 +6,17 @@ Both networks are diffusers' own, so that one code path serves a laptop and the 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.tpdiff.pyramid import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.tpdiff.pyramid import Stage
 
 
 class StridedRope(nn.Module):

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.tpdiff.schedule import Path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.tpdiff.schedule import Path
 
 DownMode = Literal["subsample", "average"]
 Renoising = Literal["correct", "printed", "white", "none"]

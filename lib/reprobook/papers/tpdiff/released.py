@@ -10,15 +10,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.tpdiff.network import StageNetwork
-from reprobook.papers.tpdiff.openvid import VideoFile
-from reprobook.papers.tpdiff.schedule import FlowMatching, Path, VariancePreserving
+from reprobook.papers.tpdiff.schedule import FlowMatching, VariancePreserving
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.tpdiff.openvid import VideoFile
+    from reprobook.papers.tpdiff.schedule import Path
 
 BASES = ("wan", "animatediff")
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.tpdiff.pyramid import Renoising, Stage, check_frames, renoise
-from reprobook.papers.tpdiff.schedule import Path
+from reprobook.papers.tpdiff.pyramid import Stage, check_frames, renoise
+
+if TYPE_CHECKING:
+    from reprobook.papers.tpdiff.pyramid import Renoising
+    from reprobook.papers.tpdiff.schedule import Path
 
 Predict = Callable[[Tensor, float, Stage], Tensor]  # (x_t, t, stage) -> velocity or noise, of the shape of x_t
 

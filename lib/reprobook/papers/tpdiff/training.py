@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.tpdiff import pyramid
-from reprobook.papers.tpdiff.network import StageNetwork
-from reprobook.papers.tpdiff.pyramid import DownMode, Stage
-from reprobook.papers.tpdiff.sampling import Predict
-from reprobook.papers.tpdiff.schedule import Path
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reprobook.papers.tpdiff.network import StageNetwork
+    from reprobook.papers.tpdiff.pyramid import DownMode, Stage
+    from reprobook.papers.tpdiff.sampling import Predict
+    from reprobook.papers.tpdiff.schedule import Path
 
 
 def stage_of_step(n_stages: int, seed: int = 0) -> Callable[[int], int]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_FRAMES, CANVAS, DIGIT = 8, 16, 8  # frames of a clip; pixels of the canvas and of a digit
 ROOM = CANVAS - DIGIT  # pixels that a digit can move

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprobook.project import atomic_write, check_slug, notebook_path, root
-from reprobook.runs.runner import RunResult, run_in
+from reprobook.runs.runner import run_in
+
+if TYPE_CHECKING:
+    from reprobook.runs.runner import RunResult
 
 NEW_TOLERANCE = {"rtol": 0.05}  # of a metric that has no tolerance yet,
 # With several threads the last bits may depend on how busy the machine is; `reprobook neutral` compares all of them.
@@ -52,7 +55,7 @@ def execute(slug: str, params: Mapping[str, Any]) -> RunResult:
 def _store(slug: str, folder: Path, expected: Path, metrics: Mapping[str, Any]) -> None:
     import nbformat
 
-    from reprobook.runs.notebook import normalise, write
+    from reprobook.authoring.notebook import normalise, write
 
     write(normalise(nbformat.read(folder / "notebook.ipynb", as_version=4)), notebook_path(slug))
     atomic_write(expected, json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")

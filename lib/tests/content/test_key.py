@@ -7,10 +7,10 @@ import os
 from typing import Any
 
 import pytest
+from reprobook.content import key, source
+from reprobook.content.key import content_key, differences, digest_with, run_id, staleness
 from reprobook.project import cache_dir
 from reprobook.record import Record
-from reprobook.runs import content, source
-from reprobook.runs.content import content_key, differences, digest_with, run_id, staleness
 
 SLUG = "block_diffusion"
 NOISE = "papers/block_diffusion/noise.py"
@@ -217,7 +217,7 @@ def test_a_damaged_or_unwritable_cache_costs_time_only(
         monkeypatch.setenv("REPROBOOK_CACHE", str(kept))  # a file where the folder would be
     else:
         kept.write_text(damage)
-    content._code_of.cache_clear()
+    key._code_of.cache_clear()
     assert content_key(SLUG, PARAMS, {}) == before
 
 
@@ -227,7 +227,7 @@ def test_what_the_cache_keeps_is_asked_by_content_not_by_time(library: Any) -> N
     stamp = path.stat()
     path.write_text(path.read_text().replace("0.5", "0.7"))
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    content._code_of.cache_clear()  # as a new process would
+    key._code_of.cache_clear()  # as a new process would
     source._read_module.cache_clear()
     assert content_key(SLUG, PARAMS, {})["digest"] != before["digest"]
 
@@ -248,7 +248,7 @@ def test_digest_with_other_parameters_is_that_of_a_fresh_key(library: Any) -> No
 def test_import_names_lead_to_their_distributions() -> None:
     import importlib.metadata
 
-    from reprobook.runs.content import _distributions
+    from reprobook.content.key import _distributions
 
     ours, library = _distributions(), importlib.metadata.packages_distributions()
     for name in ("yaml", "sklearn", "PIL", "torch", "numpy", "dateutil", "attr", "zmq"):

@@ -87,8 +87,8 @@ def staleness(record: Record) -> list[str]:
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], slug: str = "") -> list[str]:
     """Readable reasons why two content keys of one chapter differ (scale and seed are not compared).
 
-    Changes that were shown to move no number of chapter ``slug`` are left out (:mod:`reprobook.runs.neutral`)."""
-    from reprobook.runs.neutral import excused
+    Changes that were shown to move no number of chapter ``slug`` are left out (:mod:`reprobook.content.excuses`)."""
+    from reprobook.content.excuses import excused
 
     reasons = ["a code cell changed"] if then["cells"] != now["cells"] else []
     for name, old, new in _changes(then["definitions"], now["definitions"]):
@@ -161,8 +161,8 @@ def _reached(slug: str) -> dict[str, Any]:
 
 
 def _follow(notebook: Mapping[str, Any]) -> dict[str, Any]:
-    from reprobook.runs.closure import close
-    from reprobook.runs.source import digest
+    from reprobook.content.closure import close
+    from reprobook.content.source import digest
 
     cells = counted_cells(notebook)
     closure = close(cells, library_folder())

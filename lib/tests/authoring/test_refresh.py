@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import nbformat
-from reprobook.runs.refresh import changes, merge, refresh
+from reprobook.authoring.refresh import changes, merge, refresh
 
 SLUG = "block_diffusion"
 FINISH = """

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from reprobook.authoring.check import is_loose, unexplained
+from reprobook.authoring.portability import ALL, Setting, check, in_turn, most_used
 from reprobook.errors import ReprobookError
-from reprobook.runs.check import is_loose, unexplained
-from reprobook.runs.portability import ALL, Setting, check, in_turn, most_used
 
 SLUG = "block_diffusion"
 CELLS = (

@@ -15,7 +15,7 @@ UNKNOWN_ARXIV = "0000.00000"  # what `reprobook new` writes
 
 def problems(slug: str) -> list[str]:
     """What is wrong with the files of chapter ``slug`` in all rooms, one line each; [] if nothing is."""
-    from reprobook.runs.notebook import check_shape
+    from reprobook.authoring.notebook import check_shape
 
     found = [f"notebooks/{slug}.ipynb: {problem}" for problem in check_shape(slug)]
     for check in (_parameters, _facts, _manifest, _records, _rooms):

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reprobook import pages, project
+from reprobook import project
+from reprobook.authoring import pages
 from reprobook.errors import ReprobookError
 
 SOURCES = (
@@ -66,7 +67,7 @@ def normalised(path: Path) -> bytes:
     """The notebook without papermill's banners, times and paths."""
     import nbformat
 
-    from reprobook.runs.notebook import normalise
+    from reprobook.authoring.notebook import normalise
 
     return nbformat.writes(normalise(nbformat.read(path, as_version=4))).encode()
 
@@ -104,7 +105,7 @@ def notebooks(source: Path) -> list[Path]:
 
 def keep_smoke_records() -> list[Path]:
     """Store each chapter's smoke record (``book/results/smoke``): the README's smoke times, evidence for nothing."""
-    from reprobook.runs.refresh import ONE_THREAD
+    from reprobook.authoring.refresh import ONE_THREAD
     from reprobook.runs.runner import run
 
     kept = []
@@ -120,8 +121,8 @@ def keep_smoke_records() -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m reprobook.site``: build the book, from stored outputs or from notebooks executed here."""
-    parser = argparse.ArgumentParser(prog="python -m reprobook.site", description=main.__doc__)
+    """``python -m reprobook.authoring.site``: build the book, from stored outputs or from notebooks executed here."""
+    parser = argparse.ArgumentParser(prog="python -m reprobook.authoring.site", description=main.__doc__)
     parser.add_argument("--execute", action="store_true", help="execute the chapters at smoke scale first")
     parser.add_argument("--records", action="store_true", help="only store the smoke records, for the README's times")
     options = parser.parse_args(arguments)

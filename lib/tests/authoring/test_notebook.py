@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from reprobook.runs.notebook import CHECKED, SECTIONS, check_shape, normalise, write
+from reprobook.authoring.notebook import CHECKED, SECTIONS, check_shape, normalise, write
 
 SLUG = "block_diffusion"
 PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "figure"}

@@ -35,7 +35,7 @@ def check_publishable(slug: str, scale: str, params: Mapping[str, Any]) -> None:
 def publish(found: Record) -> Path:
     """Copy a record into the book. Raises :class:`ReprobookError` unless it is complete, of clean code, and current."""
     from reprobook import record
-    from reprobook.runs.content import staleness
+    from reprobook.content.key import staleness
 
     name = f"{found.slug}, {found.scale}, seed {found.seed}"
     if found.status != "complete":

@@ -11,13 +11,17 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reprobook.runs.source import Chain, Module, Target, digest, imports, parse_module, read_module, references
+from reprobook.content.source import digest, imports, parse_module, read_module, references
+
+if TYPE_CHECKING:
+    from reprobook.content.source import Chain, Module, Target
 
 PACKAGE = "reprobook"
 # These carry numbers, they don't make them: followed (a chapter object leads to the training loop), but not counted.
 _BOOKKEEPING = frozenset(
-    "chapter facts record show params project errors cli pages site progress runs rehearsal data".split()
+    "chapter facts record show params project errors cli authoring content evidence runs rehearsal data".split()
 )
 _CARRIES_TOO = ("reprobook.train.progress",)
 _COUNTED_ANYWAY = ("reprobook.data.text", "reprobook.data.corpus")

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import reprobook
+from reprobook.authoring.check import problems
+from reprobook.authoring.notebook import check_shape
+from reprobook.authoring.scaffold import in_contents, new
 from reprobook.errors import ReprobookError
 from reprobook.project import PARTS
-from reprobook.runs.check import problems
-from reprobook.runs.notebook import check_shape
-from reprobook.runs.scaffold import in_contents, new
 
 SLUG = "gtr"
 CONTENTS = """\

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
 from reprobook.errors import ReprobookError
-from reprobook.record.evidence import Evidence, evidence, state
+from reprobook.evidence.claims import evidence, state
 
 if TYPE_CHECKING:
+    from reprobook.evidence.claims import Evidence
     from reprobook.facts import Facts
     from reprobook.record import Record
 

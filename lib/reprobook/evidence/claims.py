@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprobook import record
-from reprobook.record import Record
+
+if TYPE_CHECKING:
+    from reprobook.record import Record
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def evidence(claim_id: str, testable_at: Sequence[str], records: Mapping[str, Se
 
 def state(records: Iterable[Record]) -> str:
     """``current``, or ``stale`` with what changed since these records were made; ``never run`` without records."""
-    from reprobook.runs.content import staleness
+    from reprobook.content.key import staleness
 
     records = list(records)
     if not records:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from reprobook.authoring import template
+from reprobook.authoring.check import UNKNOWN_ARXIV
 from reprobook.errors import ReprobookError
 from reprobook.project import PARTS, SLUGS, atomic_write, chapters, root
-from reprobook.runs import template
-from reprobook.runs.check import UNKNOWN_ARXIV
 
 
 def new(slug: str) -> list[Path]:
@@ -50,7 +50,7 @@ def _notebook(slug: str) -> str:
     import nbformat
     from nbformat import v4
 
-    from reprobook.runs.notebook import normalise
+    from reprobook.authoring.notebook import normalise
 
     cells = []
     text = _named(template.NOTEBOOK, slug)

@@ -11,7 +11,7 @@ from reprobook.project import root
 def published(slug: str) -> list[str]:
     """One line per published scale: seeds and whether they are current, then a line per reason."""
     from reprobook import record
-    from reprobook.runs.content import staleness
+    from reprobook.content.key import staleness
 
     lines = []
     for scale in ("laptop", "paper"):

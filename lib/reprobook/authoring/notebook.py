@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reprobook.content.key import plain_python
 from reprobook.project import notebook_path
-from reprobook.runs.content import plain_python
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

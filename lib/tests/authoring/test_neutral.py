@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from reprobook import record
+from reprobook.authoring.neutral import declare
 from reprobook.cli import main
+from reprobook.content.excuses import changed_definitions, excused, path
+from reprobook.content.key import content_key, differences
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
-from reprobook.runs.content import content_key, differences
-from reprobook.runs.neutral import changed_definitions, declare, excused, path
 
 SLUG = "block_diffusion"
 FINISH = """
@@ -18,7 +19,7 @@ from pathlib import Path
 from reprobook.metrics.statistics import mean_sd
 from reprobook.params import resolve
 from reprobook.record import Record, write
-from reprobook.runs.content import content_key
+from reprobook.content.key import content_key
 loss = mean_sd([LOSS, LOSS])[0]
 params = {k: v for k, v in resolve("block_diffusion", "smoke").items() if k != "out_dir"}
 write(Record(slug="block_diffusion", scale=scale, seed=seed, run_id="", status="complete", metrics={"loss": loss},
