@@ -95,7 +95,7 @@ def _columns(rows: Sequence[Sequence[object]]) -> None:
 # ------------------------------------------------------------------------------------------------ chapters and runs
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(_: argparse.Namespace) -> int:
     there = project.chapters()
     for part, slugs in project.PARTS.items():
         print(part)
@@ -238,7 +238,7 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _pages(options: argparse.Namespace) -> int:
+def _pages(_: argparse.Namespace) -> int:
     from reprobook.authoring.pages import generate
 
     generate()

@@ -37,6 +37,7 @@ def root() -> Path:
 
 
 def notebook_path(slug: str) -> Path:
+    """Where the chapter's notebook is or would be."""
     return root() / "notebooks" / f"{slug}.ipynb"
 
 
@@ -75,8 +76,8 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -391,7 +391,7 @@ def test_figures_are_numbered_and_closed(book: Any, shown: list[dict[str, str]])
     ch = opened()
     before = plt.get_fignums()
     for _ in range(2):
-        fig, ax = plt.subplots()
+        fig, _ = plt.subplots()
         ch.figure(fig, "A line.")
     assert plt.get_fignums() == before
     assert [output["text/markdown"] for output in shown if "text/markdown" in output] == [

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def result_path(slug: str, scale: str, seed: int) -> Path:
+    """Where the book keeps the record of this scale and seed."""
     return root() / "book" / "results" / scale / f"{slug}.seed{seed}.json"
 
 

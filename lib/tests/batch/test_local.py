@@ -241,8 +241,7 @@ def small_disk(batches: Any) -> Any:
 
 def test_a_full_disk_fails_runs_and_a_second_call_completes_them(batches: Any, small_disk: Path) -> None:
     plan = batches.seeds(2)
-    with open(small_disk / "ballast", "wb") as stream:
-        stream.write(b"x" * (2_097_152 - 3 * 4096))  # room for a few small files, not for a run
+    (small_disk / "ballast").write_bytes(b"x" * (2_097_152 - 3 * 4096))  # room for a few small files, not for a run
     out = batches.run(plan, code=1)
     assert "No space left on device" in out and "2 failed" in out
     (small_disk / "ballast").unlink()
