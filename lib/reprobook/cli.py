@@ -125,6 +125,7 @@ def _run(options: argparse.Namespace) -> int:
     from reprobook.params import ParameterError, parse_override
     from reprobook.runs.runner import run
 
+    project.check_packages(options.slug)
     overrides = dict(map(parse_override, options.overrides))
     if "scale" in overrides:
         raise ParameterError("choose the scale with --scale, not with -p")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -58,6 +59,22 @@ def check_scale(scale: str) -> str:
     if scale not in SCALES:
         raise ReprobookError(f"unknown scale {scale!r}; scales: {', '.join(SCALES)}")
     return scale
+
+
+def check_packages(slug: str) -> None:
+    """Raise :class:`ReprobookError` if a package that this chapter alone needs (its extra) is not installed."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    missing = []
+    for line in distribution("reprobook").requires or []:
+        name, extra = re.split(r"[<>=!~; ]", line)[0], re.search(r"extra == .([\w-]+)", line)
+        if extra and extra[1].replace("-", "_") == slug:
+            try:
+                distribution(name)
+            except PackageNotFoundError:
+                missing.append(name)
+    if missing:
+        raise ReprobookError(f"{slug} needs {', '.join(missing)}: pip install -e '.[{slug}]' in the checkout")
 
 
 def cache_dir() -> Path:
