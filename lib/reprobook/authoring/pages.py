@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
 from reprobook.errors import ReprobookError
-from reprobook.evidence.claims import evidence, state
+from reprobook.evidence.claims import CHALLENGED, evidence, state
 
 if TYPE_CHECKING:
     from reprobook.evidence.claims import Evidence
@@ -177,9 +177,10 @@ def readme_table() -> str:
 def _readme_row(slug: str) -> str:
     facts = _facts(slug)
     verdicts = [each.verdict for each in _evidence(slug, facts).values()]
-    counts = ", ".join(
-        f"{verdicts.count(v)} {v}" for v in dict.fromkeys((*record.VERDICTS, *verdicts)) if v in verdicts
-    )
+    fallen = verdicts.count(CHALLENGED)
+    order = [v for v in dict.fromkeys((*record.VERDICTS, *verdicts)) if v in verdicts and v != CHALLENGED]
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in order)
+    counts += f"{'; ' if counts else ''}{fallen} challenged" if fallen else ""
     paper = f"[{facts.title}]({facts.arxiv_url})"
     cells = [f"[`{slug}`](notebooks/{slug}.ipynb)", paper, _time(slug, "smoke"), _time(slug, "laptop"), counts]
     return f"| {' | '.join(cells)} |"
