@@ -70,18 +70,15 @@ class Comparison:
         return self.seconds[way]
 
     def frame(self) -> pd.DataFrame:
-        """One row a way: milliseconds (median, ends of the middle half), how many times as long as the second way."""
+        """One row a way: milliseconds (median and quartiles), and how many times as long as the second way."""
         import pandas as pd
 
         _, fast = self._headline()
         rows = []
         for way, times in self.seconds.items():
-            low, high = _middle_half(times)
-            ratio = self.ratio(way, fast).value
-            rows.append({
-                "way": way, "ms": 1e3 * median(times), "quarter below (ms)": 1e3 * low, "quarter above (ms)": 1e3 * high,
-                f"time / {fast}": ratio, "n": len(times),
-            })  # fmt: skip
+            low, middle, high = (1e3 * s for s in (_middle_half(times)[0], median(times), _middle_half(times)[1]))
+            shown = {"way": way, "ms": middle, "first quartile": low, "third quartile": high, "n": len(times)}
+            rows.append({**shown, f"time / {fast}": self.ratio(way, fast).value})
         return pd.DataFrame(rows)
 
     def row(self) -> tuple[str, ...]:
