@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from reprobook import __version__, project
 from reprobook.errors import ReprobookError
@@ -64,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
     sub.add_argument("slug", help="the chapter whose records stay current")
     sub.add_argument("--why", required=True, help="why the change can move no number")
+    sub = add("verify", _verify, "run a published seed again: bit-equal, within tolerance, or what differs")
+    sub.add_argument("record", help="file of a record, such as book/results/laptop/stasc.seed0.json")
     add("new", _new, "start a chapter in all rooms").add_argument("slug", choices=project.SLUGS, metavar="slug")
     _some(add("check", _check, "check notebooks, parameters, facts and manifests without running anything"))
     add("pages", _pages, "write the generated pages of the book")
@@ -219,6 +222,20 @@ def _neutral(options: argparse.Namespace) -> int:
     for name in declare(options.slug, options.why):
         print(f"{options.slug}: {name} moved no number")
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from reprobook.authoring.verify import verify
+
+    found = verify(Path(options.record))
+    print(f"{options.record}: {found.outcome}")
+    for name, (old, new) in found.moved.items():
+        print(f"  {name}: {old} then, {new} now")
+    for reason in found.reasons:
+        print(f"  {reason}")
+    if found.outcome == "differs":
+        print("  other bits are no failure of a claim: its verdict rests on intervals over seeds")
+    return 1 if found.outcome == "differs" and not found.reasons else 0
 
 
 def _new(options: argparse.Namespace) -> int:

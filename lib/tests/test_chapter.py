@@ -18,6 +18,7 @@ import torch
 import yaml
 from reprobook import ReprobookError, record, show
 from reprobook.chapter import open_chapter
+from reprobook.chapter.tables import over_seeds
 from reprobook.params import ParameterError
 from reprobook.project import root
 from reprobook.record import ClaimData, Record, TableData
@@ -297,11 +298,30 @@ def test_a_page_shows_the_caption_of_the_records_not_of_the_run(book: Any, shown
     assert "Perplexity, 48 pairs (laptop scale, 1 seed)" in shown[-1]["text/html"]
 
 
-def test_laptop_tables_of_different_shape_are_stacked(book: Any, shown: list[dict[str, str]]) -> None:
+def test_rows_of_several_seeds_are_matched_by_key_with_their_number(book: Any, shown: list[dict[str, str]]) -> None:
+    """Rows in another order and rows that one run lacks: mean of 1 and 2 with sd 0.71; B comes from one run."""
     publish(0, tables=table_of([["A", 1.0]]))
-    publish(1, tables=table_of([["A", 2.0], ["B", 3.0]]))
+    publish(1, tables=table_of([["B", 3.0], ["A", 2.0]]))
+    publish(2)
     opened().table("ppl", pd.DataFrame({"model": ["A"], "ppl": [99.0]}))
-    assert shown[-1]["text/html"].count("<tr><td") == 3
+    html = shown[-1]["text/html"]
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html)]
+    assert cells == ["A", "1.50 ± 0.71", "2", "B", "3", "1"]
+    assert "(laptop scale, 2 seeds, mean ± sd)" in html, "the third record has no such table"
+
+
+def test_texts_that_differ_are_not_glued_and_truths_are_counted() -> None:
+    def table(**cells: Any) -> TableData:
+        return TableData(columns=["run", *cells], rows=[["A", *cells.values()]], key=["run"])
+
+    frame, how = over_seeds({0: table(text="x", yes=True), 1: table(text="y", yes=False), 2: table(text="x", yes=True)})
+    assert frame.to_dict("records") == [{"run": "A", "text": "differs", "yes": "yes in 2 of 3"}] and how == "3 seeds"
+
+
+def test_rows_without_names_are_never_merged_by_position() -> None:
+    table = TableData(columns=["x", "y"], rows=[[0.5, 1.0], [0.5, 2.0]])
+    frame, how = over_seeds({3: table, 4: table})
+    assert len(frame) == 2 and how == "seed 3 alone: the rows of 2 seeds have no names to match"
 
 
 def rows_of(html: str) -> dict[str, list[str]]:
@@ -322,7 +342,7 @@ def test_the_claims_table_of_a_smoke_run_rests_on_records_alone(book: Any, shown
     assert found["C1"][:3] == ["C1 A &lt; B | Table 1", "A: 28.23 | B: 1234.50", "A: 1.10 ± 0.10"]
     assert found["C1"][3].split(" | ") == [
         "partly",
-        "laptop scale: holds in 2 of 3 runs",
+        "laptop scale: holds in 2 of 3 runs (old rules)",
         "stale: the record does not say what it was made from",
     ]
     assert found["C2"][3] == "not testable here"
@@ -333,7 +353,7 @@ def test_a_run_that_cannot_tell_is_no_agreement(book: Any, shown: list[dict[str,
     publish(0), publish(1, holds=None), publish(2, holds=None)
     filled(opened()).claims_table()
     told = rows_of(shown.pop()["text/html"])["C1"][3].split(" | ")
-    assert told[:2] == ["partly", "laptop scale: holds in 1 of 1 runs, 2 could not tell"]
+    assert told[:2] == ["partly", "laptop scale: holds in 1 of 1 runs (old rules), 2 could not tell"]
 
 
 def test_a_laptop_run_counts_itself_once(book: Any, shown: list[dict[str, str]]) -> None:
@@ -343,7 +363,7 @@ def test_a_laptop_run_counts_itself_once(book: Any, shown: list[dict[str, str]])
     ch.claims_table()
     row = rows_of(shown.pop()["text/html"])["C1"]
     assert row[2] == "A: 1.150 ± 0.071"
-    assert row[3].startswith("reproduced | laptop scale: holds in 2 of 2 runs | stale")
+    assert row[3].startswith("reproduced | laptop scale: holds in 2 of 2 runs (old rules) | stale")
 
 
 def test_a_run_with_changed_parameters_is_never_mixed_with_the_records(book: Any, shown: list[dict[str, str]]) -> None:
@@ -352,7 +372,7 @@ def test_a_run_with_changed_parameters_is_never_mixed_with_the_records(book: Any
     ch.claim("C1", value={"A": 9.0}, holds=True)
     ch.claims_table()
     row = rows_of(shown.pop()["text/html"])["C1"]
-    assert row[2:] == ["A: 9", "reproduced | laptop scale with lr changed: holds in 1 of 1 runs | this run alone"]
+    assert row[2:] == ["A: 9", "reproduced | laptop scale with lr changed: holds in 1 of 1 runs (old rules) | this run alone"]
 
 
 def test_current_records_are_called_current_and_a_changed_cell_makes_them_stale(
