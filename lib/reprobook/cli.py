@@ -127,13 +127,16 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from reprobook.params import ParameterError, parse_override
+    from reprobook.authoring.publish import check_publishable, publish
+    from reprobook.params import ParameterError, parse_override, resolve
     from reprobook.runs.runner import run
 
     project.check_packages(options.slug)
     overrides = dict(map(parse_override, options.overrides))
     if "scale" in overrides:
         raise ParameterError("choose the scale with --scale, not with -p")
+    if options.publish:
+        check_publishable(options.slug, options.scale, resolve(options.slug, options.scale, overrides))
     result = run(
         options.slug,
         options.scale,
@@ -141,8 +144,9 @@ def _run(options: argparse.Namespace) -> int:
         again=options.again,
         time_limit=options.time_limit,
         memory_limit=options.memory_limit,
-        publish=options.publish,
     )
+    if options.publish and result.status != "failed":
+        publish(result.record)
     return _report(options.slug, result)
 
 
