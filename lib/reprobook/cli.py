@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add("doctor", _doctor, "say whether this machine is ready for the book, and for a chapter")
     sub.add_argument("slug", nargs="?", help="a chapter, whose data and paper scale are looked at too")
     sub.add_argument("--online", action="store_true", help="ask the hub about gated artefacts")
+    sub = add("bench", _bench, "measure the headline ratio of each chapter, and of reading with a language model (lm)")
+    sub.add_argument("slugs", nargs="*", metavar="slug", help="chapters, or lm (default: all)")
     add("pages", _pages, "write the generated pages of the book")
     return top
 
@@ -128,13 +130,16 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from reprobook.params import ParameterError, parse_override
+    from reprobook.authoring.publish import check_publishable, publish
+    from reprobook.params import ParameterError, parse_override, resolve
     from reprobook.runs.runner import run
 
     project.check_packages(options.slug)
     overrides = dict(map(parse_override, options.overrides))
     if "scale" in overrides:
         raise ParameterError("choose the scale with --scale, not with -p")
+    if options.publish:
+        check_publishable(options.slug, options.scale, resolve(options.slug, options.scale, overrides))
     result = run(
         options.slug,
         options.scale,
@@ -142,8 +147,9 @@ def _run(options: argparse.Namespace) -> int:
         again=options.again,
         time_limit=options.time_limit,
         memory_limit=options.memory_limit,
-        publish=options.publish,
     )
+    if options.publish and result.status != "failed":
+        publish(result.record)
     return _report(options.slug, result)
 
 
@@ -267,6 +273,28 @@ def _doctor(options: argparse.Namespace) -> int:
         print(finding)
         failed |= finding.level == "fail"
     return int(failed)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from reprobook.bench import COLUMNS
+
+    papers = Path(__file__).parent / "papers"
+    measured = [slug for slug in project.chapters() if (papers / slug / "bench.py").is_file()]
+    modules = {slug: f"reprobook.papers.{slug}.bench" for slug in measured} | {"lm": "reprobook.nn.bench"}
+    if unknown := [slug for slug in options.slugs if slug not in modules]:
+        raise ReprobookError(f"nothing to measure for {', '.join(unknown)}; there are: {', '.join(modules)}")
+    rows, failed = [("chapter", *COLUMNS)], []
+    for slug in options.slugs or modules:
+        try:
+            rows.append((slug, *import_module(modules[slug]).headline().row()))
+        except ReprobookError as error:  # one that fails doesn't keep the others from the table
+            failed.append(f"{slug}: {error}")
+    _columns(rows)
+    for line in failed:
+        print(line, file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _pages(_: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ def _facts(slug: str) -> list[str]:
 
 def _manifest(slug: str) -> list[str]:
     artefacts = load_manifest(slug).artefacts
-    bare = [a.id for a in artefacts if a.source.hub and "paper" in a.scales and a.miniature is None]
+    bare = [a.id for a in artefacts if a.source.value.rehearsed and "paper" in a.scales and a.miniature is None]
     found = [f"data_manifests/{slug}.yaml: {name} comes from a hub and needs a miniature" for name in bare]
     return found + _cited([a.citation for a in artefacts if a.citation])
 
