@@ -98,7 +98,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], slug: str = "")
         for name, (old, new) in changed_definitions(then["definitions"], now["definitions"]).items()
         if not (slug and excused(slug, name, old, new))
     ]
-    reasons += [f"{name} {_how(old, new)}" for name, old, new in changes(then.get("facts", {}), now["facts"])]
+    reasons += [f"{name} changed" for name, _, _ in changes(then.get("facts", {}), now.get("facts", {}))]
     for name, old, new in changes(then["packages"], now["packages"]):
         reasons.append(f"package {name} {old or 'not used'} -> {new or 'not used'}")
     reasons += [f"data {name} {_how(old, new)}" for name, old, new in changes(then["data"], now["data"])]
