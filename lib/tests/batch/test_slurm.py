@@ -166,6 +166,20 @@ def test_a_preempted_job_goes_on(batches: Any, cluster: slurm_cluster.Cluster) -
     assert batches.records()[0].hardware["resumed"] >= 5
 
 
+@needs_slurm
+def test_what_an_sbatch_user_types(
+    checkout_with_plans: Any, page_commands: Any, cluster: slurm_cluster.Cluster
+) -> None:
+    """The commands of "How to run a chapter"."""
+    script, submit, status, cancel = page_commands("On a Slurm cluster")
+    assert checkout_with_plans.run(*script).startswith("#!/bin/bash")
+    assert "2 runs submitted" in checkout_with_plans.run(*submit)
+    assert "2 runs: " in checkout_with_plans.run(*status)
+    wait_until_done(cluster)
+    assert "2 runs: 2 complete" in checkout_with_plans.run(*status)
+    assert "0 jobs cancelled" in checkout_with_plans.run(*cancel)
+
+
 # ------------------------------------------------------------------------------------------------ without Slurm
 
 

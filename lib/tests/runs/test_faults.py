@@ -179,16 +179,16 @@ def test_a_killed_kernel_leaves_no_sockets(checkout: Any) -> None:
 
 
 def test_training_is_told_to_who_waits_and_in_the_log_and_not_in_the_notebook(checkout: Any) -> None:
-    """A real fit: its heartbeats are JSON for the runner, lines for who reads the log, and belong to their cell."""
+    """Heartbeats are JSON for the runner, lines for who reads the log, and belong to their cell."""
     checkout.notebook(
         """
         import logging, time
-        import torch
-        from pathlib import Path
-        from reprobook.train import fit, progress
+        from reprobook.train import progress
         progress.HEARTBEAT_S = 0.05
-        fit(torch.nn.Linear(2, 1), lambda i: torch.ones(4, 2), lambda m, x: (time.sleep(0.08), (m(x) ** 2).mean())[1],
-            num_steps=20, lr=0.1, folder=Path(out_dir) / "base", log_every=1)
+        training = progress.Progress("base", 20, 0)
+        for step in range(1, 21):
+            time.sleep(0.08)
+            training.update(step, 1 / step)
         print([name for name in dir() if "log" in name.lower() and name != "logging"])
         """,
         "time.sleep(1.5)",
@@ -197,12 +197,12 @@ def test_training_is_told_to_who_waits_and_in_the_log_and_not_in_the_notebook(ch
     seen = []
 
     class Seen(Progress):
-        def show(self) -> None:
+        def show(self, *, end: bool = False) -> None:
             seen.append((self.cell, self.steps))
 
-    [folder, identity, params] = prepare(SLUG, "smoke", {})
+    folder, identity, params = prepare(SLUG, "smoke", {})
     assert run_in(folder, identity, params, progress=Seen()).status == "complete"
-    told = [steps for cell, steps in seen if steps is not None]
+    told = [steps for _, steps in seen if steps is not None]
     assert told and {cell for cell, steps in seen if steps} == {3} and (4, None) in seen
     for steps in told:
         assert (steps["name"], steps["total"]) == ("base", 20) and 1 <= steps["step"] <= 20 and steps["steps_per_s"] > 0
