@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +65,23 @@ class Checkout:
         return path
 
 
-def new_checkout(parent: Path, patch: pytest.MonkeyPatch) -> Checkout:
-    """A checkout below ``parent``, with a cache of its own, that this process and its children work in."""
-    folder = parent / "check out é"
-    folder.mkdir()
-    patch.setenv("REPROBOOK_ROOT", str(folder))
-    patch.setenv("REPROBOOK_CACHE", str(parent / "cache"))
-    patch.setenv("OMP_NUM_THREADS", "1")
-    patch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")])]))
-    return Checkout(folder)
+@pytest.fixture(scope="session")
+def new_checkout() -> Callable[[Path, pytest.MonkeyPatch], Checkout]:
+    """Makes a checkout below a folder, with a cache of its own, in which this process and its children work."""
+
+    def make(parent: Path, patch: pytest.MonkeyPatch) -> Checkout:
+        folder = parent / "check out é"
+        folder.mkdir()
+        patch.setenv("REPROBOOK_ROOT", str(folder))
+        patch.setenv("REPROBOOK_CACHE", str(parent / "cache"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return Checkout(folder)
+
+    return make
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_checkout: Any) -> Checkout:
     return new_checkout(tmp_path, monkeypatch)
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import new_checkout
 from reprobook import record
 from reprobook.runs.runner import run
 from tiny_chapter import SLUG, Batches, logistic
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, new_checkout: Any) -> Path:
     """A checkout with two complete laptop runs of clean, committed code, and a plan of three."""
     with pytest.MonkeyPatch.context() as patch:
         batches = Batches(new_checkout(tmp_path_factory.mktemp("made"), patch))

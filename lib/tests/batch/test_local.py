@@ -48,14 +48,11 @@ def test_a_batch_completes_then_skips_and_reports_failures(batches: Any) -> None
 
 
 def test_slots() -> None:
-    here = Slots(cpus=4, gpus=[0, 1], memory_gb=10.0)
-    here.take(Resources(cpus=3, memory_gb=6.0))
-    assert here.fits(Resources(cpus=1, gpus=2)) and not here.fits(Resources(cpus=2))
-    assert not here.fits(Resources(memory_gb=5.0)) and here.fits(Resources(memory_gb=4.0))
-    here.take(Resources(gpus=2))
-    assert not here.fits(Resources(cpus=1))
-    here.give(Resources(cpus=3, memory_gb=6.0))
-    assert here.fits(Resources(cpus=3)) and not here.fits(Resources(gpus=1))
+    here, large = Slots(cpus=4, gpus=[0, 1], memory_gb=10.0), Resources(cpus=3, memory_gb=6.0)
+    assert here.fits(large, Resources(cpus=1, gpus=2)) and not here.fits(large, Resources(cpus=2))
+    assert not here.fits(large, Resources(memory_gb=5.0)) and here.fits(large, Resources(memory_gb=4.0))
+    assert not here.fits(large, Resources(gpus=2), Resources(cpus=1))
+    assert here.fits(Resources(gpus=2), Resources(cpus=3)) and not here.fits(Resources(gpus=2), Resources(gpus=1))
     with pytest.raises(PlanError, match="x wants gpus: 3, but batches have 2 here"):
         here.check(Resources(gpus=3), "x")
 
