@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psutil
+
 from reprobook.batch.plan import PlanError
 
 if TYPE_CHECKING:
@@ -46,8 +48,6 @@ class Slots:
 
 def slots(options: LocalOptions) -> Slots:
     """The slots that the plan's section ``local`` allows; what it leaves open is all there is."""
-    import psutil
-
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Slots(
         options.cpus or usable,

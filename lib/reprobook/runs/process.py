@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, TypedDict, Unpack
 
+import psutil
+
 from reprobook.project import root
 from reprobook.runs.training_log import LOG_FILE
 
@@ -222,8 +224,6 @@ def _steps(path: Path, start: int) -> tuple[dict[str, Any] | None, int]:
 
 def memory_gb(pid: int) -> float:
     """Resident memory of a process and of all that it started, in GB of 10^9 bytes; shared pages count for each."""
-    import psutil
-
     total = 0
     with suppress(psutil.NoSuchProcess):
         root_process = psutil.Process(pid)

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from filelock import FileLock, Timeout
+
 from reprobook import record
 from reprobook.content.key import content_key, run_id
 from reprobook.data import ChapterData
@@ -162,8 +164,6 @@ def is_executed(folder: Path) -> bool:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keep the run to one thread of one process; the system frees the lock of a process that dies."""
-    from filelock import FileLock, Timeout
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(_lock_file(folder), timeout=0).acquire()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -150,17 +149,6 @@ def test_the_same_run_started_three_times_at_once_is_executed_once(checkout: Any
     assert (checkout.root / "runs" / SLUG / "count").read_text() == "x"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_sockets_are_left_after_a_kill(checkout: Any, number: signal.Signals) -> None:
-    checkout.notebook(SOCKETS, "import time\ntime.sleep(600)", FINISH)
-    command = _start()
-    [sockets] = _wait_for(lambda: _sockets(checkout))
-    assert list(sockets.iterdir())
-    command.send_signal(number)
-    command.communicate(timeout=40)
-    _wait_for(lambda: not sockets.exists())
-
-
 def test_a_killed_papermill_is_a_failed_run(checkout: Any) -> None:
     checkout.notebook(SOCKETS, "import time\ntime.sleep(600)", FINISH)
     command = _start()
@@ -170,12 +158,6 @@ def test_a_killed_papermill_is_a_failed_run(checkout: Any) -> None:
     _, errors = command.communicate(timeout=40)
     assert command.returncode == 1 and "the runner's child process was killed (signal 9) in cell" in errors
     assert psutil.wait_procs(family, timeout=10)[1] == [] and not sockets.exists()
-
-
-def test_a_killed_kernel_leaves_no_sockets(checkout: Any) -> None:
-    checkout.notebook(SOCKETS, "import signal\nos.kill(os.getpid(), signal.SIGKILL)", FINISH)
-    assert run(SLUG, "smoke").status == "failed"
-    assert [path.exists() for path in _sockets(checkout)] == [False]
 
 
 def test_training_is_told_to_who_waits_and_in_the_log_and_not_in_the_notebook(checkout: Any) -> None:
