@@ -5,7 +5,6 @@ OLDEST := .venv-oldest/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest --quiet
 WORKERS := -n 3 --dist loadscope  # of pytest, on two cores: many tests wait
-BENCHES := $(shell find lib/reprobook -name 'bench*.py' -o -name '*_bench.py' | sort | sed 's|^lib/||; s|\.py$$||; s|/|.|g')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -48,8 +47,9 @@ test-slurm: $(STAMP) slurm ## only the tests on a real Slurm: a controller and t
 test-faults: $(STAMP) ## kill a batch at 20 random moments and finish it each time (7 minutes)
 	OMP_NUM_THREADS=1 REPROBOOK_KILLS=20 $(PYTEST) lib/tests/batch/test_local.py -k power_cuts
 
-bench: data ## measure speed: each benchmark prints ratios and checks that both ways agree
-	@set -e; for module in $(BENCHES); do echo "== $$module"; $(BIN)/python -m $$module; done
+bench: data ## measure speed: the headline ratio of each chapter, with proof that both ways agree; and of batches
+	reprobook bench
+	$(BIN)/python -m reprobook.batch.bench
 
 rehearse: $(STAMP) ## run the paper-scale code of every chapter on miniatures, offline
 	reprobook rehearse --all

@@ -69,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("record", help="file of a record, such as book/results/laptop/stasc.seed0.json")
     add("new", _new, "start a chapter in all rooms").add_argument("slug", choices=project.SLUGS, metavar="slug")
     _some(add("check", _check, "check notebooks, parameters, facts and manifests without running anything"))
+    sub = add("bench", _bench, "measure the headline ratio of each chapter, and of reading with a language model (lm)")
+    sub.add_argument("slugs", nargs="*", metavar="slug", help="chapters, or lm (default: all)")
     add("pages", _pages, "write the generated pages of the book")
     return top
 
@@ -98,7 +100,7 @@ def _columns(rows: Sequence[Sequence[object]]) -> None:
 # ------------------------------------------------------------------------------------------------ chapters and runs
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(_: argparse.Namespace) -> int:
     there = project.chapters()
     for part, slugs in project.PARTS.items():
         print(part)
@@ -129,6 +131,7 @@ def _run(options: argparse.Namespace) -> int:
     from reprobook.params import ParameterError, parse_override, resolve
     from reprobook.runs.runner import run
 
+    project.check_packages(options.slug)
     overrides = dict(map(parse_override, options.overrides))
     if "scale" in overrides:
         raise ParameterError("choose the scale with --scale, not with -p")
@@ -259,7 +262,29 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _pages(options: argparse.Namespace) -> int:
+def _bench(options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from reprobook.bench import COLUMNS
+
+    papers = Path(__file__).parent / "papers"
+    measured = [slug for slug in project.chapters() if (papers / slug / "bench.py").is_file()]
+    modules = {slug: f"reprobook.papers.{slug}.bench" for slug in measured} | {"lm": "reprobook.nn.bench"}
+    if unknown := [slug for slug in options.slugs if slug not in modules]:
+        raise ReprobookError(f"nothing to measure for {', '.join(unknown)}; there are: {', '.join(modules)}")
+    rows, failed = [("chapter", *COLUMNS)], []
+    for slug in options.slugs or modules:
+        try:
+            rows.append((slug, *import_module(modules[slug]).headline().row()))
+        except ReprobookError as error:  # one that fails doesn't keep the others from the table
+            failed.append(f"{slug}: {error}")
+    _columns(rows)
+    for line in failed:
+        print(line, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _pages(_: argparse.Namespace) -> int:
     from reprobook.authoring.pages import generate
 
     generate()

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
     from reprobook.record import Record
 
-CAPABILITIES = {"NO AVX": "default", "DEFAULT": "default", "AVX2": "avx2", "AVX512": "avx512"}  # torch's names -> ATen's
+# torch's names -> those that ATEN_CPU_CAPABILITY takes
+CAPABILITIES = {"NO AVX": "default", "DEFAULT": "default", "AVX2": "avx2", "AVX512": "avx512"}
 USUAL_TOLERANCE = 0.05  # of a metric that has no tolerance of its own, as a share of its value
 
 
 @dataclass(frozen=True)
 class Verified:
-    """``outcome``: "bit-equal", "within tolerance" or "differs". ``moved``: metric or effect -> (then, now), all that are
-    not equal to the last bit; ``reasons`` say what is another machine, package or code."""
+    """``outcome``: "bit-equal", "within tolerance" or "differs". ``moved``: metric or effect -> (then, now), all
+    that are not equal to the last bit; ``reasons`` say what is another machine, package or code."""
 
     outcome: str
     moved: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)

@@ -140,7 +140,8 @@ class Chapter:
         self._new_effect(name, record.EffectData(kind="exact", estimate=estimate, unit=unit))
 
     def _effect(
-        self, name: str, kind: str, a: Any, b: Any, unit: str, over: str, keys: Any, groups: Any
+        self, name: str, kind: Literal["mean", "difference", "ratio"], a: Any, b: Any, unit: str, over: str, keys: Any,
+        groups: Any,
     ) -> None:  # fmt: skip
         scores = scores_of(name, a, b, keys, groups)
         self._new_effect(name, measure(kind, scores, unit=unit, over=over, shared=keys is not None))

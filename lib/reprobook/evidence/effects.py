@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from reprobook.errors import ReprobookError
 from reprobook.record import EffectData
 
 Scores = Mapping[str, np.ndarray]  # "a", "b" (paired effects), "groups" (labels); each of length n
+Kind = Literal["mean", "difference", "ratio", "exact"]
 LEVEL = 0.95
 
 
@@ -74,7 +75,7 @@ def student(level: float, degrees: int) -> float:
 
 
 def measure(
-    kind: str, scores: Scores, *, unit: str, over: str, shared: bool, level: float = LEVEL
+    kind: Kind, scores: Scores, *, unit: str, over: str, shared: bool, level: float = LEVEL
 ) -> EffectData:
     """The effect of one run from scores per unit: estimate and interval over the groups of ``scores``.
 
@@ -110,8 +111,8 @@ def pool(effects: Sequence[EffectData], scores: Sequence[Scores | None]) -> Pool
         values = [math.log(v) if v > 0 else math.nan for v in values]
     mean, k = float(np.mean(values)), len(values)
     if first.kind == "exact":
-        same = all(math.isclose(v, values[0], rel_tol=1e-9, abs_tol=1e-12) for v in values)
-        return Pooled("exact", mean, k, flaw="" if same else "an exact effect differs between runs")
+        equal = all(math.isclose(v, values[0], rel_tol=1e-9, abs_tol=1e-12) for v in values)
+        return Pooled("exact", mean, k, flaw="" if equal else "an exact effect differs between runs")
     if not all(map(math.isfinite, values)):
         return Pooled(first.kind, math.nan, k, flaw="a run has no number for it")
     spread = float(np.var(values, ddof=1)) / k if k > 1 else 0.0

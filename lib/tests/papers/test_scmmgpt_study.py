@@ -255,5 +255,5 @@ def test_needs_are_counted_on_the_papers_architectures() -> None:
 
 
 def test_the_benchmark_makes_the_same_tokens_both_ways() -> None:
-    found = bench.rates(60, n_genes=80, expressed=20, max_length=16, chunk=25)
-    assert found["cells"] == 60 and found["ratio"] > 0 and found["peak MB at once"] > 0
+    found = bench.readers(60, n_genes=80, expressed=20, max_length=16, chunk=25, n=1)
+    assert found.same and found.what == "tokens of 60 cells on disk" and found.ratio().value > 0

@@ -1,19 +1,15 @@
 """How exact and how dear ideal resampling is: our two ways against the definition by zero insertion, scipy's Kaiser
-FIR, and what plain diffusers does; and a training step, alias-free against vanilla.
-
-``python -m reprobook.papers.alias_free_ldm.bench`` prints ratios of one run.
-"""
+FIR, and what plain diffusers does; and a training step, alias-free against vanilla."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
+from reprobook.bench import compare
 from reprobook.errors import ReprobookError
 from reprobook.papers.alias_free_ldm import operators as op
 from reprobook.papers.alias_free_ldm.attention import cross_frame
@@ -25,17 +21,7 @@ from reprobook.papers.alias_free_ldm.surgery import make_alias_free
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def seconds(runs: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
-    """Median seconds of each run; they take turns, and the first turn warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if turn:
-                taken[name].append(time.perf_counter() - begin)
-    return {name: median(values) for name, values in taken.items()}
+    from reprobook.bench import Comparison
 
 
 def by_definition(x: Tensor) -> Tensor:
@@ -82,7 +68,7 @@ def upsamplers(size: int = 32, batch: int = 16, repeats: int = 5) -> list[dict[s
     # nearest and bilinear put samples half a fine pixel away: compare them where they claim to be
     late = sample((0.25, 0.25)), sample((0.25, -0.25)), sample((-0.25, 0.25)), sample((-0.25, -0.25))
     centred = torch.stack([torch.stack(late[:2], -1), torch.stack(late[2:], -1)], -3).flatten(-2).flatten(-3, -2)
-    spent, inner = seconds(ways, repeats), slice(size // 2, -size // 2)
+    spent, inner = compare(ways, equal=None, n=repeats).medians, slice(size // 2, -size // 2)
     return [
         {
             "upsampling by 2": name,
@@ -97,14 +83,13 @@ def upsamplers(size: int = 32, batch: int = 16, repeats: int = 5) -> list[dict[s
     ]  # fmt: skip
 
 
-def crossover(sizes: tuple[int, ...] = (8, 32, 64, 128), repeats: int = 3) -> dict[int, float]:
-    """Length -> time of the FFT over time of the matrices, filtered activation of 32 channels."""
-    found = {}
-    for n in sizes:
-        x = torch.randn(2, 32, n, n)
-        spent = seconds({m: lambda x=x, m=m: op.filtered(F.silu, x, m) for m in ("fft", "matrix")}, repeats)
-        found[n] = spent["fft"] / spent["matrix"]
-    return found
+def headline() -> Comparison:
+    """Ideal upsampling by 2 of 16 images of 32 x 32: as it is defined, over ours (equal to 1e-5)."""
+    x = textures(16, (32, 32), 0.3, seed=0)((0, 0))
+    ways = {"by definition": lambda: by_definition(x), "ours": lambda: op.ideal_upsample(x)}
+    return compare(
+        ways, equal=lambda a, b: torch.allclose(a, b, rtol=0, atol=1e-5), n=21, what="ideal upsampling, 32 x 32"
+    )
 
 
 def training_steps(
@@ -134,19 +119,4 @@ def training_steps(
         runs[f"VAE, {label}"] = run(AutoencoderObjective(vae, bool(loss)), x)
         memory = cross_frame(net) if loss else None
         runs[f"U-Net, {label}"] = run(DenoiserObjective(net, alphas_cumprod(), bool(loss), memory, k), z)
-    return seconds(runs, repeats)
-
-
-def main() -> None:
-    """Print all comparisons; about 20 s on one core."""
-    for row in upsamplers():
-        print(", ".join(f"{k}: {v if isinstance(v, str) else f'{v:.3g}'}" for k, v in row.items()))
-    for n, ratio in crossover().items():
-        print(f"filtered activation, {n} x {n}: the FFT takes {ratio:.2f} times as long as the matrices")
-    spent = training_steps((16, 32, 32), (32, 48), 32)
-    for name, s in spent.items():
-        print(f"training step, {name}: {s / spent[name.partition(',')[0] + ', vanilla']:.2f} x vanilla")
-
-
-if __name__ == "__main__":
-    main()
+    return compare(runs, equal=None, n=repeats).medians

@@ -20,7 +20,7 @@ from reprobook.errors import ReprobookError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MATRIX_UP_TO = 64  # input lengths up to which a product of matrices beats the FFT (measured: see bench)
+MATRIX_UP_TO = 64  # input lengths up to which a product of matrices beats the FFT (measured)
 AXES = (-2, -1)
 
 

@@ -1,9 +1,7 @@
 """What few heads save while decoding: a model of the head rule against one of equal measured loss with fewer heads.
 
-``python -m reprobook.papers.cost_optimal_gqa.bench`` takes the pair from the published laptop records (or two of the
-chapter's shapes while there are none) and prints tokens per second and bytes of the cache at 128K tokens. The same run
-asserts that decoding with the cache gives the logits of a full pass, that the cache holds what the cost model says, and
-that GQA equals MHA with tiled heads.
+The same run asserts that decoding with the cache gives the logits of a full pass, that the cache holds what the cost
+model says, and that GQA equals MHA with tiled heads.
 """
 
 from __future__ import annotations
@@ -11,18 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
+from reprobook import record
 from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import Shape, inference_cost, kv_values
-from reprobook.papers.cost_optimal_gqa.decode import decode_seconds
+from reprobook.papers.cost_optimal_gqa.decode import decode_seconds, steps_in_turns
 from reprobook.papers.cost_optimal_gqa.models import build, cache_values, tile_kv_heads
 from reprobook.papers.cost_optimal_gqa.search import trained_shape
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import nn
 
+    from reprobook.bench import Comparison
     from reprobook.papers.cost_optimal_gqa.costs import Heads
 
 LONG = 131_072
@@ -88,38 +88,19 @@ def check_decoding(model: Any, T: int = 24) -> None:
         raise ReprobookError(f"the cache holds {cache_values(cache)} values, the cost model says {kv_values(shape, T)}")
 
 
-def main() -> None:
-    """Print the comparison for the published pair at 128K tokens; under a minute on 2 cores."""
-    import pandas as pd
-
-    from reprobook import record
-
+def headline() -> Comparison:
+    """A decoding step with 128K tokens in the cache, fp32: a model of the head rule over one of no worse loss with
+    fewer heads, the pair of the published laptop records. Each model is checked by :func:`check_decoding`."""
     rule, d_h, vocab = (8, 2), 8, 27
     published = [r.tables["models"] for r in record.results("cost_optimal_gqa", "laptop") if "models" in r.tables]
-    pair = None
-    if published:
-        frames = pd.concat([pd.DataFrame(t.rows, columns=t.columns) for t in published])
-        keys = ["L", "d", "n_h", "n_kv"]
-        mean = frames.groupby(keys, as_index=False)[["N", "validation loss"]].mean()
-        pair = equal_loss_pair(mean, rule, LONG, d_h, vocab)
+    frames = pd.concat([pd.DataFrame(t.rows, columns=t.columns) for t in published])
+    mean = frames.groupby(["L", "d", "n_h", "n_kv"], as_index=False)[["N", "validation loss"]].mean()
+    pair = equal_loss_pair(mean, rule, LONG, d_h, vocab)
     if pair is None:
-        print("no published pair of equal loss yet: two of the chapter's shapes, whose losses are not compared")
-        pair = Pair({"L": 3, "d": 48, "n_h": 8, "n_kv": 2}, {"L": 3, "d": 64, "n_h": 1, "n_kv": 1})
-    named = {}
+        raise ReprobookError("the published records hold no pair of models of equal loss")
+    models = {}
     for row in (pair.rule, pair.chosen):
-        loss = f", loss {row['validation loss']:.4f}" if "validation loss" in row else ""
-        name = f"({row['n_h']:.0f}, {row['n_kv']:.0f}) heads, {row['L']:.0f} layers of width {row['d']:.0f}{loss}"
-        named[name] = build(trained_shape(row, d_h, vocab), LONG, seed=0).eval()
-    costs = decoding_costs(named, LONG)
-    print(f"decoding with {LONG:,} tokens in a real cache, fp32, {torch.get_num_threads()} threads")
-    for row in costs:
-        print(f"  {row['model']}: {row['tokens/s']:.0f} tokens/s, cache {row['cache bytes'] / 1e6:.1f} MB")
-    first, second = costs
-    print(
-        f"  few heads / rule: throughput x{second['tokens/s'] / first['tokens/s']:.2f}, "
-        f"cache x{second['cache bytes'] / first['cache bytes']:.2f}"
-    )
-
-
-if __name__ == "__main__":
-    main()
+        name = f"({row['n_h']:.0f}, {row['n_kv']:.0f}) heads, {row['L']:.0f} x {row['d']:.0f}"
+        models[name] = build(trained_shape(row, d_h, vocab), LONG, seed=0).eval()
+        check_decoding(models[name])
+    return steps_in_turns(models, LONG, n_tokens=8)

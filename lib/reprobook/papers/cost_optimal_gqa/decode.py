@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from statistics import median
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from reprobook.bench import compare
 from reprobook.errors import ReprobookError
 from reprobook.papers.cost_optimal_gqa.costs import Shape, check_context
 from reprobook.papers.cost_optimal_gqa.models import build
@@ -20,6 +20,7 @@ from reprobook.papers.cost_optimal_gqa.search import rounded
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from reprobook.bench import Comparison
     from reprobook.papers.cost_optimal_gqa.costs import Heads
 
 
@@ -33,7 +34,13 @@ class _Preallocated(DynamicLayer):
         self._keys, self._values = keys, values
         self.keys, self.values = keys[:, :, :filled], values[:, :, :filled]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: Any,  # noqa: ARG002 (transformers' own)
+        **kwargs: Any,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         end = self.keys.shape[-2] + key_states.shape[-2]
         if end > self._keys.shape[-2]:
             raise ReprobookError(f"the cache has room for {self._keys.shape[-2]} tokens, not {end}")
@@ -66,15 +73,18 @@ def decode_seconds(
     """
     rows = []
     for T in contexts:
-        taken: dict[str, list[float]] = {name: [] for name in models}
-        caches = {name: filled_cache(model, T, n_tokens + 2, batch) for name, model in models.items()}
-        for turn in range(n_tokens + 2):
-            for name, model in models.items():
-                seconds = _step(model, caches[name], batch)
-                if turn > 1:  # the first two warm up
-                    taken[name].append(seconds)
-        rows += [{"model": name, "T": T, "seconds": median(values)} for name, values in taken.items()]
+        taken = steps_in_turns(models, T, n_tokens, batch)
+        rows += [{"model": name, "T": T, "seconds": seconds} for name, seconds in taken.medians.items()]
     return rows
+
+
+def steps_in_turns(models: Mapping[str, nn.Module], T: int, n_tokens: int, batch: int = 1) -> Comparison:
+    """Decoding ``n_tokens`` with T in the cache, after two that warm up; the models take turns, token by token."""
+    caches = {name: filled_cache(model, T, n_tokens + 2, batch) for name, model in models.items()}
+    ways = {name: partial(_step, model, caches[name], batch) for name, model in models.items()}
+    device = next(iter(models.values())).get_input_embeddings().weight.device  # type: ignore[operator, union-attr]
+    what = f"decoding with {T:,} tokens in the cache"
+    return compare(ways, equal=None, n=n_tokens, warmup=2, what=what, device=device)
 
 
 def random_models(
@@ -86,14 +96,9 @@ def random_models(
 
 
 @torch.no_grad()
-def _step(model: nn.Module, cache: Any, batch: int) -> float:
-    device = model.get_input_embeddings().weight.device
-    token = torch.zeros(batch, 1, dtype=torch.long, device=device)
-    start = time.perf_counter()
+def _step(model: nn.Module, cache: Any, batch: int) -> None:
+    token = torch.zeros(batch, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device)
     model(input_ids=token, past_key_values=cache, use_cache=True)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 def line(contexts: Sequence[float], seconds: Sequence[float]) -> tuple[float, float, float]:

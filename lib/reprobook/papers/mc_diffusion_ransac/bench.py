@@ -1,39 +1,28 @@
 """Hypotheses per second: our guided loop against OpenCV's and PoseLib's RANSAC on the same pairs, with the errors that
-they reach; and minimal solvers one by one. ``python -m reprobook.papers.mc_diffusion_ransac.bench`` prints ratios.
-"""
+they reach; and minimal solvers one by one."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from statistics import median
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pandas as pd
 
+from reprobook.bench import compare
 from reprobook.errors import ReprobookError
 from reprobook.papers.mc_diffusion_ransac import geometry as g
 from reprobook.papers.mc_diffusion_ransac import peers, ransac
 from reprobook.papers.mc_diffusion_ransac.pairs import Pairs
-from reprobook.papers.mc_diffusion_ransac.problems import ESSENTIAL, HOMOGRAPHY, solve_homography
+from reprobook.papers.mc_diffusion_ransac.problems import ESSENTIAL, solve_homography
 from reprobook.papers.mc_diffusion_ransac.scenes import draw_scenes, loftr_like
 
 if TYPE_CHECKING:
+    from reprobook.bench import Comparison
     from reprobook.papers.mc_diffusion_ransac.problems import Problem
 
 Array = np.ndarray
-
-
-def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of ``call`` after one call that warms up."""
-    taken = []
-    for _ in range(repeats + 1):
-        begin = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - begin)
-    return median(taken[1:])
 
 
 def naive_score(problem: Problem, x: Array, models: Array, tau: float) -> list[int]:
@@ -63,29 +52,40 @@ def solvers(n: int = 200, repeats: int = 3, seed: int = 0) -> dict[str, float]:
         for s in fives[:20]:
             cv2.findEssentialMat(s[:, :2].copy(), s[:, 2:].copy(), eye, cv2.RANSAC, 0.999, 1e-3, 1)
 
-    return {
-        "4 points, batched DLT": 1e6 * seconds(lambda: solve_homography(samples), repeats) / n,
-        "4 points, OpenCV in a loop": 1e6 * seconds(
-            lambda: [cv2.getPerspectiveTransform(a, b) for a, b in zip(*ends, strict=True)], repeats) / n,
-        "5 points, PoseLib in a loop": 1e6 * seconds(lambda: ESSENTIAL.solve(fives), repeats) / n,
-        "5 points, OpenCV in a loop": 1e6 * seconds(opencv_five, repeats) / 20,
-    }  # fmt: skip
+    ways = {
+        "4 points, batched DLT": lambda: solve_homography(samples),
+        "4 points, OpenCV in a loop": lambda: [cv2.getPerspectiveTransform(a, b) for a, b in zip(*ends, strict=True)],
+        "5 points, PoseLib in a loop": lambda: ESSENTIAL.solve(fives),
+        "5 points, OpenCV in a loop": opencv_five,
+    }
+    taken = compare(ways, equal=None, n=repeats).medians
+    return {way: 1e6 * taken[way] / (20 if way == "5 points, OpenCV in a loop" else n) for way in ways}
 
 
-def scoring(n_models: int = 256, n_matches: int = 256, repeats: int = 5, seed: int = 0) -> dict[str, float]:
-    """Milliseconds to count the inliers of ``n_models`` essential matrices, all at once and one by one; same counts."""
+def count_inliers(n_models: int = 256, n_matches: int = 256, repeats: int = 5, seed: int = 0) -> Comparison:
+    """Counting the inliers of ``n_models`` essential matrices, one by one and all at once; the same counts, but for a
+    match on the threshold (single against double precision)."""
     scenes = draw_scenes(1, n_matches, seed)
     pairs = scenes.pairs(loftr_like(scenes, np.random.default_rng(seed)))
     x, rng = ESSENTIAL.coordinates(pairs.matches, pairs)[0], np.random.default_rng(seed)
     models = ESSENTIAL.solve(x[rng.integers(0, n_matches, (n_models, 5))])[0][:n_models]
     tau = 1.0 / ESSENTIAL.pixels(pairs)[0]
-    apart = np.abs(ransac.score(ESSENTIAL, x, models, tau) - naive_score(ESSENTIAL, x, models, tau)).max()
-    if apart > 1:  # single against double precision, on the threshold
-        raise ReprobookError(f"inlier counts differ by {apart}")
-    return {
-        "all models at once": 1e3 * seconds(lambda: ransac.score(ESSENTIAL, x, models, tau), repeats),
-        "model by model": 1e3 * seconds(lambda: naive_score(ESSENTIAL, x, models, tau), repeats),
+    ways = {
+        "model by model": lambda: np.array(naive_score(ESSENTIAL, x, models, tau)),
+        "all models at once": lambda: ransac.score(ESSENTIAL, x, models, tau),
     }
+    what = f"inliers of {n_models} models"
+    return compare(ways, equal=lambda a, b: bool(np.abs(a - b).max() <= 1), n=repeats, what=what)
+
+
+def scoring(n_models: int = 256, n_matches: int = 256, repeats: int = 5, seed: int = 0) -> dict[str, float]:
+    """Median milliseconds of :func:`count_inliers`."""
+    return {way: 1e3 * s for way, s in count_inliers(n_models, n_matches, repeats, seed).medians.items()}
+
+
+def headline() -> Comparison:
+    """Counting the inliers of 256 models among 256 matches: model by model over all at once."""
+    return count_inliers(repeats=21)
 
 
 def estimators(problem: Problem, pairs: Pairs, n: int, n_hypotheses: int, threshold_px: float) -> pd.DataFrame:
@@ -96,21 +96,25 @@ def estimators(problem: Problem, pairs: Pairs, n: int, n_hypotheses: int, thresh
     x = problem.coordinates(pairs.filled(n, np.random.default_rng(0)), pairs)
     tau, rows = threshold_px / problem.pixels(pairs), []
     names = ["our guided loop", *peers.available(problem)]
-    for name in names:
-        begin, models = time.perf_counter(), []
-        for i in range(len(pairs)):
-            if name == names[0]:
-                found = ransac.runs(problem, x[i], None, tau[i], 1, n_hypotheses, np.random.default_rng(i))
-                models.append(found.models[0] if np.isfinite(found.models[0]).all() else None)
-            else:
-                models.append(peers.model_of(name, problem, x[i], tau[i], n_hypotheses))
-        spent = time.perf_counter() - begin
+    found: dict[str, list[Array | None]] = {}
+
+    def estimate(name: str, i: int) -> Array | None:
+        if name != names[0]:
+            return peers.model_of(name, problem, x[i], tau[i], n_hypotheses)
+        made = ransac.runs(problem, x[i], None, tau[i], 1, n_hypotheses, np.random.default_rng(i)).models[0]
+        return made if np.isfinite(made).all() else None
+
+    def run(name: str) -> None:
+        found[name] = [estimate(name, i) for i in range(len(pairs))]
+
+    spent = compare({name: partial(run, name) for name in names}, equal=None, n=1, warmup=0).medians
+    for name, models in found.items():
         errors = [
             np.inf if model is None else
             problem.errors(model, x[i][problem.distance(x[i], model) < tau[i] ** 2], pairs, i)[0]
             for i, model in enumerate(models)
         ]  # fmt: skip
-        row = {"estimator": name, "ms a pair": 1e3 * spent / len(pairs), "median error": float(np.median(errors))}
+        row = {"estimator": name, "ms a pair": 1e3 * spent[name] / len(pairs), "median error": float(np.median(errors))}
         rows.append(row)
     frame = pd.DataFrame(rows)
     frame.insert(2, "speed / our loop", frame["ms a pair"][0] / frame["ms a pair"])
@@ -129,18 +133,3 @@ def easy_pairs(problem: Problem, n_pairs: int = 10, n: int = 256, seed: int = 0)
     wrong = rng.random((n_pairs, n)) < 0.3
     c[wrong, 2:] = rng.uniform([0, 0], [640, 480], (int(wrong.sum()), 2))
     return pairs
-
-
-def main() -> None:
-    """Print all comparisons; about 10 s on one core."""
-    for name, us in solvers().items():
-        print(f"{name}: {us:.1f} us a sample")
-    for name, ms in scoring().items():
-        print(f"counting inliers of 256 models, {name}: {ms:.2f} ms")
-    for problem, threshold in ((ESSENTIAL, 1.0), (HOMOGRAPHY, 3.0)):
-        print(f"{problem.name}, 64 hypotheses at most")
-        print(estimators(problem, easy_pairs(problem), 256, 64, threshold).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,28 @@
 """Two small agents against one of twice their size, and an adapter swap against loading a second model.
 
-``python -m reprobook.papers.medical_assistant.bench`` prints seconds per turn and ratios. Times do not depend on what
-weights have learned; that the ways say the same is asserted: cached reading against plain decoding of the same model,
-and an adapter that was swapped away and back against itself.
+Times do not depend on what weights have learned; that the ways say the same is asserted: cached reading against plain
+decoding of the same model, and an adapter that was swapped away and back against itself.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from reprobook.bench import compare
 from reprobook.errors import ReprobookError
 from reprobook.papers.medical_assistant.agents import LmAgent
 from reprobook.papers.medical_assistant.samples import AGENTS, Encoder, interleave
 from reprobook.papers.medical_assistant.scenarios import make_case, play
-from reprobook.papers.medical_assistant.training import add_adapters, small_decoder, small_tokenizer
+from reprobook.papers.medical_assistant.training import small_decoder, small_tokenizer
 
 if TYPE_CHECKING:
+    from reprobook.bench import Comparison
     from reprobook.papers.medical_assistant.scenarios import Trajectory
 
 
@@ -43,21 +43,6 @@ def monolith_width(width: int, n_layers: int, n_heads: int, tokenizer: Any) -> i
     return min(sizes, key=lambda w: abs(sizes[w] - target))
 
 
-def seconds_per_turn(agent: LmAgent, trajectories: Sequence[Trajectory], new_tokens: int = 24) -> float:
-    """Median seconds of a turn (reading what is new and decoding ``new_tokens``) over all turns of both agents."""
-    agent.max_new_tokens = new_tokens
-    took = []
-    for trajectory in trajectories:
-        samples = sorted(
-            (s for role in AGENTS for s in interleave(trajectory, role)), key=lambda s: len(s.context.turns)
-        )
-        for sample in samples:
-            start = time.perf_counter()
-            agent.respond(sample.context, sample.role)
-            took.append(time.perf_counter() - start)
-    return statistics.median(took)
-
-
 def check_reading(agent: LmAgent, trajectory: Trajectory) -> None:
     """Raise unless ``agent`` says what plain greedy decoding of the whole prompt says."""
     sample = interleave(trajectory, "Caller")[-1]
@@ -73,8 +58,11 @@ def check_reading(agent: LmAgent, trajectory: Trajectory) -> None:
         raise ReprobookError("cached and plain decoding differ")
 
 
-def two_against_one(width: int = 96, n_layers: int = 3, n_heads: int = 4, n: int = 2) -> dict[str, float]:
-    """Seconds per turn of two specialised decoders and of one monolith of as many parameters, and their ratio."""
+def agents_in_turns(
+    width: int, n_layers: int, n_heads: int, n: int, new_tokens: int = 24
+) -> tuple[Comparison, int, int]:
+    """One monolith against two specialised decoders of as many parameters in all; a turn is one turn of an agent in one
+    of ``n`` sessions: reading what is new and decoding ``new_tokens``. And the parameters of both sides."""
     tokenizer = small_tokenizer()
     encoder = Encoder(tokenizer)
     wide = monolith_width(width, n_layers, n_heads, tokenizer)
@@ -82,16 +70,39 @@ def two_against_one(width: int = 96, n_layers: int = 3, n_heads: int = 4, n: int
     one = small_decoder(tokenizer, wide, n_layers, n_heads, 2).eval()
     rng = np.random.default_rng(0)
     trajectories = [play(make_case("General", 0, rng))[0] for _ in range(n)]
-    two = LmAgent(encoder, models=dict(zip(AGENTS, pair, strict=True)))
-    single = LmAgent(encoder, models=dict.fromkeys(AGENTS, one))
+    two = LmAgent(encoder, models=dict(zip(AGENTS, pair, strict=True)), max_new_tokens=8)
+    single = LmAgent(encoder, models=dict.fromkeys(AGENTS, one), max_new_tokens=8)
     for agent in (two, single):
-        agent.max_new_tokens = 8
         check_reading(agent, trajectories[0])
-    took = {"two": seconds_per_turn(two, trajectories), "one": seconds_per_turn(single, trajectories)}
+        agent.max_new_tokens = new_tokens
+    turns = [
+        sample for t in trajectories
+        for sample in sorted((s for role in AGENTS for s in interleave(t, role)), key=lambda s: len(s.context.turns))
+    ]  # fmt: skip
+
+    def speak(agent: LmAgent) -> Callable[[], str]:
+        rest = iter(turns)
+        return lambda: agent.respond((sample := next(rest)).context, sample.role)
+
+    ways = {"one monolith": speak(single), "two specialised": speak(two)}
+    taken = compare(ways, equal=None, n=len(turns), warmup=0, what="a turn of an agent")
+    return taken, sum(map(parameters, pair)), parameters(one)
+
+
+def two_against_one(width: int = 96, n_layers: int = 3, n_heads: int = 4, n: int = 2) -> dict[str, float]:
+    """Seconds per turn of two specialised decoders and of one monolith of as many parameters, and their ratio."""
+    taken, n_two, n_one = agents_in_turns(width, n_layers, n_heads, n)
+    two, one = (taken.medians[way] for way in ("two specialised", "one monolith"))
     return {
-        "two specialised (s)": took["two"], "one monolith (s)": took["one"], "one / two": took["one"] / took["two"],
-        "parameters, two": sum(map(parameters, pair)), "parameters, one": parameters(one),
+        "two specialised (s)": two, "one monolith (s)": one, "one / two": one / two,
+        "parameters, two": n_two, "parameters, one": n_one,
     }  # fmt: skip
+
+
+def headline() -> Comparison:
+    """A turn of one monolith (3 layers) over a turn of two specialised decoders with as many parameters in all. They
+    say different things; that each says what plain decoding says is asserted."""
+    return agents_in_turns(96, 3, 4, n=2)[0]
 
 
 def swap_against_load(model: Any, load: Callable[[], Any], repeats: int = 20) -> dict[str, float]:
@@ -100,18 +111,13 @@ def swap_against_load(model: Any, load: Callable[[], Any], repeats: int = 20) ->
     model.set_adapter("planner")
     with torch.no_grad():
         before = model(input_ids=x).logits
-    took = []
-    for k in range(2 * repeats):
-        start = time.perf_counter()
-        model.set_adapter(("caller", "planner")[k % 2])
-        took.append(time.perf_counter() - start)
+    swaps = {name: lambda name=name: model.set_adapter(name) for name in ("caller", "planner")}
+    taken = compare(swaps, equal=None, n=repeats, warmup=0)
     with torch.no_grad():
         if not torch.equal(before, model(input_ids=x).logits):
             raise ReprobookError("an adapter that was swapped away and back gives other logits")
-    start = time.perf_counter()
-    load()
-    load_s = time.perf_counter() - start
-    swap_s = statistics.median(took)
+    load_s = compare({"load": load}, equal=None, n=1, warmup=0).medians["load"]
+    swap_s = statistics.median([s for times in taken.seconds.values() for s in times])
     return {"swap (s)": swap_s, "load (s)": load_s, "load / swap": load_s / swap_s}
 
 
@@ -119,20 +125,3 @@ def adapter_bytes(model: Any, name: str, folder: Path) -> int:
     """Bytes of one adapter's safetensors file."""
     model.save_pretrained(folder, selected_adapters=[name], safe_serialization=True)
     return next(folder.rglob("*.safetensors")).stat().st_size
-
-
-def main() -> None:
-    """Print both comparisons; about a minute on 2 cores."""
-    from reprobook.data import ChapterData
-    from reprobook.nn.lm import load_lm
-
-    for name, value in two_against_one().items():
-        print(f"  {name}: {value:,.4f}")
-    source = ChapterData("medical_assistant", "laptop").path("smollm2-135m-instruct")
-    model = add_adapters(load_lm(source, dtype="fp32")[0], ["planner", "caller"]).eval()
-    for name, value in swap_against_load(model, lambda: load_lm(source, dtype="fp32")).items():
-        print(f"  SmolLM2-135M, {name}: {value:,.5f}")
-
-
-if __name__ == "__main__":
-    main()

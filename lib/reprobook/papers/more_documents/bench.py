@@ -1,20 +1,15 @@
-"""Building all sets of MuSiQue's size, measured in one run: our cuts out of the page against a builder that joins token
-by token, as the released code does.
-
-``python -m reprobook.papers.more_documents.bench`` makes 2,417 questions of 20 documents (about 2,400 tokens) from
-synthetic pages of 3,000 tokens, builds the five sets of the ladder both ways, checks that the texts agree, and prints
-the ratio of seconds, the peak of memory and how the time grows with the length of the text.
-"""
+"""Building sets of MuSiQue's size: our cuts out of the page against a builder that joins token by token, as the
+released code does."""
 
 from __future__ import annotations
 
-import time
-import tracemalloc
+import operator
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reprobook.errors import ReprobookError
+from reprobook.bench import compare
 from reprobook.papers.more_documents.planted import word_spans
 from reprobook.papers.more_documents.sets import (
     Document,
@@ -24,6 +19,9 @@ from reprobook.papers.more_documents.sets import (
     page,
     retained,
 )
+
+if TYPE_CHECKING:
+    from reprobook.bench import Comparison
 
 LADDER = (3, 8, 10, 15, 20)
 
@@ -64,45 +62,15 @@ def token_by_token(instance: Instance, count: int) -> list[str]:
     return texts
 
 
-def measure(made: Sequence[Instance]) -> tuple[float, float, int]:
-    """Seconds and peak memory (MB, beyond the input) of building every set of the ladder, and characters built."""
-    tracemalloc.start()
-    _build(made[:50])
-    peak = tracemalloc.get_traced_memory()[1] / 1e6
-    tracemalloc.stop()
-    start = time.perf_counter()
-    size = _build(made)
-    return time.perf_counter() - start, peak, size
+def builders(made: Sequence[Instance], n: int = 5) -> Comparison:
+    """All sets of the ladder for ``made``, token by token and by our builder; the texts must be the same."""
+    ways = {
+        "token by token": lambda: [tuple(token_by_token(q, count)) for q in made for count in LADDER],
+        "cut out of the page": lambda: [build_set(q, count).texts for q in made for count in LADDER],
+    }
+    return compare(ways, equal=operator.eq, n=n, what=f"the sets of {len(made)} questions")
 
 
-def _build(made: Sequence[Instance]) -> int:
-    return sum(len(text) for q in made for count in LADDER for text in build_set(q, count).texts)
-
-
-def ratio(made: Sequence[Instance]) -> tuple[float, float]:
-    """Seconds a question by our builder and token by token; raises :class:`ReprobookError` if their texts differ."""
-    start = time.perf_counter()
-    ours = [build_set(q, count).texts for q in made for count in LADDER]
-    middle = time.perf_counter()
-    theirs = [tuple(token_by_token(q, count)) for q in made for count in LADDER]
-    end = time.perf_counter()
-    if ours != theirs:
-        raise ReprobookError("the two builders disagree")
-    return (middle - start) / len(made), (end - middle) / len(made)
-
-
-def main() -> None:
-    """Print the measurements."""
-    made = questions(2417)
-    seconds, peak, size = measure(made)
-    print(f"{len(made):,} questions x {len(LADDER)} counts: {seconds:.2f} s, {size / 1e6:.0f} million characters, "
-          f"{peak:.1f} MB at most for 50 questions at a time")  # fmt: skip
-    fast, slow = ratio(made[:60])
-    print(f"token by token: {slow / fast:.0f} times as long a question (same texts)")
-    grown = {tokens: measure(questions(200, tokens=tokens, page_tokens=25 * tokens))[0] for tokens in (120, 240, 480)}
-    print("seconds for 200 questions by mean tokens of a paragraph: "
-          + ", ".join(f"{tokens}: {taken:.2f}" for tokens, taken in grown.items()))  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
+def headline() -> Comparison:
+    """Five sets of 20 documents (about 2,400 tokens) for each of 20 questions: token by token over our builder."""
+    return builders(questions(20))

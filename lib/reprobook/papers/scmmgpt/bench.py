@@ -1,26 +1,24 @@
-"""Cells to tokens: all cells of a chunk at once from a sparse file on disk, against the loop over cells.
-
-``python -m reprobook.papers.scmmgpt.bench`` prints cells per second and peak memory for 1,000 to 100,000 simulated
-cells of 3,000 genes. Both ways must give the same tokens."""
+"""Cells to tokens: all cells of a chunk at once from a sparse file on disk, against the loop over cells."""
 
 from __future__ import annotations
 
 import tempfile
-import time
-import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from reprobook.errors import ReprobookError
+from reprobook.bench import compare
 from reprobook.papers.scmmgpt import h5ad
 from reprobook.papers.scmmgpt.tokens import CLS_VALUE, Tokens, stream
 from reprobook.papers.scmmgpt.values import normalise
 from reprobook.papers.scmmgpt.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from reprobook.bench import Comparison
 
 
 def collate_in_a_loop(values: sp.csr_matrix, ids: np.ndarray, vocabulary: Vocabulary, max_length: int = 2048) -> Tokens:
@@ -60,66 +58,35 @@ def simulate(path: Path, n_cells: int, n_genes: int, expressed: int, seed: int =
     h5ad.write(path, sp.vstack(parts, "csr"), pd.DataFrame(index=np.arange(n_cells).astype(str)), genes)
 
 
-def measure(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and peak megabytes that Python and numpy allocated meanwhile (tracemalloc; slower, so apart)."""
-    begin = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - begin
-    tracemalloc.start()
-    try:
-        work()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    return seconds, peak / 1e6
+def readers(
+    n_cells: int, n_genes: int = 3000, expressed: int = 600, max_length: int = 512, chunk: int = 500, n: int = 3
+) -> Comparison:
+    """Tokens of all cells of one simulated file: cell after cell against all cells of a chunk at once.
 
-
-def rates(
-    n_cells: int, n_genes: int = 3000, expressed: int = 600, max_length: int = 512, chunk: int = 500
-) -> dict[str, float]:
-    """Cells per second and peak memory of both ways on one simulated file, and their ratio.
-
-    The loop reads the same chunks. Raises :class:`ReprobookError` if the tokens differ."""
+    The loop reads the same chunks, and the tokens must be the same."""
     vocabulary = Vocabulary.of([f"G{k}" for k in range(n_genes)])
     ids = np.arange(n_genes)
 
-    def looped(path: Path, keep: int = 0) -> list[Tokens]:
-        kept = []
+    def looped(path: Path) -> list[Tokens]:
         with h5ad.opened(path) as file:
             found = h5ad.matrix(file, False)
-            for start in range(0, found.shape[0], chunk):
-                counts = found.rows(start, min(start + chunk, found.shape[0]))
-                values = normalise(counts, np.asarray(counts.sum(axis=1)).ravel())
-                part = collate_in_a_loop(values, ids, vocabulary, max_length)
-                kept += [part] if len(kept) < keep else []
-        return kept
+            parts = [found.rows(at, min(at + chunk, found.shape[0])) for at in range(0, found.shape[0], chunk)]
+        values = [normalise(counts, np.asarray(counts.sum(axis=1)).ravel()) for counts in parts]
+        return [collate_in_a_loop(part, ids, vocabulary, max_length) for part in values]
 
-    def streamed(path: Path, keep: int = 0) -> list[Tokens]:
-        parts = stream(path, vocabulary, ids, max_length=max_length, chunk=chunk)
-        return [part for k, part in enumerate(parts) if k < keep]
+    def same(a: list[Tokens], b: list[Tokens]) -> bool:
+        return all(torch.equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True))
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.h5ad"
         simulate(path, n_cells, n_genes, expressed)
-        for a, b in zip(streamed(path, 1)[0], looped(path, 1)[0], strict=True):
-            if not torch.equal(a, b):
-                raise ReprobookError("the two ways made different tokens")
-        fast, memory = measure(lambda: streamed(path))
-        begin = time.perf_counter()
-        looped(path)
-        slow = time.perf_counter() - begin
-    return {
-        "cells": n_cells, "cells/s at once": n_cells / fast, "cells/s in a loop": n_cells / slow,
-        "ratio": slow / fast, "peak MB at once": memory,
-    }  # fmt: skip
+        ways = {
+            "cell after cell": lambda: looped(path),
+            "a chunk at once": lambda: list(stream(path, vocabulary, ids, max_length=max_length, chunk=chunk)),
+        }
+        return compare(ways, equal=same, n=n, what=f"tokens of {n_cells:,} cells on disk")
 
 
-def main() -> None:
-    """Print the growth from 1,000 to 100,000 cells; about four minutes on one core."""
-    frame = pd.DataFrame([rates(n) for n in (1_000, 10_000, 100_000)])
-    print("tokens of a sparse file on disk, 3,000 genes, about 600 expressed, 512 tokens a cell:")
-    print(frame.round(1).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()
+def headline() -> Comparison:
+    """2,000 cells of 3,000 genes, about 600 expressed, 512 tokens a cell: cell after cell over a chunk at once."""
+    return readers(2000)
