@@ -146,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
         memory_limit=options.memory_limit,
     )
     if options.publish and result.status != "failed":
-        publish(result.record)
+        publish(result.record, result.folder)
     return _report(options.slug, result)
 
 
