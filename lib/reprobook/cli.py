@@ -65,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
     sub.add_argument("slug", help="the chapter whose records stay current")
     sub.add_argument("--why", required=True, help="why the change can move no number")
+    sub = add("verify", _verify, "run a published seed again: bit-equal, within tolerance, or what differs")
+    sub.add_argument("record", help="file of a record, such as book/results/laptop/stasc.seed0.json")
     add("new", _new, "start a chapter in all rooms").add_argument("slug", choices=project.SLUGS, metavar="slug")
     _some(add("check", _check, "check notebooks, parameters, facts and manifests without running anything"))
     sub = add("bench", _bench, "measure the headline ratio of each chapter, and of reading with a language model (lm)")
@@ -98,7 +100,7 @@ def _columns(rows: Sequence[Sequence[object]]) -> None:
 # ------------------------------------------------------------------------------------------------ chapters and runs
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(_: argparse.Namespace) -> int:
     there = project.chapters()
     for part, slugs in project.PARTS.items():
         print(part)
@@ -125,12 +127,16 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from reprobook.params import ParameterError, parse_override
+    from reprobook.authoring.publish import check_publishable, publish
+    from reprobook.params import ParameterError, parse_override, resolve
     from reprobook.runs.runner import run
 
+    project.check_packages(options.slug)
     overrides = dict(map(parse_override, options.overrides))
     if "scale" in overrides:
         raise ParameterError("choose the scale with --scale, not with -p")
+    if options.publish:
+        check_publishable(options.slug, options.scale, resolve(options.slug, options.scale, overrides))
     result = run(
         options.slug,
         options.scale,
@@ -138,8 +144,9 @@ def _run(options: argparse.Namespace) -> int:
         again=options.again,
         time_limit=options.time_limit,
         memory_limit=options.memory_limit,
-        publish=options.publish,
     )
+    if options.publish and result.status != "failed":
+        publish(result.record)
     return _report(options.slug, result)
 
 
@@ -220,6 +227,20 @@ def _neutral(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from reprobook.authoring.verify import verify
+
+    found = verify(Path(options.record))
+    print(f"{options.record}: {found.outcome}")
+    for name, (old, new) in found.moved.items():
+        print(f"  {name}: {old} then, {new} now")
+    for reason in found.reasons:
+        print(f"  {reason}")
+    if found.outcome == "differs":
+        print("  other bits are no failure of a claim: its verdict rests on intervals over seeds")
+    return 1 if found.outcome == "differs" and not found.reasons else 0
+
+
 def _new(options: argparse.Namespace) -> int:
     from reprobook.authoring.refresh import refresh
     from reprobook.authoring.scaffold import new
@@ -263,7 +284,7 @@ def _bench(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _pages(options: argparse.Namespace) -> int:
+def _pages(_: argparse.Namespace) -> int:
     from reprobook.authoring.pages import generate
 
     generate()

@@ -26,23 +26,87 @@ class _Strict(BaseModel):
 
 
 class Arxiv(_Strict):
+    """Number and version on arXiv."""
+
     id: str = Field(pattern=r"^\d{4}\.\d{4,5}$")
     version: int = Field(ge=1)
 
 
 class Code(_Strict):
+    """Where the authors' code is, and under which licence."""
+
     url: str
     license: str | None = None
 
 
+class Criterion(_Strict):
+    """What an effect must be, fixed before the runs: exactly one of ``above``, ``below`` and ``within`` (low, high).
+
+    ``scale`` limits it to runs of one scale; ``seeds`` is how many runs are planned for it where they are fewer than
+    those of its claim (a costly part that only some runs have); ``why`` says, of a control, what its failure would
+    mean."""
+
+    effect: str = Text
+    above: float | None = None
+    below: float | None = None
+    within: tuple[float, float] | None = Field(default=None, strict=False)
+    scale: Literal["laptop", "paper"] | None = None
+    seeds: int | None = Field(default=None, ge=5)
+    why: str = ""
+
+    @model_validator(mode="after")
+    def _one_bar(self) -> Criterion:
+        given = [bar for bar in (self.above, self.below, self.within) if bar is not None]
+        if len(given) != 1:
+            raise ValueError(f"{self.effect!r} needs exactly one of above, below and within")
+        if self.within and self.within[0] >= self.within[1]:
+            raise ValueError(f"{self.effect!r}: within {list(self.within)} is no interval")
+        return self
+
+    @property
+    def bar(self) -> str:
+        """``above 0``, ``below 0.05`` or ``within -0.02 and 0.02``."""
+        if self.within:
+            return f"within {self.within[0]:g} and {self.within[1]:g}"
+        return f"above {self.above:g}" if self.above is not None else f"below {self.below:g}"
+
+
 class Claim(_Strict):
-    """One claim of the paper: what it says, its figures and where they stand, and what we test."""
+    """One claim of the paper: what it says, its figures and where they stand, and what we test.
+
+    ``tests`` decide it, ``controls`` show that the experiment could have; ``seeds`` is how many runs are planned, and
+    ``extension`` how many in all after the one extension that the plan may name. A claim without tests is one of the
+    old kind, in which each run decided for itself. ``challenged`` says why its verdict was brought down."""
 
     says: str = Text
     paper: dict[str, float | int | str]
     where: str = Text
     testable_at: list[Literal["laptop", "paper"]]
     how: str = Text
+    tests: list[Criterion] = []
+    controls: list[Criterion] = []
+    seeds: int = Field(default=5, ge=5)
+    extension: int | None = None
+    challenged: str = ""
+
+    @model_validator(mode="after")
+    def _planned(self) -> Claim:
+        if self.extension is not None and self.extension <= self.seeds:
+            raise ValueError(f"extension {self.extension} must be more than the {self.seeds} seeds of the first look")
+        if self.controls and not self.tests:
+            raise ValueError("controls without tests decide nothing")
+        names = [each.effect for each in self.controls]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"control {twice!r} is given twice")
+        return self
+
+    def tests_at(self, scale: str) -> list[Criterion]:
+        """The tests that runs at ``scale`` decide."""
+        return [each for each in self.tests if each.scale in (None, scale)]
+
+    def controls_at(self, scale: str) -> list[Criterion]:
+        """The controls of runs at ``scale``."""
+        return [each for each in self.controls if each.scale in (None, scale)]
 
 
 class ReportedTable(_Strict):
@@ -98,6 +162,19 @@ class Facts(_Strict):
         if list(self.claims) != wanted:
             raise ValueError(f"claims must be named {', '.join(wanted)} in this order, not {', '.join(self.claims)}")
         return self
+
+    @property
+    def judged(self) -> bool:
+        """Whether verdicts are computed from effects: a claim has tests."""
+        return any(claim.tests for claim in self.claims.values())
+
+    def effects_at(self, scale: str) -> dict[str, list[str]]:
+        """Effect -> the claims whose tests or controls need it from a run at ``scale`` (smoke: as laptop)."""
+        at, found = "laptop" if scale == "smoke" else scale, dict[str, list[str]]()
+        for cid, claim in self.claims.items():
+            for each in (*claim.tests_at(at), *claim.controls_at(at)):
+                found.setdefault(each.effect, []).append(cid)
+        return found
 
     def claim(self, cid: str) -> Claim:
         """The claim ``cid``; an unknown id is a :class:`FactsError` that lists the known ones."""

@@ -275,7 +275,7 @@ def _flat_yaml(text: str, where: str) -> dict[str, tuple[Any, str]]:
             raise ParameterError(f"{where}: {key.value!r} must stand on one line as 'name: value  # comment'")
         if key.value in found:
             raise ParameterError(f"{where}: parameter {key.value!r} is given twice")
-        found[str(key.value)] = (values[key.value] if key.value in values else None, rest.lstrip("# "))
+        found[str(key.value)] = (values.get(key.value), rest.lstrip("# "))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def root() -> Path:
 
 
 def notebook_path(slug: str) -> Path:
+    """Where the chapter's notebook is or would be."""
     return root() / "notebooks" / f"{slug}.ipynb"
 
 
@@ -59,6 +61,22 @@ def check_scale(scale: str) -> str:
     return scale
 
 
+def check_packages(slug: str) -> None:
+    """Raise :class:`ReprobookError` if a package that this chapter alone needs (its extra) is not installed."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    missing = []
+    for line in distribution("reprobook").requires or []:
+        name, extra = re.split(r"[<>=!~; ]", line)[0], re.search(r"extra == .([\w-]+)", line)
+        if extra and extra[1].replace("-", "_") == slug:
+            try:
+                distribution(name)
+            except PackageNotFoundError:
+                missing.append(name)
+    if missing:
+        raise ReprobookError(f"{slug} needs {', '.join(missing)}: pip install -e '.[{slug}]' in the checkout")
+
+
 def cache_dir() -> Path:
     """Folder for fetched and converted artefacts: ``$REPROBOOK_CACHE`` or ``~/.cache/reprobook``."""
     override = os.environ.get("REPROBOOK_CACHE")
@@ -75,8 +93,8 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 def constraints() -> list[str]:
     """``name==lowest`` for every direct dependency; raises ValueError for one without a lowest version."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
-    return [_lowest(requirement) for requirement in wanted]
+    wanted = [PROJECT["dependencies"], *EXTRAS.values()]
+    return [_lowest(requirement) for requirements in wanted for requirement in requirements]
 
 
 def _lowest(requirement: str) -> str:
@@ -22,4 +25,4 @@ def _lowest(requirement: str) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(constraints()))
+    print(",".join(EXTRAS) if "--extras" in sys.argv else "\n".join(constraints()))

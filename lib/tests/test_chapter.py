@@ -18,6 +18,7 @@ import torch
 import yaml
 from reprobook import ReprobookError, record, show
 from reprobook.chapter import open_chapter
+from reprobook.chapter.tables import over_seeds
 from reprobook.params import ParameterError
 from reprobook.project import root
 from reprobook.record import ClaimData, Record, TableData
@@ -59,10 +60,11 @@ def book(checkout: Any) -> Any:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Every output that the code under test publishes, in place of the screen."""
     import reprobook.show.figures
+    import reprobook.show.pictures
     import reprobook.show.tables
 
     outputs: list[dict[str, str]] = []
-    for module in (show, reprobook.show.tables, reprobook.show.figures):
+    for module in (show, reprobook.show.tables, reprobook.show.figures, reprobook.show.pictures):
         monkeypatch.setattr(module, "publish", lambda bundle, metadata=None: outputs.append(bundle))
     return outputs
 
@@ -297,11 +299,30 @@ def test_a_page_shows_the_caption_of_the_records_not_of_the_run(book: Any, shown
     assert "Perplexity, 48 pairs (laptop scale, 1 seed)" in shown[-1]["text/html"]
 
 
-def test_laptop_tables_of_different_shape_are_stacked(book: Any, shown: list[dict[str, str]]) -> None:
+def test_rows_of_several_seeds_are_matched_by_key_with_their_number(book: Any, shown: list[dict[str, str]]) -> None:
+    """Rows in another order and rows that one run lacks: mean of 1 and 2 with sd 0.71; B comes from one run."""
     publish(0, tables=table_of([["A", 1.0]]))
-    publish(1, tables=table_of([["A", 2.0], ["B", 3.0]]))
+    publish(1, tables=table_of([["B", 3.0], ["A", 2.0]]))
+    publish(2)
     opened().table("ppl", pd.DataFrame({"model": ["A"], "ppl": [99.0]}))
-    assert shown[-1]["text/html"].count("<tr><td") == 3
+    html = shown[-1]["text/html"]
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html)]
+    assert cells == ["A", "1.50 ± 0.71", "2", "B", "3", "1"]
+    assert "(laptop scale, 2 seeds, mean ± sd)" in html, "the third record has no such table"
+
+
+def test_texts_that_differ_are_not_glued_and_truths_are_counted() -> None:
+    def table(**cells: Any) -> TableData:
+        return TableData(columns=["run", *cells], rows=[["A", *cells.values()]], key=["run"])
+
+    frame, how = over_seeds({0: table(text="x", yes=True), 1: table(text="y", yes=False), 2: table(text="x", yes=True)})
+    assert frame.to_dict("records") == [{"run": "A", "text": "differs", "yes": "yes in 2 of 3"}] and how == "3 seeds"
+
+
+def test_rows_without_names_are_never_merged_by_position() -> None:
+    table = TableData(columns=["x", "y"], rows=[[0.5, 1.0], [0.5, 2.0]])
+    frame, how = over_seeds({3: table, 4: table})
+    assert len(frame) == 2 and how == "seed 3 alone: the rows of 2 seeds have no names to match"
 
 
 def rows_of(html: str) -> dict[str, list[str]]:
@@ -322,7 +343,7 @@ def test_the_claims_table_of_a_smoke_run_rests_on_records_alone(book: Any, shown
     assert found["C1"][:3] == ["C1 A &lt; B | Table 1", "A: 28.23 | B: 1234.50", "A: 1.10 ± 0.10"]
     assert found["C1"][3].split(" | ") == [
         "partly",
-        "laptop scale: holds in 2 of 3 runs",
+        "laptop scale: holds in 2 of 3 runs (old rules)",
         "stale: the record does not say what it was made from",
     ]
     assert found["C2"][3] == "not testable here"
@@ -333,7 +354,7 @@ def test_a_run_that_cannot_tell_is_no_agreement(book: Any, shown: list[dict[str,
     publish(0), publish(1, holds=None), publish(2, holds=None)
     filled(opened()).claims_table()
     told = rows_of(shown.pop()["text/html"])["C1"][3].split(" | ")
-    assert told[:2] == ["partly", "laptop scale: holds in 1 of 1 runs, 2 could not tell"]
+    assert told[:2] == ["partly", "laptop scale: holds in 1 of 1 runs (old rules), 2 could not tell"]
 
 
 def test_a_laptop_run_counts_itself_once(book: Any, shown: list[dict[str, str]]) -> None:
@@ -343,7 +364,7 @@ def test_a_laptop_run_counts_itself_once(book: Any, shown: list[dict[str, str]])
     ch.claims_table()
     row = rows_of(shown.pop()["text/html"])["C1"]
     assert row[2] == "A: 1.150 ± 0.071"
-    assert row[3].startswith("reproduced | laptop scale: holds in 2 of 2 runs | stale")
+    assert row[3].startswith("reproduced | laptop scale: holds in 2 of 2 runs (old rules) | stale")
 
 
 def test_a_run_with_changed_parameters_is_never_mixed_with_the_records(book: Any, shown: list[dict[str, str]]) -> None:
@@ -352,7 +373,8 @@ def test_a_run_with_changed_parameters_is_never_mixed_with_the_records(book: Any
     ch.claim("C1", value={"A": 9.0}, holds=True)
     ch.claims_table()
     row = rows_of(shown.pop()["text/html"])["C1"]
-    assert row[2:] == ["A: 9", "reproduced | laptop scale with lr changed: holds in 1 of 1 runs | this run alone"]
+    told = "reproduced | laptop scale with lr changed: holds in 1 of 1 runs (old rules) | this run alone"
+    assert row[2:] == ["A: 9", told]
 
 
 def test_current_records_are_called_current_and_a_changed_cell_makes_them_stale(
@@ -367,6 +389,126 @@ def test_current_records_are_called_current_and_a_changed_cell_makes_them_stale(
     book.notebook("x = 1")
     opened().claims_table()
     assert rows_of(shown.pop()["text/html"])["C1"][3].endswith(" | stale: a code cell changed")
+
+
+# ------------------------------------------------------------------------------------------------ effects
+
+
+TESTED = {
+    **FACTS["claims"]["C1"],
+    "tests": [{"effect": "gain", "above": 0.0}],
+    "controls": [{"effect": "learned", "above": 0.1, "why": "else nothing is compared"}],
+}
+
+
+@pytest.fixture
+def judged(book: Any) -> Any:
+    """A checkout whose claim C1 has a test and a control."""
+    facts = {**FACTS, "claims": {**FACTS["claims"], "C1": TESTED}}
+    book.write(f"book/papers/{SLUG}.yaml", yaml.safe_dump(facts, sort_keys=False))
+    return book
+
+
+def measured(shift: float = 0.0, **changes: Any) -> Chapter:
+    """A run that has what the facts ask for; its paired differences are ``1 + shift``, give or take."""
+    ch = opened(**changes)
+    base = np.arange(6.0)
+    seed = changes.get("seed", 0)
+    better = base + np.array([0.9, 1.1, 1.0, 1.2, 0.8, 1.0]) + shift + 0.01 * seed
+    ch.compare("gain", better, base, unit="points", over="question")
+    ch.effect("learned", [0.4, 0.5 + 0.02 * seed], unit="accuracy", over="question")
+    ch.exact("pairs", 6, unit="pairs")
+    ch.metric("gap", 0.5)
+    return ch
+
+
+def commit_runs(book: Any, n: int = 5, **options: Any) -> None:
+    for seed in range(n):
+        ch = measured(scale="laptop", seed=seed, **options)
+        ch.finish()
+        target = book.root / f"book/results/laptop/{SLUG}.seed{seed}.json"
+        record.write(record.read(ch.out_dir / "record.json"), target)
+        target.with_suffix(".scores.npz").write_bytes((ch.out_dir / "record.scores.npz").read_bytes())
+
+
+def test_a_run_keeps_effects_with_their_scores_and_decides_nothing_itself(judged: Any) -> None:
+    ch = measured(scale="laptop")
+    ch.finish()
+    found = record.read(ch.out_dir / "record.json")
+    assert found.schema_version == 2 and not found.claims
+    gain = found.effects["gain"]
+    assert (gain.kind, gain.estimate, gain.n, gain.unit, gain.over) == ("difference", 1.0, 6, "points", "question")
+    assert gain.low == pytest.approx(1 - 2.5706 * 0.1414 / 6**0.5, abs=1e-3)
+    assert found.effects["pairs"].estimate == 6 and found.effects["pairs"].low is None
+    scores = record.read_scores(ch.out_dir / "record.json")
+    assert set(scores) == {"gain", "learned"} and scores["gain"]["b"].tolist() == list(range(6))
+
+
+def test_verdicts_are_computed_from_committed_runs(judged: Any, shown: list[dict[str, str]]) -> None:
+    measured().claims_table()
+    assert rows_of(shown.pop()["text/html"])["C1"][3] == "never run"
+    commit_runs(judged)
+    measured().claims_table()
+    row = rows_of(shown.pop()["text/html"])["C1"]
+    assert row[3].startswith("reproduced | laptop scale: 5 seeds: 1 of 1 tests hold") and row[3].endswith("current")
+    assert row[2].startswith("gain: 1.02 [1, 1.04]: holds | control learned: 0.47")
+    commit_runs(judged, shift=-2.0)
+    measured().claims_table()
+    assert rows_of(shown.pop()["text/html"])["C1"][3].startswith("not reproduced")
+
+
+def test_fewer_seeds_than_planned_leave_a_claim_undecided(judged: Any, shown: list[dict[str, str]]) -> None:
+    commit_runs(judged, 3)
+    ch = measured(scale="laptop", seed=3)
+    ch.claims_table()
+    told = rows_of(shown.pop()["text/html"])["C1"][3]
+    assert told.startswith("undecided | laptop scale: 4 seeds: 0 of 1 tests hold") and "gain: 5 seeds" in told
+
+
+def test_an_effect_that_the_facts_name_must_be_recorded(judged: Any) -> None:
+    ch = opened()
+    ch.metric("gap", 1)
+    ch.effect("gains", [1.0, 2.0], unit="points", over="question")
+    with pytest.raises(ReprobookError, match="C1: the facts name the effect 'gain'.* did you mean 'gains'"):
+        ch.finish()
+    assert not (ch.out_dir / "record.json").exists()
+
+
+def test_figures_in_prose_come_from_the_records(judged: Any, shown: list[dict[str, str]]) -> None:
+    measured().say("The gain is {gain}, or {gain:.1f}, over {pairs}.")
+    assert shown.pop()["text/markdown"] == "The gain is –, or –, over –."
+    commit_runs(judged)
+    measured().say("The gain is {gain}, or {gain:.1f}, over {pairs}.")
+    assert shown.pop()["text/markdown"] == "The gain is 1.02 [1, 1.04], or 1.0, over 6."
+    with pytest.raises(ReprobookError, match="no effect 'gian'; effects of this run: gain, learned, pairs"):
+        measured().say("{gian}")
+
+
+def test_a_table_of_several_rows_needs_a_key_that_tells_them_apart(judged: Any) -> None:
+    frame = pd.DataFrame({"model": ["A", "A"], "k": [1, 2], "ppl": [1.0, 2.0]})
+    with pytest.raises(ReprobookError, match="table 'ppl': name the columns that tell its 2 rows apart"):
+        opened().table("ppl", frame)
+    with pytest.raises(ReprobookError, match="table 'ppl': .*two rows have the key A"):
+        opened().table("ppl", frame, key=["model"])
+    with pytest.raises(ReprobookError, match="key column 'seed' is none of model, k, ppl"):
+        opened().table("ppl", frame, key=["seed"])
+    ch = opened()
+    ch.table("ppl", frame, key=["model", "k"])
+    ch.recomputed("sums", frame, key=["k"], caption="Sums")
+    assert ch._tables["sums"].key == ["k"]
+
+
+def test_a_picture_is_a_file_beside_the_record(judged: Any, shown: list[dict[str, str]]) -> None:
+    ch = measured(scale="laptop")
+    ch.picture("sample", np.linspace(0, 1, 12).reshape(3, 4), "A ramp", alt="grey ramp from black to white")
+    ch.finish()
+    assert (ch.out_dir / "pictures" / "sample.png").read_bytes()[:4] == show.PNG_SIGNATURE
+    assert record.read(ch.out_dir / "record.json").pictures["sample"].file == "sample.png"
+    assert "**Figure 1.** A ramp (laptop scale, seed 0)" in str(shown)
+    with pytest.raises(ReprobookError, match="no picture"):
+        ch.picture("wild", np.full((2, 2), 7.0), "c", alt="a")
+    with pytest.raises(ReprobookError, match="neither a PNG nor an MP4"):
+        ch.picture("text", b"hello world", "c", alt="a")
 
 
 # ------------------------------------------------------------------------------------------------ showing
@@ -391,7 +533,7 @@ def test_figures_are_numbered_and_closed(book: Any, shown: list[dict[str, str]])
     ch = opened()
     before = plt.get_fignums()
     for _ in range(2):
-        fig, ax = plt.subplots()
+        fig, _ = plt.subplots()
         ch.figure(fig, "A line.")
     assert plt.get_fignums() == before
     assert [output["text/markdown"] for output in shown if "text/markdown" in output] == [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution
+from collections import defaultdict
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from reprobook.errors import ReprobookError
+from reprobook.project import SLUGS, check_packages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+REQUIREMENTS = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 
 
 def locked() -> dict[str, str]:
@@ -65,6 +69,39 @@ def test_the_lock_is_inside_the_ranges(line: str) -> None:
     assert wanted.specifier.contains(locked()[canonicalize_name(wanted.name)], prereleases=True)
     assert not any(spec.operator in ("==", "===") for spec in wanted.specifier), "pyproject.toml gives ranges"
     assert any(spec.operator == ">=" for spec in wanted.specifier)
+
+
+def users() -> dict[str, set[str]]:
+    """Package -> the rooms of the library (``papers.<slug>`` for a paper) that import it."""
+    packages, found = packages_distributions(), defaultdict(set)
+    for path in (ROOT / "lib" / "reprobook").rglob("*.py"):
+        parts = path.relative_to(ROOT / "lib" / "reprobook").with_suffix("").parts
+        for name in re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
+            for package in packages.get(name, []):
+                found[canonicalize_name(package)].add(".".join(parts[: 2 if parts[0] == "papers" else 1]))
+    return found
+
+
+def test_what_one_chapter_alone_needs_is_its_extra() -> None:
+    extras = PROJECT["optional-dependencies"]
+    owner = {Requirement(line).name: slug for slug, lines in extras.items() for line in lines if slug in SLUGS}
+    found = users()
+    direct = {canonicalize_name(Requirement(line).name) for line in REQUIREMENTS}
+    alone = {name: "".join(found[name]).removeprefix("papers.") for name in direct if len(found[name]) == 1}
+    assert {name: slug for name, slug in alone.items() if slug in SLUGS} == owner
+
+
+def test_a_chapter_without_its_packages_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str) -> Distribution:
+        if name in ("poselib", "bm25s"):
+            raise PackageNotFoundError(name)
+        return distribution(name)
+
+    check_packages("mc_diffusion_ransac")
+    monkeypatch.setattr("importlib.metadata.distribution", without)
+    check_packages("stasc")
+    with pytest.raises(ReprobookError, match=r"needs poselib: pip install -e '\.\[mc_diffusion_ransac\]'"):
+        check_packages("mc_diffusion_ransac")
 
 
 def test_python_is_the_same_everywhere() -> None:

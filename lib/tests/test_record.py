@@ -17,7 +17,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reprobook import record
-from reprobook.evidence.claims import evidence
 from reprobook.record import ClaimData, Record, RecordError, TableData, compare, verdict
 
 SLUG = "block_diffusion"
@@ -95,7 +94,7 @@ def test_a_file_cut_off_anywhere_is_never_read_as_whole(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"status": "done"}, "status"),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"scale": "huge"}, "scale"),
         ({"metrics": {"a": "x"}}, "metrics.a"),
         ({"surprise": 1}, "surprise"),
@@ -232,18 +231,6 @@ def test_values_that_some_runs_lack_are_counted_apart() -> None:
     assert (found["verdict"], found["holds"], found["n"], found["notes"]) == ("partly", 1, 1, ["a"])
 
 
-def test_the_evidence_of_a_claim_is_the_largest_scale_that_can_tell() -> None:
-    laptop, paper = [made(0, claims={"C1": claim(True)})], [made(0, "paper", claims={"C1": claim(False)})]
-    both = ["laptop", "paper"]
-    assert evidence("C1", both, {}).verdict == "never run"
-    assert evidence("C1", both, {"laptop": laptop}).verdict == "reproduced"
-    assert evidence("C1", both, {"laptop": laptop, "paper": paper}).verdict == "not reproduced"
-    assert evidence("C1", ["laptop"], {"laptop": laptop, "paper": paper}).scale == "laptop"
-    assert evidence("C1", ["paper"], {"laptop": laptop}).verdict == "not testable here"
-    assert evidence("C2", both, {"laptop": laptop}).verdict == "never run"
-    assert evidence("C1", both, {"smoke": [made(0, "smoke", claims={"C1": claim(True)})]}).verdict == "never run"
-
-
 # ------------------------------------------------------------------------------------------------ circumstances
 
 
@@ -251,7 +238,10 @@ def test_circumstances_name_what_can_move_a_number(checkout: Any) -> None:
     assert record.versions()["torch"] == torch.__version__
     assert record.versions()["python"].startswith("3.")
     found = record.hardware()
-    assert set(found) == {"cpu", "cores", "threads", "memory_gb", "gpus", "precision"}
+    assert set(found) == {
+        "cpu", "cores", "threads", "memory_gb", "gpus", "precision", "instructions", "blas", "onednn"
+    }  # fmt: skip
+    assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert found["cores"] >= 1 and found["memory_gb"] > 0.5 and found["cpu"]
     assert record.commit() == (None, False), "a folder that git doesn't know has no commit"
 

@@ -20,7 +20,7 @@ import torch
 from reprobook.errors import ReprobookError
 from reprobook.train import TrainingError, fit, shuffled
 from reprobook.train.checkpoint import CheckpointError
-from reprobook.train.devices import bf16_is_fast
+from reprobook.hardware import bf16_is_fast
 from torch import nn
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What writes and keeps chapters: checks, refresh, scaffold, publishing, the pages of the book."""

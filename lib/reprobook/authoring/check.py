@@ -6,7 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from reprobook import facts, record
+from reprobook.authoring.notebook import check_shape, effect_names
+from reprobook.authoring.prose import typed_numbers
+from reprobook.data import load_manifest
 from reprobook.errors import ReprobookError
+from reprobook.evidence.claims import check_effects
+from reprobook.params import provenance, resolve
 from reprobook.project import SCALES, root
 
 LOOSE, TINY = 0.05, 1e-4  # a tolerance above this share of the value, and above this, needs a reason
@@ -15,10 +21,8 @@ UNKNOWN_ARXIV = "0000.00000"  # what `reprobook new` writes
 
 def problems(slug: str) -> list[str]:
     """What is wrong with the files of chapter ``slug`` in all rooms, one line each; [] if nothing is."""
-    from reprobook.authoring.notebook import check_shape
-
-    found = [f"notebooks/{slug}.ipynb: {problem}" for problem in check_shape(slug)]
-    for check in (_parameters, _facts, _manifest, _records, _rooms):
+    found = []
+    for check in (_notebook, _prose, _parameters, _facts, _manifest, _records, _effects, _rooms):
         found += _caught(check, slug)
     return found
 
@@ -26,13 +30,26 @@ def problems(slug: str) -> list[str]:
 def _caught(check: Callable[[str], list[str]], slug: str) -> list[str]:
     try:
         return check(slug)
-    except ReprobookError as error:
+    except (ReprobookError, OSError, ValueError, SyntaxError) as error:  # the others: a notebook that cannot be read
         return [str(error)]
 
 
-def _parameters(slug: str) -> list[str]:
-    from reprobook.params import provenance, resolve
+def _notebook(slug: str) -> list[str]:
+    return [f"notebooks/{slug}.ipynb: {problem}" for problem in check_shape(slug, _is_judged(slug))]
 
+
+def _prose(slug: str) -> list[str]:
+    return [f"notebooks/{slug}.ipynb: {problem}" for problem in typed_numbers(slug)] if _is_judged(slug) else []
+
+
+def _is_judged(slug: str) -> bool:
+    try:
+        return facts.load(slug).judged
+    except ReprobookError:
+        return False  # `_facts` says what is wrong with them
+
+
+def _parameters(slug: str) -> list[str]:
     for scale in SCALES:
         resolve(slug, scale)
     resolve(slug, "paper", rehearsal=True)
@@ -41,8 +58,6 @@ def _parameters(slug: str) -> list[str]:
 
 
 def _facts(slug: str) -> list[str]:
-    from reprobook import facts
-
     found = facts.load(slug)
     invented = found.arxiv.id == UNKNOWN_ARXIV
     problems = [f"book/papers/{slug}.yaml still holds the scaffold's facts: fill in the paper's"] if invented else []
@@ -50,10 +65,8 @@ def _facts(slug: str) -> list[str]:
 
 
 def _manifest(slug: str) -> list[str]:
-    from reprobook.data import load_manifest
-
     artefacts = load_manifest(slug).artefacts
-    bare = [a.id for a in artefacts if a.source.hub and "paper" in a.scales and a.miniature is None]
+    bare = [a.id for a in artefacts if a.source.value.rehearsed and "paper" in a.scales and a.miniature is None]
     found = [f"data_manifests/{slug}.yaml: {name} comes from a hub and needs a miniature" for name in bare]
     return found + _cited([a.citation for a in artefacts if a.citation])
 
@@ -66,8 +79,6 @@ def _cited(keys: list[str]) -> list[str]:
 
 def _records(slug: str) -> list[str]:
     """Expected metrics and published records can be read; a published record has the claims that the facts list."""
-    from reprobook import facts, record
-
     expected = record.expected(slug)
     if expected is None:
         return [f"notebooks/expected/{slug}.json does not exist: run `reprobook refresh {slug}`"]
@@ -78,6 +89,21 @@ def _records(slug: str) -> list[str]:
         for found in record.results(slug, scale)
         if (other := claims ^ set(found.claims))
     ]
+
+
+def _effects(slug: str) -> list[str]:
+    """Every effect that a test or control names is recorded by a cell, and was recorded by the runs there are."""
+    paper, recorded = facts.load(slug), effect_names(slug)
+    found = [
+        f"book/papers/{slug}.yaml: no cell records the effect {name!r} of {' and '.join(claims)}"
+        for scale in ("laptop", "paper")
+        for name, claims in paper.effects_at(scale).items()
+        if not recorded.fullmatch(name)
+    ]
+    for scale in () if found else SCALES:
+        if measured := {name for each in record.results(slug, scale) for name in each.effects}:
+            check_effects(paper, scale, measured)
+    return list(dict.fromkeys(found))
 
 
 def unexplained(slug: str, expected: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import socket
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,15 @@ SECTIONS = (
 )
 CHECKED = "NBVAL_CHECK_OUTPUT"
 TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hide-input", "hide-output"})
-MIN_CELLS, MAX_CELLS, MAX_LINES, MAX_BYTES, MIN_FIGURES = 25, 45, 30, 1_500_000, 2
+MAX_BYTES, MIN_FIGURES = 1_500_000, 2
+MAX_LINES, MEDIAN_LINES, MAX_WORDS = 25, 8, 250  # of a code cell, of all code cells, of a prose cell
+PROSE = (0.7, 1.5)  # prose cells for each code cell
 MAX_PARAMETERS = 40  # lines of the parameters cell: each knob has a line of its own
+OLD_CELLS, OLD_LINES = (25, 45), 30  # of chapters whose verdicts are not computed yet
 SIGNIFICANT = 5  # digits by which a printed number is known as a metric's
+EFFECTS = frozenset({"compare", "effect", "exact"})  # methods of the chapter object that record one
 MAX_WIDTH = 105  # characters of a code line: longer ones scroll on the page
+RECORDING = EFFECTS | {"metric", "claim", "table", "fit", "bench", "recomputed", "picture", "finish"}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _UNWANTED = {  # what a stored output may not hold: it differs from machine to machine, or gives one away
     "an absolute path": r"(?<![\w./:<-])/(?:home|root|tmp|Users|work|var|opt|mnt|usr)/[\w.-]+|\b[A-Z]:\\\\?[\w.-]+",
@@ -126,8 +132,10 @@ def write(nb: NotebookNode, path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ shape
 
 
-def check_shape(slug: str) -> list[str]:
-    """What is wrong with the stored notebook of ``slug``, one line each; [] if it has the shape of a chapter."""
+def check_shape(slug: str, judged: bool = False) -> list[str]:
+    """What is wrong with the stored notebook of ``slug``, one line each; [] if it has the shape of a chapter.
+
+    ``judged``: its verdicts are computed; chapters of the old kind keep their number and length of cells."""
     import nbformat
 
     path = notebook_path(slug)
@@ -142,7 +150,8 @@ def check_shape(slug: str) -> list[str]:
     problems = [f"{size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.1f}"] if size > MAX_BYTES else []
     if nbformat.writes(nb) != nbformat.writes(normalise(nb)):
         problems.append(f"not in its stored form: run `reprobook refresh {slug}`")
-    for check in (_headings, _cells, _tags, _end, _execution, _stored_outputs, _figures, _display_cells):
+    cells = _short if judged else _old
+    for check in (_headings, cells, _widths, _tags, _end, _execution, _stored_outputs, _figures, _display_cells):
         problems += check(nb.cells)
     return [*problems, *_decimals(slug, nb.cells)]
 
@@ -159,18 +168,51 @@ def _headings(cells: list[NotebookNode]) -> Iterator[str]:
         yield f"sections (##) must be {', '.join(SECTIONS)}; found {', '.join(found)}"
 
 
-def _cells(cells: list[NotebookNode]) -> Iterator[str]:
-    """Number, length and width of cells."""
-    if not MIN_CELLS <= len(cells) <= MAX_CELLS:
-        yield f"{len(cells)} cells; a chapter has {MIN_CELLS} to {MAX_CELLS}"
+def _short(cells: list[NotebookNode]) -> Iterator[str]:
+    """Short cells, as much prose as code, and no verdict that a cell decides."""
+    code = [(k, cell.source) for k, cell in enumerate(cells, start=1) if _is_plain_code(cell)]
+    prose = [(k, cell.source) for k, cell in enumerate(cells, start=1) if cell.cell_type == "markdown"]
+    lengths = [len(source.splitlines()) for _, source in code]
+    for (k, source), lines in zip(code, lengths, strict=True):
+        if not 1 <= lines <= MAX_LINES:
+            yield f"cell {k} has {lines} lines; 1 to {MAX_LINES} are allowed"
+        if any(keyword.arg == "holds" for node in ast.walk(_tree(source)) for keyword in getattr(node, "keywords", [])):
+            yield f"cell {k} decides with holds=: record an effect; tests and controls stand in the facts"
+    if lengths and statistics.median(lengths) > MEDIAN_LINES:
+        yield f"half of the code cells have more than {MEDIAN_LINES} lines: experiments belong into study.py"
+    for k, source in prose:
+        if not 1 <= (words := len(source.split())) <= MAX_WORDS:
+            yield f"cell {k} has {words} words; 1 to {MAX_WORDS} are allowed"
+    if code and not PROSE[0] <= len(prose) / len(code) <= PROSE[1]:
+        yield f"{len(prose)} prose cells and {len(code)} code cells; there should be about as many of both"
+
+
+def _old(cells: list[NotebookNode]) -> Iterator[str]:
+    if not OLD_CELLS[0] <= len(cells) <= OLD_CELLS[1]:
+        yield f"{len(cells)} cells; a chapter has {OLD_CELLS[0]} to {OLD_CELLS[1]}"
     for k, cell in enumerate(cells, start=1):
         lines = len(cell.source.splitlines())
-        allowed = MAX_PARAMETERS if "parameters" in cell.metadata.get("tags", []) else MAX_LINES
-        if lines > allowed or not cell.source.strip():
-            yield f"cell {k} has {lines} lines; 1 to {allowed} are allowed"
-        longest = max(map(len, cell.source.splitlines()), default=0)
+        if not 1 <= lines <= OLD_LINES and "parameters" not in cell.metadata.get("tags", []):
+            yield f"cell {k} has {lines} lines; 1 to {OLD_LINES} are allowed"
+
+
+def _widths(cells: list[NotebookNode]) -> Iterator[str]:
+    """Lines that fit on the page, and a parameters cell of a length that can be read."""
+    for k, cell in enumerate(cells, start=1):
+        lines = cell.source.splitlines()
+        longest = max(map(len, lines), default=0)
         if cell.cell_type == "code" and longest > MAX_WIDTH:
             yield f"cell {k} has a line of {longest} characters; at most {MAX_WIDTH} fit on the page"
+        if "parameters" in cell.metadata.get("tags", []) and len(lines) > MAX_PARAMETERS:
+            yield f"cell {k} has {len(lines)} parameters; at most {MAX_PARAMETERS}"
+
+
+def _is_plain_code(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", [])
+
+
+def _tree(source: str) -> ast.Module:
+    return ast.parse(plain_python(source))
 
 
 def _tags(cells: list[NotebookNode]) -> Iterator[str]:
@@ -260,19 +302,19 @@ def _figures(cells: list[NotebookNode]) -> Iterator[str]:
 def _display_cells(cells: list[NotebookNode]) -> Iterator[str]:
     """Cells tagged ``display`` don't count for staleness, so no number may hang on them."""
     code = [(k, cell) for k, cell in enumerate(cells, start=1) if cell.cell_type == "code"]
-    counted = [ast.parse(plain_python(c.source)) for _, c in code if "display" not in c.metadata.get("tags", [])]
+    counted = [_tree(c.source) for _, c in code if "display" not in c.metadata.get("tags", [])]
     names = [node for tree in counted for node in ast.walk(tree) if isinstance(node, ast.Name)]
     made = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | _definitions(counted)
     used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
     for k, cell in code:
         if "display" not in cell.metadata.get("tags", []):
             continue
-        tree = ast.parse(plain_python(cell.source))
+        tree = _tree(cell.source)
         stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         if needed := sorted((used - made) & (stored | _definitions([tree]))):
             yield f"cell {k} is tagged display, but defines {', '.join(needed)}, which cells that count use"
         calls = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _of_chapter(node)}
-        if wrong := sorted(calls & {"metric", "claim", "table", "fit", "finish"}):
+        if wrong := sorted(calls & RECORDING):
             yield f"cell {k} is tagged display, but calls ch.{', ch.'.join(wrong)}"
 
 
@@ -292,3 +334,23 @@ def _definitions(trees: list[ast.Module]) -> set[str]:
 
 def _of_chapter(node: ast.Attribute) -> bool:
     return isinstance(node.value, ast.Name) and node.value.id == "ch"
+
+
+def effect_names(slug: str) -> re.Pattern[str]:
+    """What the names of the effects that the cells record look like; a name that is computed may be any."""
+    cells = [cell["source"] for cell in json.loads(notebook_path(slug).read_text("utf-8"))["cells"]
+             if cell["cell_type"] == "code"]  # fmt: skip
+    calls = [node for source in cells for node in ast.walk(_tree("".join(source))) if isinstance(node, ast.Call)]
+    names = [
+        (call.args or [each.value for each in call.keywords if each.arg == "name"])[0]
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and _of_chapter(call.func) and call.func.attr in EFFECTS
+    ]
+    return re.compile("|".join(map(_pattern, names)) or "(?!)")
+
+
+def _pattern(name: ast.expr) -> str:
+    if isinstance(name, ast.Constant):
+        return re.escape(str(name.value))
+    parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+    return "".join(re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+" for part in parts)

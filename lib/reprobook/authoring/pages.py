@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
 from reprobook.errors import ReprobookError
-from reprobook.evidence.claims import evidence, state
+from reprobook.evidence.claims import CHALLENGED, evidence, state
 
 if TYPE_CHECKING:
     from reprobook.evidence.claims import Evidence
@@ -65,7 +65,7 @@ def _facts(slug: str) -> Facts:
 def _evidence(slug: str, facts: Facts) -> dict[str, Evidence]:
     """Claim -> the committed records that speak for it."""
     records = {scale: record.results(slug, scale) for scale in ("paper", "laptop")}
-    return {cid: evidence(cid, claim.testable_at, records) for cid, claim in facts.claims.items()}
+    return {cid: evidence(cid, claim, records) for cid, claim in facts.claims.items()}
 
 
 def _overview(chapters: Mapping[str, Facts], found: Mapping[str, Mapping[str, Evidence]]) -> str:
@@ -80,20 +80,22 @@ def _overview(chapters: Mapping[str, Facts], found: Mapping[str, Mapping[str, Ev
 
 
 def _chapter(slug: str, facts: Facts, found: Mapping[str, Evidence]) -> str:
-    head = ["Claim", "The paper says", "Paper", "Here (mean ± sd)", "Verdict", "Evidence"]
+    head = ["Claim", "The paper says", "Paper", "Here", "Verdict", "Evidence"]
     rows = [_claim_row(cid, facts, each) for cid, each in found.items()]
     links = f"[Chapter](../notebooks/{slug}.ipynb), [arXiv {facts.arxiv.id}v{facts.arxiv.version}]({facts.arxiv_url})."
     return f"## {facts.title}\n\n{facts.one_line} {links}\n\n{_table(head, rows)}"
 
 
 def _claim_row(cid: str, facts: Facts, found: Evidence) -> list[Any]:
-    claim, summary = facts.claims[cid], found.summary
+    claim = facts.claims[cid]
     told = [f"{found.scale}: {found.told}", state(found.records), cost(found.records)] if found.records else ["–"]
+    if found.challenge and not found.records:
+        told = [found.challenge]
     return [
         cid,
         show.Html(f"{escape(claim.says)}<br><small>{escape(claim.where)}</small>"),
         show.lines({label: show.number(value) for label, value in claim.paper.items()}),
-        show.lines({key: show.mean_sd(spread) for key, spread in summary["value"].items()}),
+        show.lines(found.figures),
         show.chip(found.verdict),
         show.Html("<br>".join(map(escape, told))),
     ]
@@ -175,9 +177,10 @@ def readme_table() -> str:
 def _readme_row(slug: str) -> str:
     facts = _facts(slug)
     verdicts = [each.verdict for each in _evidence(slug, facts).values()]
-    counts = ", ".join(
-        f"{verdicts.count(v)} {v}" for v in dict.fromkeys((*record.VERDICTS, *verdicts)) if v in verdicts
-    )
+    fallen = verdicts.count(CHALLENGED)
+    order = [v for v in dict.fromkeys((*record.VERDICTS, *verdicts)) if v in verdicts and v != CHALLENGED]
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in order)
+    counts += f"{'; ' if counts else ''}{fallen} challenged" if fallen else ""
     paper = f"[{facts.title}]({facts.arxiv_url})"
     cells = [f"[`{slug}`](notebooks/{slug}.ipynb)", paper, _time(slug, "smoke"), _time(slug, "laptop"), counts]
     return f"| {' | '.join(cells)} |"

@@ -24,9 +24,11 @@ class Setting:
 
     @property
     def name(self) -> str:
+        """``avx2-1``: instructions and threads."""
         return f"{self.capability}-{self.threads}"
 
     def environment(self) -> dict[str, str]:
+        """Environment variables that make a run keep to the setting."""
         threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         return threads if self.capability == "native" else {**threads, "ATEN_CPU_CAPABILITY": self.capability}
 

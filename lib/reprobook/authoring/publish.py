@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reprobook import record
+from reprobook.content.key import staleness
 from reprobook.errors import ReprobookError
-from reprobook.project import root
+from reprobook.params import resolve
+from reprobook.project import atomic_write
 
 if TYPE_CHECKING:
     from reprobook.record import Record
 
 
-def result_path(slug: str, scale: str, seed: int) -> Path:
-    return root() / "book" / "results" / scale / f"{slug}.seed{seed}.json"
-
-
 def check_publishable(slug: str, scale: str, params: Mapping[str, Any]) -> None:
     """Refuse before the run what could not be published after it: smoke runs, changed parameters, uncommitted code."""
-    from reprobook import record
-    from reprobook.params import resolve
-
     if scale == "smoke":
         raise ReprobookError("a smoke run is no evidence: publish a run at scale laptop or paper")
     usual = resolve(slug, scale, {"seed": params["seed"]})
@@ -32,11 +28,10 @@ def check_publishable(slug: str, scale: str, params: Mapping[str, Any]) -> None:
         raise ReprobookError("the checkout has uncommitted changes: commit them, so that the record can name its code")
 
 
-def publish(found: Record) -> Path:
-    """Copy a record into the book. Raises :class:`ReprobookError` unless it is complete, of clean code, and current."""
-    from reprobook import record
-    from reprobook.content.key import staleness
+def publish(found: Record, folder: Path) -> Path:
+    """Copy a record, its scores and its pictures from the run's ``folder`` into the book.
 
+    Raises :class:`ReprobookError` unless the run is complete, of clean code, and current."""
     name = f"{found.slug}, {found.scale}, seed {found.seed}"
     if found.status != "complete":
         raise ReprobookError(f"the run of {name} is {found.status}: only complete runs are published")
@@ -44,6 +39,13 @@ def publish(found: Record) -> Path:
         raise ReprobookError(f"the run of {name} was made with uncommitted changes: commit them and run --again")
     if reasons := staleness(found):
         raise ReprobookError(f"the run of {name} is stale: {'; '.join(reasons)}")
-    path = result_path(found.slug, found.scale, found.seed)
+    path = record.result_path(found.slug, found.scale, found.seed)
+    for old in path.parent.glob(f"{path.stem}.*.*"):  # scores and pictures of the record before
+        old.unlink()
+    beside = {"scores.npz": folder / "record.scores.npz"}
+    beside |= {each.file: folder / "pictures" / each.file for each in found.pictures.values()}
+    for name, source in beside.items():
+        if source.is_file():
+            atomic_write(path.with_name(f"{path.stem}.{name}"), source.read_bytes())
     record.write(found, path)
     return path

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reprobook import record
-from reprobook.authoring.publish import publish, result_path
+from reprobook.authoring.publish import publish
 from reprobook.errors import ReprobookError
 from reprobook.runs.runner import completed
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reprobook.batch.tasks import Task
     from reprobook.record import Record
 
-MEASURED = ("metrics", "tables", "claims")
+MEASURED = ("metrics", "tables", "claims", "effects")
 SHOWN = 3  # metrics that a conflict names
 
 
@@ -67,7 +67,7 @@ def _merge(name: str, found: Sequence[tuple[Path, Record]], replace: bool, done:
         if why := _difference(first, other):
             done.conflicts.append(f"{name}: {first_path} and {path} differ: {why}; collect from one of them")
             return
-    target = result_path(first.slug, first.scale, first.seed)
+    target = record.result_path(first.slug, first.scale, first.seed)
     there = record.read(target) if target.is_file() else None
     why = _difference(there, first) if there else None
     if there and not why and there.run_id == first.run_id:
@@ -78,7 +78,7 @@ def _merge(name: str, found: Sequence[tuple[Path, Record]], replace: bool, done:
         done.conflicts.append(f"{name}: the committed record differs: {what}; --replace puts the new one there")
         return
     try:
-        publish(first)
+        publish(first, first_path.parent)
     except ReprobookError as error:
         done.refused.append(str(error))
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reprobook.batch.plan import PlanError, load
-from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, states
+from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, state
 from reprobook.batch.tasks import check_locked, expand
 from reprobook.errors import ReprobookError
 from reprobook.project import root
@@ -62,7 +62,7 @@ def _words(words: Sequence[str]) -> tuple[str, Path]:
 def _dry_run(plan: Plan, tasks: Sequence[Task]) -> int:
     from reprobook.batch.slots import slots
 
-    found = states(tasks)
+    found = [state(task) for task in tasks]
     usual = estimates(tasks)
     for task, now in zip(tasks, found, strict=True):
         seconds = usual[task.slug, task.scale]
@@ -70,7 +70,7 @@ def _dry_run(plan: Plan, tasks: Sequence[Task]) -> int:
         print(f"{task.run_id:28}{task.digest[:10]:12}{now.name:13}{time_of:18}{task}")
     todo = [task for task, now in zip(tasks, found, strict=True) if now.name != COMPLETE]
     print(f"{len(tasks)} runs: {len(tasks) - len(todo)} complete, {len(todo)} to do")
-    for line in [*_needs(todo), *_time(plan, todo, usual, slots(plan.local))]:
+    for line in [*_needs(todo), *_time(todo, usual, slots(plan.local))]:
         print(line)
     return 0
 
@@ -92,7 +92,7 @@ def _needs(tasks: Sequence[Task]) -> list[str]:
     return ["data to fetch first:", *lines, "with", *fetch]
 
 
-def _time(plan: Plan, tasks: Sequence[Task], usual: Mapping[tuple[str, str], float | None], here: Slots) -> list[str]:
+def _time(tasks: Sequence[Task], usual: Mapping[tuple[str, str], float | None], here: Slots) -> list[str]:
     """Hours of runs that earlier records promise, and how long they take side by side on this machine."""
     known = [(task, seconds) for task in tasks if (seconds := usual[task.slug, task.scale])]
     if not tasks:
@@ -121,19 +121,17 @@ def _share(wanted: Resources, here: Slots) -> tuple[float, float]:
 def _run(plan: Plan, tasks: Sequence[Task]) -> int:
     from reprobook.batch.local import run
     from reprobook.batch.slots import slots
-    from reprobook.batch.view import summary, watch
+    from reprobook.batch.view import View, summary
 
     if sys.stderr.isatty():
         print(f"{len(tasks)} runs; Ctrl-C stops them, the same command goes on", file=sys.stderr)
-    begin, watcher = time.monotonic(), watch(estimates(tasks))
-    try:
-        done = run(tasks, slots(plan.local), watcher)
-    finally:
-        watcher.close()
+    begin = time.monotonic()
+    with View(estimates(tasks)) as view:
+        done = run(tasks, slots(plan.local), view)
     for line in summary(done, time.monotonic() - begin):
         print(line)
-    if done.stopping is not None:
-        return 128 + done.stopping
+    if done.stop.signal is not None:
+        return 128 + done.stop.signal
     return 1 if done.counts()["failed"] else 0
 
 
@@ -149,7 +147,7 @@ def _submit(plan: Plan, tasks: Sequence[Task]) -> int:
     from reprobook.batch import slurm
 
     there = slurm.queued(plan)
-    now = [found.name for found in states(tasks)]
+    now = [state(task).name for task in tasks]
     todo = [task for task, name in zip(tasks, now, strict=True) if name != COMPLETE and task.run_id not in there]
     done = slurm.submit(plan, todo)
     for job_id, task in done:
@@ -172,8 +170,8 @@ def _status(plan: Plan, tasks: Sequence[Task]) -> int:
     there = slurm.queued(plan) if jobs else {}
     known = {*jobs.values()}
     counts: dict[str, int] = {}
-    for task, here in zip(tasks, states(tasks), strict=True):
-        found = _state(here, there.get(task.run_id), task.run_id in known)
+    for task in tasks:
+        found = _state(state(task), there.get(task.run_id), task.run_id in known)
         counts[found.name] = counts.get(found.name, 0) + 1
         if found.name == COMPLETE:
             continue

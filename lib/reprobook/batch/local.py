@@ -1,162 +1,103 @@
-"""The local backend: a process per run, as many at once as CPU, GPU and memory slots allow."""
+"""The local backend: a thread per run, as many at once as CPU, GPU and memory slots allow."""
 
 from __future__ import annotations
 
-import selectors
 import signal
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from reprobook.batch.child import Worker, job_of
+from reprobook.batch.work import Result, work
+from reprobook.runs.process import Progress, stop_on_signals
 
 if TYPE_CHECKING:
     from reprobook.batch.slots import Slots
     from reprobook.batch.tasks import Task
+    from reprobook.batch.view import View
+    from reprobook.runs.process import Stop
 
 BUSY_S = 2.0  # before a run that another process executes is tried again
-KILL_AFTER_S = 30.0  # a worker that was asked to stop has this long; then it is killed
-GRACE_S = 20.0  # what a run gets to save when it is stopped
-
-
-@dataclass
-class Result:
-    """How a task ended: ``complete``, ``skipped`` (complete before, or by another process), ``failed``, ``stopped``."""
-
-    task: Task
-    status: str
-    where: str = ""
-    tail: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Running:
-    """A task with its worker; times are of the monotonic clock."""
+    """A task that a thread works on."""
 
     task: Task
-    worker: Worker
-    since: float
+    progress: Progress
+    future: Future[Result]
 
 
 @dataclass
 class Batch:
     """The state of a local batch, which a view shows."""
 
-    waiting: deque[Task]
+    waiting: list[Task]
     slots: Slots
+    stop: Stop
     running: list[Running] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
-    stopping: int | None = None  # the signal that ends the batch
     not_before: dict[str, float] = field(default_factory=dict)  # run id -> when a busy run is tried again
 
     def counts(self) -> dict[str, int]:
+        """How many runs are in which state."""
         found = {"running": len(self.running), "waiting": len(self.waiting)}
         for name in ("complete", "skipped", "failed", "stopped"):
             found[name] = sum(result.status == name for result in self.results)
         return found
 
 
-class Watcher:
-    """What a batch tells while it works; this one is silent."""
-
-    def tick(self, batch: Batch) -> None: ...
-
-    def ended(self, batch: Batch, result: Result) -> None: ...
-
-
-def run(tasks: Sequence[Task], slots: Slots, watcher: Watcher) -> Batch:
+def run(tasks: Sequence[Task], slots: Slots, view: View) -> Batch:
     """Run all tasks; a failed one never stops the others. SIGINT and SIGTERM stop the runs (they save) and the batch;
     a second signal ends the runs at once. Raises :class:`ReprobookError` first if a task can never fit."""
     for task in tasks:
         slots.check(task.resources, str(task))
     order = sorted(tasks, key=lambda t: (t.resources.gpus, t.resources.cpus, t.resources.memory_gb or 0), reverse=True)
-    batch = Batch(deque(order), slots)
-    with selectors.DefaultSelector() as selector, _signals() as caught:
+    with stop_on_signals() as stop, ThreadPoolExecutor(slots.cpus) as pool:
+        batch = Batch(order, slots, stop)
         try:
-            while batch.running or (batch.waiting and batch.stopping is None):
-                _start_what_fits(batch, selector)
-                _listen(batch, selector, watcher)
-                _stop_if_asked(batch, caught)
-                watcher.tick(batch)
-        finally:
-            for running in batch.running:  # only after an error of our own
-                running.worker.stop()
+            while batch.running or (batch.waiting and stop.signal is None):
+                _start_what_fits(batch, pool)
+                _see_to_the_ended(batch, view)
+                view.show(batch)
+        except BaseException:  # an error of our own: the pool waits for its threads
+            stop.ask(signal.SIGTERM)
+            raise
     batch.results += [Result(task, "stopped", "was not started") for task in batch.waiting]
     batch.waiting.clear()
     return batch
 
 
-def _start_what_fits(batch: Batch, selector: selectors.BaseSelector) -> None:
-    if batch.stopping is not None:
+def _start_what_fits(batch: Batch, pool: ThreadPoolExecutor) -> None:
+    if batch.stop.signal is not None:
         return
-    now, skipped = time.monotonic(), []
-    while batch.waiting and len(skipped) < 100:
-        task = batch.waiting.popleft()
+    now, waiting = time.monotonic(), []
+    for task in batch.waiting:
         if now < batch.not_before.get(task.run_id, 0.0) or not batch.slots.fits(task.resources):
-            skipped.append(task)
+            waiting.append(task)
             continue
-        minutes = task.resources.minutes
-        limit = None if minutes is None else 60.0 * minutes
-        job = job_of(task, gpus=batch.slots.gpus, time_limit=limit, grace_s=GRACE_S)
-        running = Running(task, Worker.start(job), time.monotonic())
         batch.slots.take(task.resources)
-        batch.running.append(running)
-        selector.register(running.worker.pipe, selectors.EVENT_READ, running)
-    batch.waiting.extendleft(reversed(skipped))
+        progress = Progress()
+        future = pool.submit(work, task, batch.stop, progress, gpus=batch.slots.gpus)
+        batch.running.append(Running(task, progress, future))
+    batch.waiting = waiting
 
 
-def _listen(batch: Batch, selector: selectors.BaseSelector, watcher: Watcher) -> None:
-    """Take in what workers say for half a second; see to those that ended."""
+def _see_to_the_ended(batch: Batch, view: View) -> None:
+    """Wait for half a second, or until a run ends."""
     if not batch.running:
         time.sleep(0.2)  # all that is left is busy elsewhere
         return
-    for key, _ in selector.select(timeout=0.5):
-        running = key.data
-        if running.worker.read():
+    wait([each.future for each in batch.running], timeout=0.5, return_when=FIRST_COMPLETED)
+    for each in [each for each in batch.running if each.future.done()]:
+        batch.running.remove(each)
+        batch.slots.give(each.task.resources)
+        result = each.future.result()
+        if result.status == "busy":
+            batch.not_before[each.task.run_id] = time.monotonic() + BUSY_S
+            batch.waiting.append(each.task)
             continue
-        selector.unregister(running.worker.pipe)
-        batch.running.remove(running)
-        batch.slots.give(running.task.resources)
-        end = running.worker.close()
-        if end["status"] == "busy":
-            batch.not_before[running.task.run_id] = time.monotonic() + BUSY_S
-            batch.waiting.append(running.task)
-            continue
-        stopped = batch.stopping is not None and end["status"] == "failed"
-        result = Result(
-            running.task, "stopped" if stopped else end["status"], end.get("where") or "", end.get("tail", [])
-        )
         batch.results.append(result)
-        watcher.ended(batch, result)
-
-
-def _stop_if_asked(batch: Batch, caught: list[tuple[int, float]]) -> None:
-    if not caught:
-        return
-    if batch.stopping is None:
-        batch.stopping = caught[0][0]
-        for running in batch.running:
-            running.worker.stop()
-    if len(caught) > 1 or time.monotonic() - caught[0][1] > KILL_AFTER_S:
-        for running in batch.running:
-            running.worker.stop(signal.SIGKILL)  # kernel and papermill end with it
-
-
-@contextmanager
-def _signals() -> Iterator[list[tuple[int, float]]]:
-    """Collect SIGINT and SIGTERM with their times instead of dying of them."""
-    caught: list[tuple[int, float]] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        caught.append((number, time.monotonic()))
-
-    old = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        view.ended(result)

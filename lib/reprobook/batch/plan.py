@@ -170,6 +170,6 @@ def _explain(item: Mapping[str, Any]) -> str:
 
 def _keys(place: list[Any] | tuple[Any, ...]) -> list[str]:
     """The keys that a mapping at this place of a plan may have."""
-    sections = {"resources": Resources, "local": LocalOptions, "slurm": SlurmOptions, "runs": Group}
+    sections: dict[Any, type[_Strict]] = {"resources": Resources, "local": LocalOptions, "slurm": SlurmOptions, "runs": Group}
     named = [sections[part] for part in place if part in sections]
     return [name for name in (named[-1] if named else Plan).model_fields if name != "name"]

@@ -37,9 +37,11 @@ class Slots:
         return sum(r.cpus for r in taken), sum(r.gpus for r in taken), sum(r.memory_gb or 0.0 for r in taken)
 
     def take(self, wanted: Resources) -> None:
+        """A run that wants this begins."""
         self._taken.append(wanted)
 
     def give(self, back: Resources) -> None:
+        """It ended."""
         self._taken.remove(back)
 
     def check(self, wanted: Resources, what: str) -> None:

@@ -1,37 +1,35 @@
 """The Slurm backend: job arrays through submitit, requeued with their checkpoints, asked about with squeue.
 
-Slurm schedules; nothing here does. A job is one run: :class:`Supervisor` starts a worker and prints a line about it now
-and then; on Slurm's warning (before a time limit or at a preemption) it stops the worker, which saves, and the job is
-requeued.
+Slurm schedules; nothing here does. A job is one run: :class:`Supervisor` does it and prints a line about it now and
+then; on Slurm's warning (before a time limit or at a preemption) the run saves and stops, and the job is requeued.
 """
 
 from __future__ import annotations
 
 import getpass
 import json
-import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reprobook.batch.child import Worker, job_of, progress_line
+from reprobook.batch.local import BUSY_S
 from reprobook.batch.plan import PlanError
+from reprobook.batch.work import Result, work
 from reprobook.errors import ReprobookError
 from reprobook.project import atomic_write, root
-from reprobook.runs.process import HEARTBEAT_S, elapsed
+from reprobook.runs.process import Progress, Stop, elapsed
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-    from reprobook.batch.child import Job
     from reprobook.batch.plan import Plan, Resources
     from reprobook.batch.tasks import Task
 
@@ -51,38 +49,52 @@ class Queued:
 # ------------------------------------------------------------------------------------------------ inside a job
 
 
+@dataclass
 class Supervisor:
-    """What submitit calls in a job. Its process gets Slurm's signals; the worker below it does the run."""
+    """What submitit calls in a job. The main thread gets Slurm's signals; a thread beside it does the run."""
 
-    def __init__(self) -> None:
-        self.worker: Worker | None = None
+    grace_s: float = 20.0
+    stop: Stop = field(default_factory=Stop)
+    thread: threading.Thread | None = None
 
-    def __call__(self, job: Job) -> str:
+    def __call__(self, task: Task) -> str:
         """Do the run; returns how it ended. Raises :class:`ReprobookError` if it failed, so that the job fails too."""
-        begin = last = time.monotonic()
-        self.worker = worker = Worker.start(job)
+        self.stop, results, begin = Stop(grace_s=self.grace_s), list[Result](), time.monotonic()
         # submitit would ignore it; at a preemption without a warning it is all the notice there is
-        signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
-        print(f"{job.slug} {job.run_id}: starting", flush=True)
-        while worker.read():
-            if time.monotonic() - last >= HEARTBEAT_S:
-                last = time.monotonic()
-                print(f"{job.run_id}: {progress_line(worker.last)}, {elapsed(last - begin)}", flush=True)
-        end = worker.close()
-        print(f"{job.run_id}: {end['status']}, {elapsed(time.monotonic() - begin)}", flush=True)
-        if end["status"] == "failed":
-            raise ReprobookError("\n".join([f"{job.run_id} failed: {end['where']}", *end.get("tail", [])]))
-        return end["status"]
+        signal.signal(signal.SIGTERM, lambda *_: self._ask())
+        print(f"{task.slug} {task.run_id}: starting", flush=True)
+        self.thread = threading.Thread(target=lambda: results.append(self._work(task)))
+        self.thread.start()
+        self._join()
+        [done] = results
+        print(f"{task.run_id}: {done.status}, {elapsed(time.monotonic() - begin)}", flush=True)
+        if done.status not in ("complete", "skipped"):
+            raise ReprobookError("\n".join([f"{task.run_id} {done.status}: {done.where}", *done.tail]))
+        return done.status
 
-    def checkpoint(self, job: Job) -> DelayedSubmission:
-        """Stop the worker, which saves a checkpoint, and say what the requeued job is to do: the same."""
+    def _work(self, task: Task) -> Result:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])  # here and below: Slurm may send it to all processes
+        while (done := work(task, self.stop, Progress(sys.stdout))).status == "busy" and self.stop.signal is None:
+            time.sleep(BUSY_S)
+        return done
+
+    def _ask(self) -> None:
+        """Stop once: a second signal of Slurm is no haste of ours."""
+        if self.stop.signal is None:
+            self.stop.ask(signal.SIGTERM)
+
+    def _join(self) -> None:
+        """Wait for the thread without a lock: a signal's handler waits in the middle of the main thread's waiting."""
+        while self.thread is not None and self.thread.is_alive():
+            time.sleep(0.1)
+
+    def checkpoint(self, task: Task) -> DelayedSubmission:
+        """Stop the run, which saves a checkpoint, and say what the requeued job is to do: the same."""
         from submitit.core.utils import DelayedSubmission
 
-        if self.worker is not None:
-            self.worker.stop()
-            with suppress(ChildProcessError):  # not Popen.wait: this may interrupt one, which holds a lock
-                os.waitid(os.P_PID, self.worker.process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(Supervisor(), job)
+        self._ask()
+        self._join()
+        return DelayedSubmission(Supervisor(self.grace_s), task)
 
 
 # ------------------------------------------------------------------------------------------------ submitting
@@ -120,7 +132,7 @@ def script(plan: Plan, wanted: Resources, n: int) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = folder_of(plan)
-    count = {"map_count": n} if n > 1 else {}
+    count: dict[str, Any] = {"map_count": n} if n > 1 else {}
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     return _make_sbatch_string(command, folder, **settings(plan, wanted, n), **count)
 
@@ -149,7 +161,7 @@ def submit(plan: Plan, tasks: Sequence[Task]) -> list[tuple[str, Task]]:
         executor = SlurmExecutor(folder_of(plan), max_num_timeout=plan.slurm.max_requeues)
         executor.update_parameters(**settings(plan, wanted, len(group)))
         try:
-            jobs = executor.map_array(Supervisor(), [job_of(task, wait=True, grace_s=grace) for task in group])
+            jobs = executor.map_array(Supervisor(grace), group)
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
             raise ReprobookError(
                 f"sbatch refused an array of {len(group)} runs: {' '.join(str(error).split())}"

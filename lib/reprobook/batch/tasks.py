@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from reprobook import project
 from reprobook.batch.plan import PlanError
+from reprobook.content.key import content_key, run_id
+from reprobook.data import ChapterData
 from reprobook.params import check_names, check_value, read_parameters, resolve
 
 if TYPE_CHECKING:
@@ -34,65 +37,49 @@ class Task:
         return f"{self.slug} {self.scale} seed {self.seed}" + (f" ({given})" if given else "")
 
 
-@dataclass(frozen=True)
-class Usual:
-    """What the runs of one chapter at one scale share."""
-
-    declared: Mapping[str, Param]
-    params: Mapping[str, Any]  # the scale's own, without out_dir
-    content: Mapping[str, Any]
-
-
-def usual(slug: str, scale: str) -> Usual:
-    """Read chapter, parameter file, manifest and code, once for all runs of this chapter and scale."""
-    from reprobook.content.key import content_key
-    from reprobook.data import ChapterData
-
-    params = {name: value for name, value in resolve(slug, scale).items() if name != "out_dir"}
-    return Usual(read_parameters(slug), params, content_key(slug, params, ChapterData(slug, scale).checksums()))
-
-
 def expand(plan: Plan) -> list[Task]:
     """All runs of the plan in its order, each once. Raises :class:`ReprobookError` for a chapter, parameter or type
     that is not valid, and lists what is."""
-    shared: dict[tuple[str, str], Usual] = {}
+    shared = functools.cache(_shared)
     tasks: dict[tuple[str, str], Task] = {}
     for group in plan.runs:
         resources = plan.resources_of(group)
-        for slug in _chapters(group):
-            key = (slug, group.scale)
-            shared[key] = shared.get(key) or usual(*key)
-            for task in _tasks(slug, group, resources, shared[key]):
+        for slug in project.chapters() if group.chapters == "all" else map(project.check_slug, group.chapters):
+            for task in _tasks(slug, group, resources, *shared(slug, group.scale)):
                 tasks.setdefault((slug, task.run_id), task)
     return list(tasks.values())
 
 
-def _chapters(group: Group) -> list[str]:
-    if group.chapters == "all":
-        return project.chapters()
-    return [project.check_slug(slug) for slug in group.chapters]
+def _shared(slug: str, scale: str) -> tuple[dict[str, Param], dict[str, Any], dict[str, str]]:
+    """Declared parameters, the scale's own values and the data's checksums: the same for all runs of a chapter and
+    scale."""
+    params = {name: value for name, value in resolve(slug, scale).items() if name != "out_dir"}
+    return read_parameters(slug), params, ChapterData(slug, scale).checksums()
 
 
-def _tasks(slug: str, group: Group, resources: Resources, base: Usual) -> Iterator[Task]:
-    from reprobook.content.key import digest_with, run_id
-
-    digest_of = digest_with(base.content)
-    folder, source = project.root() / "runs" / slug, f"plan, {slug}"
+def _tasks(
+    slug: str,
+    group: Group,
+    resources: Resources,
+    declared: Mapping[str, Param],
+    usual: Mapping[str, Any],
+    data: Mapping[str, str],
+) -> Iterator[Task]:
+    source = f"plan, {slug}"
     for given in group.overrides():
-        check_names(given, base.declared, source)
-        checked = {name: check_value(base.declared[name], value, source) for name, value in given.items()}
+        check_names(given, declared, source)
+        checked = {name: check_value(declared[name], value, source) for name, value in given.items()}
         for seed in group.seeds:
-            params = {**base.params, **checked, "seed": seed}
-            digest = digest_of(params)
-            name = run_id(slug, group.scale, seed, params, {"digest": digest})
             overrides = {**checked, "seed": seed}
-            yield Task(slug, group.scale, seed, overrides, resources, name, digest, folder / name)
+            params = {**usual, **overrides}
+            content = content_key(slug, params, data)
+            name = run_id(slug, group.scale, seed, params, content)
+            folder = project.root() / "runs" / slug / name
+            yield Task(slug, group.scale, seed, overrides, resources, name, content["digest"], folder)
 
 
 def check_locked(tasks: list[Task]) -> None:
     """Raise :class:`PlanError` if data of these runs was never fetched: its content is part of what a run is."""
-    from reprobook.data import ChapterData
-
     for slug, scale in dict.fromkeys((task.slug, task.scale) for task in tasks):
         missing = [name for name, checksum in ChapterData(slug, scale).checksums().items() if checksum == "not locked"]
         if missing:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from reprobook.batch.child import parts, progress_line
-from reprobook.batch.local import Watcher
 from reprobook.runs.process import HEARTBEAT_S, elapsed
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reprobook.batch.local import Batch, Result, Running
+    from reprobook.batch.local import Batch, Running
+    from reprobook.batch.work import Result
+    from reprobook.runs.process import Progress
 
 Estimates = Mapping[tuple[str, str], float | None]
 FAILED_SHOWN = 5
@@ -23,84 +23,75 @@ FAILED_SHOWN = 5
 def time_left(running: Running, estimates: Estimates) -> str:
     """As earlier records of chapter and scale tell; without any, or past them, that of the training; else nothing."""
     usual = estimates.get((running.task.slug, running.task.scale)) or 0.0
-    left, fit = usual - (time.monotonic() - running.since), running.worker.last.get("fit")
+    left, steps = usual - (time.monotonic() - running.progress.start), running.progress.steps
     if left > 0:
         return elapsed(left)
-    return f"{elapsed(fit['left_s'])} ({fit['name']})" if fit else ""
+    return f"{elapsed(steps['left_s'])} ({steps['name']})" if steps else ""
 
 
-class Live(Watcher):
-    """A table of the runs that work, redrawn in place."""
+def columns(progress: Progress) -> tuple[str, str, str]:
+    """Cell, step and steps/s of the live table."""
+    cell = "starting" if progress.cell is None else f"{progress.cell + 1}/{progress.n_cells}"
+    if steps := progress.steps:
+        return cell, f"{steps['step']}/{steps['total']}", f"{steps['steps_per_s']:.3g}"
+    return cell, "", ""
+
+
+class View:
+    """On a terminal a table of the runs that work, redrawn in place; for logs a line now and then."""
 
     def __init__(self, estimates: Estimates) -> None:
-        from rich.console import Console
-        from rich.live import Live as Screen
+        self.estimates, self.last, self.screen = estimates, time.monotonic(), None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
 
-        self.estimates = estimates
-        self.screen = Screen(console=Console(stderr=True), auto_refresh=False, transient=True)
-        self.screen.start()
+            self.screen = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
 
-    def tick(self, batch: Batch) -> None:
-        self.screen.update(self._table(batch), refresh=True)
+    def __enter__(self) -> View:
+        if self.screen is not None:
+            self.screen.start()
+        return self
 
-    def ended(self, batch: Batch, result: Result) -> None:
-        self.screen.console.print(_ended(result), markup=False, highlight=False)
+    def __exit__(self, *_: object) -> None:
+        if self.screen is not None:
+            self.screen.stop()
 
-    def close(self) -> None:
-        self.screen.stop()
+    def show(self, batch: Batch) -> None:
+        """Show the state of the batch; called about twice a second."""
+        counts = ", ".join(f"{n} {name}" for name, n in batch.counts().items() if n)
+        if self.screen is not None:
+            self.screen.update(self._table(batch, counts), refresh=True)
+        elif time.monotonic() - self.last >= HEARTBEAT_S:
+            self.last = time.monotonic()
+            self._say(counts)
+            for running in batch.running:
+                left = time_left(running, self.estimates)
+                self._say(f"  {running.task}: {running.progress.line()}" + (f", {left} left" if left else ""))
 
-    def _table(self, batch: Batch) -> Table:
+    def ended(self, result: Result) -> None:
+        """Say how a run ended."""
+        status = "complete already, skipped" if result.status == "skipped" else result.status
+        self._say(f"{result.task}: {status}" + (f": {result.where}" if result.where else ""))
+
+    def _say(self, line: str) -> None:
+        if self.screen is not None:
+            self.screen.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _table(self, batch: Batch, counts: str) -> Table:
         from rich.table import Table
 
-        counts = ", ".join(f"{n} {name}" for name, n in batch.counts().items() if n)
-        asked = "stopping: runs save and end; again to end at once. " if batch.stopping is not None else ""
+        asked = "stopping: runs save and end; again to end at once. " if batch.stop.signal is not None else ""
         table = Table(title=f"{asked}{counts}", title_justify="left", box=None, header_style="")
-        for name in ("run", "state", "cell", "step", "steps/s", "time", "left"):
-            table.add_column(name, justify="left" if name in ("run", "state") else "right")
+        for name in ("run", "cell", "step", "steps/s", "time", "left"):
+            table.add_column(name, justify="left" if name == "run" else "right")
         for running in batch.running:
-            message = running.worker.last
-            state = "waiting for another process" if "waiting" in message else "running"
-            spent = elapsed(time.monotonic() - running.since)
-            table.add_row(str(running.task), state, *parts(message), spent, time_left(running, self.estimates))
-        return table
-
-
-class Lines(Watcher):
-    """For logs: a line when a run ends, and the state of all runs now and then."""
-
-    def __init__(self, estimates: Estimates) -> None:
-        self.estimates = estimates
-        self.last = time.monotonic()
-
-    def tick(self, batch: Batch) -> None:
-        now = time.monotonic()
-        if now - self.last < HEARTBEAT_S:
-            return
-        self.last = now
-        _say(", ".join(f"{n} {name}" for name, n in batch.counts().items() if n))
-        for running in batch.running:
+            spent = elapsed(time.monotonic() - running.progress.start)
             left = time_left(running, self.estimates)
-            line = f"  {running.task}: {progress_line(running.worker.last)}, {elapsed(now - running.since)}"
-            _say(line + (f", {left} left" if left else ""))
-
-    def ended(self, batch: Batch, result: Result) -> None:
-        _say(_ended(result))
-
-    def close(self) -> None: ...
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _ended(result: Result) -> str:
-    status = "complete already, skipped" if result.status == "skipped" else result.status
-    return f"{result.task}: {status}" + (f": {result.where}" if result.where else "")
-
-
-def watch(estimates: Estimates) -> Live | Lines:
-    """The view for where standard error goes."""
-    return Live(estimates) if sys.stderr.isatty() else Lines(estimates)
+            table.add_row(str(running.task), *columns(running.progress), spent, left)
+        return table
 
 
 def summary(batch: Batch, seconds: float) -> list[str]:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from reprobook import facts as facts_module
 from reprobook import record, show
 from reprobook.chapter import setup, tables
 from reprobook.errors import ReprobookError
-from reprobook.evidence.claims import evidence as claim_evidence
-from reprobook.project import check_scale, check_slug
+from reprobook.evidence import claims as evidence_module
+from reprobook.evidence.effects import measure, scores_of
+from reprobook.project import atomic_write, check_scale, check_slug
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
     from matplotlib.figure import Figure
 
+    from reprobook.bench import Comparison
     from reprobook.data import ChapterData
     from reprobook.train import History
 
@@ -69,9 +73,13 @@ class Chapter:
         self.params, self.facts, self.device, self.out_dir = params, facts, device, out_dir
         self._started, self._start, self._figures = _now(), time.monotonic(), 0
         self._earlier_s = 0.0  # training in attempts that were interrupted
+        self._seeds_drawn: int | None = None  # records behind the table that `evidence` gave last
         self._metrics: dict[str, float] = {}
         self._tables: dict[str, record.TableData] = {}
         self._claims: dict[str, record.ClaimData] = {}
+        self._effects: dict[str, record.EffectData] = {}
+        self._scores: dict[str, dict[str, np.ndarray]] = {}
+        self._pictures: dict[str, record.PictureData] = {}
 
     def __repr__(self) -> str:
         return f"Chapter({self.slug}, {self.scale} scale, seed {self.seed})"
@@ -106,29 +114,117 @@ class Chapter:
         except (TypeError, ValueError, RuntimeError) as error:  # torch refuses several elements with RuntimeError
             raise ReprobookError(f"metric {name!r} must be one number, got {type(value).__name__}") from error
 
-    def table(
-        self, name: str, frame: pd.DataFrame, *, paper_table: str | None = None, caption: str = "", display: bool = True
+    def compare(
+        self, name: str, a: Any, b: Any, *, unit: str, over: str, keys: Sequence[Any] | None = None,
+        groups: Sequence[Any] | None = None, kind: Literal["difference", "ratio"] = "difference",
+    ) -> None:  # fmt: skip
+        """Keep a paired effect: mean of ``a - b``, or ``mean(a) / mean(b)``, with its interval.
+
+        ``a`` and ``b``: (n,) scores of the same units, in ``unit`` ("accuracy"); ``over`` says what a unit is ("test
+        question"). ``keys``: names of units that other seeds have too; None: every seed has its own. ``groups``:
+        labels of units that are not independent (turns of one conversation); the error is taken over groups."""
+        self._effect(name, kind, a, b, unit, over, keys, groups)
+
+    def effect(
+        self, name: str, values: Any, *, unit: str, over: str, keys: Sequence[Any] | None = None,
+        groups: Sequence[Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Keep the mean of ``values`` (n,), a score per unit, with its interval; see :meth:`compare`. A slope over
+        conditions: one slope per unit."""
+        self._effect(name, "mean", values, None, unit, over, keys, groups)
+
+    def exact(self, name: str, value: float, *, unit: str) -> None:
+        """Keep an effect without error: an identity, a count, a formula. It is decided as it is."""
+        number = float(value)
+        estimate = number if math.isfinite(number) else None
+        self._new_effect(name, record.EffectData(kind="exact", estimate=estimate, unit=unit))
+
+    def _effect(
+        self, name: str, kind: Literal["mean", "difference", "ratio"], a: Any, b: Any, unit: str, over: str, keys: Any,
+        groups: Any,
+    ) -> None:  # fmt: skip
+        scores = scores_of(name, a, b, keys, groups)
+        self._new_effect(name, measure(kind, scores, unit=unit, over=over, shared=keys is not None))
+        self._scores[name] = scores
+
+    def _new_effect(self, name: str, effect: record.EffectData) -> None:
+        if "/" in name or not name.strip():
+            raise ReprobookError(f"effect {name!r}: give it a name without slashes")
+        self._effects[name] = effect
+
+    def effects_table(self, *names: str, caption: str = "Effects") -> None:
+        """Show the named effects (default: all of this run), pooled over the committed records where there are any."""
+        wanted = names or tuple(self._effects)
+        records = self._committed["laptop"] if self.scale == "smoke" else []
+        show.table(tables.effects(self._effects, wanted, records), f"{caption} ({self._where(wanted, records)})")
+
+    def _where(self, wanted: Sequence[str], records: Sequence[record.Record]) -> str:
+        k = sum(any(name in r.effects for name in wanted) for r in records)
+        return f"laptop scale, {k} seed{'s' if k > 1 else ''}, 95 % intervals" if k else self._this_run()
+
+    def bench(self, name: str, found: Comparison, caption: str = "") -> None:
+        """Keep and show a comparison of speed (:mod:`reprobook.bench`). Seconds of a machine: a table, never a test."""
+        self.table(name, found.frame(), key=["way"], caption=caption or name)
+
+    def recomputed(self, name: str, frame: pd.DataFrame, *, key: Sequence[str], caption: str) -> None:
+        """Keep and show what can be recomputed from the paper's own figures; it is the same in every run."""
+        self._keep_table(name, frame, caption, None, key)
+        show.table(frame, f"{caption} (recomputed from the paper's figures)")
+
+    def picture(self, name: str, data: Any, caption: str, *, alt: str) -> None:
+        """Keep a sample as a file beside the record and show it: a matplotlib figure, an array (H, W[, 3]) of floats in
+        [0, 1] or bytes of a PNG or MP4 file. A smoke run shows the committed one of the first laptop seed, if any."""
+        image = show.image_bytes(data)
+        file = f"{name}.{'png' if image[:4] == show.PNG_SIGNATURE else 'mp4'}"
+        self._pictures[name] = record.PictureData(file=file, caption=caption, alt=alt)
+        atomic_write(self.out_dir / "pictures" / file, image)
+        where = self._this_run()
+        if self.scale == "smoke" and (r := next((r for r in self._committed["laptop"] if name in r.pictures), None)):
+            path, where = record.result_path(self.slug, "laptop", r.seed), f"laptop scale, seed {r.seed}"
+            image = path.with_name(f"{path.stem}.{r.pictures[name].file}").read_bytes()
+        show.picture(image, self._numbered(f"{caption} ({where})"), alt)
+
+    def say(self, text: str) -> None:
+        """Show ``text`` (Markdown) with figures from the records: ``{gain}`` becomes the effect *gain* with its
+        interval, ``{gain:.2f}`` its estimate alone. At smoke scale without records it says so in their place."""
+        records = self._committed["laptop"] if self.scale == "smoke" else []
+        show.markdown(tables.filled(text, self._effects, records))
+
+    def _keep_table(
+        self, name: str, frame: pd.DataFrame, caption: str, paper_table: str | None, key: Sequence[str]
     ) -> None:
+        rows = record.plain(frame.astype(object).values.tolist())
+        try:
+            self._tables[name] = record.TableData(
+                columns=list(frame.columns), rows=rows, caption=caption, paper_table=paper_table, key=list(key)
+            )
+        except ValueError as error:
+            raise ReprobookError(f"table {name!r}: {' '.join(str(error).split())}") from error
+
+    def table(
+        self, name: str, frame: pd.DataFrame, *, key: Sequence[str] = (), paper_table: str | None = None,
+        caption: str = "", display: bool = True,
+    ) -> None:  # fmt: skip
         """Keep a table of this run and show it, beside the paper's table if ``paper_table`` names one of the facts.
 
-        A smoke run shows the committed laptop records in its place, over their seeds, as soon as there are any; in a
-        JupyterLab session it shows both, so that a reader who moves a parameter sees what it does."""
+        ``key``: the columns that name a row; rows of several seeds are matched by them. A smoke run shows the committed
+        laptop records in its place, over their seeds, as soon as there are any; in a JupyterLab session it shows both,
+        so that a reader who moves a parameter sees what it does."""
         reported = self.facts.table(paper_table) if paper_table else None
         frame = show.flat(frame)
-        rows = record.plain(frame.astype(object).values.tolist())
-        self._tables[name] = record.TableData(
-            columns=list(frame.columns), rows=rows, caption=caption, paper_table=paper_table
-        )
+        if self.facts.judged and len(frame) > 1 and not key:
+            raise ReprobookError(f"table {name!r}: name the columns that tell its {len(frame)} rows apart, key=[...]")
+        self._keep_table(name, frame, caption, paper_table, key)
         if not display:
             return
         ours = f"{caption or name} ({self._this_run()})"
         committed = self._committed["laptop"] if self.scale == "smoke" else []
-        if found := [r.tables[name] for r in committed if name in r.tables]:
+        if found := {r.seed: r.tables[name] for r in committed if name in r.tables}:
             if show.interactive():
                 show.table(frame, ours)
-            frame = tables.over_seeds(found)
-            said = found[0].caption or caption or name  # it may hold sizes: those of the records, not of this run
-            ours = f"{said} ({self.evidence_label()}{', mean ± sd' if len(found) > 1 else ''})"
+            frame, how = tables.over_seeds(found)
+            said = next(iter(found.values())).caption or caption or name  # sizes in it are those of the records
+            ours = f"{said} (laptop scale, {how})"
         if reported is None:
             show.table(frame, ours)
         else:
@@ -190,21 +286,25 @@ class Chapter:
             found = [(r.seed, r.tables[name]) for r in self._committed["laptop"] if name in r.tables]
         if not found and name in self._tables:
             found = [(self.seed, self._tables[name])]
+        self._seeds_drawn = len(found)
         frames = [pd.DataFrame(table.rows, columns=table.columns).assign(seed=seed) for seed, table in found]
         return pd.concat(frames, ignore_index=True) if frames else None
 
     def evidence_label(self) -> str:
-        """Where :meth:`evidence` comes from, for captions."""
+        """Where the table that :meth:`evidence` gave last comes from, for captions: the records that hold it count."""
         if self.scale != "smoke":
             return f"this {self.scale} run, seed {self.seed}"
-        n = len(self._committed["laptop"])
-        return f"laptop scale, {n} seed{'s' if n > 1 else ''}" if n else "this smoke run: no evidence"
+        n = len(self._committed["laptop"]) if self._seeds_drawn is None else self._seeds_drawn
+        there = self._committed["laptop"] and n
+        return f"laptop scale, {n} seed{'s' if n > 1 else ''}" if there else "this smoke run: no evidence"
 
     def _speaking(self, changed: list[str]) -> dict[str, list[record.Record]]:
         """Scale -> the records that count: the committed ones and this run; with changed parameters this run alone."""
         if self.scale == "smoke":
             return self._committed
-        content = {"slug": self.slug, "scale": self.scale, "seed": self.seed, "claims": self._claims}
+        content = {
+            "slug": self.slug, "scale": self.scale, "seed": self.seed, "claims": self._claims, "effects": self._effects
+        }  # fmt: skip
         this = record.Record.model_validate({**content, "run_id": "", "status": "running"})
         if changed:
             return {self.scale: [this]}
@@ -212,6 +312,10 @@ class Chapter:
         return {**self._committed, self.scale: sorted([*others, this], key=lambda r: r.seed)}
 
     # ------------------------------------------------------------------------------------- tables of facts
+
+    def plan_table(self) -> None:
+        """Show the tests and controls of every claim, fixed before the runs."""
+        show.table(tables.plan(self.facts), "Tests and controls, fixed before the runs")
 
     def facts_table(self) -> None:
         """Show which paper this is: title, authors, versions, code, licences."""
@@ -237,7 +341,9 @@ class Chapter:
         """Show the verdict on each claim, from the best records there are; a smoke run adds nothing to it."""
         changed = [name for name in setup.changed(self.slug, self.params) if name != "seed"]
         records = self._speaking(changed)
-        found = [claim_evidence(cid, claim.testable_at, records) for cid, claim in self.facts.claims.items()]
+        found = [
+            evidence_module.evidence(cid, claim, records, self._scores) for cid, claim in self.facts.claims.items()
+        ]
         note = f" with {', '.join(changed)} changed" if changed and self.scale != "smoke" else ""
         show.table(tables.claims(self.facts, found, note), "Verdicts")
 
@@ -247,19 +353,23 @@ class Chapter:
         """Write ``record.json`` and print one stable line. At smoke scale with the declared defaults the metrics must
         agree with ``notebooks/expected/<slug>.json``. Raises :class:`ReprobookError` if a claim was never recorded,
         if there is no metric, or if metrics disagree."""
-        missing = [cid for cid in self.facts.claims if cid not in self._claims]
+        missing = [] if self.facts.judged else [cid for cid in self.facts.claims if cid not in self._claims]
         if missing or not self._metrics:
             what = ", ".join(missing) or "any metric"
             raise ReprobookError(f"nothing recorded for {what}: call ch.claim and ch.metric before ch.finish")
+        evidence_module.check_effects(self.facts, self.scale, self._effects)
         complete = self._record()
         line = self._smoke_line(complete.metrics) if self.scale == "smoke" else self._count_line()
+        if self._scores:
+            record.write_scores(self._scores, self.out_dir / "record.json")
         record.write(complete, self.out_dir / "record.json")
         if not self.params["out_dir"]:
             shutil.rmtree(self.out_dir / "checkpoints", ignore_errors=True)
         print(line)
 
     def _count_line(self) -> str:
-        return f"{self.scale} run recorded: {len(self._metrics)} metrics, {len(self._claims)} claims"
+        found = f"{len(self._claims)} claims" if self._claims else f"{len(self._effects)} effects"
+        return f"{self.scale} run recorded: {len(self._metrics)} metrics, {found}"
 
     def _smoke_line(self, metrics: Mapping[str, float | None]) -> str:
         n, expected, changed = len(metrics), record.expected(self.slug), setup.changed(self.slug, self.params)
@@ -286,6 +396,7 @@ class Chapter:
             "slug": self.slug, "scale": self.scale, "seed": self.seed, "status": "complete", "params": params,
             "run_id": run_id(self.slug, self.scale, self.seed, params, content), "content": content, "data": checksums,
             "metrics": self._metrics, "tables": self._tables, "claims": self._claims,
+            "effects": self._effects, "pictures": self._pictures, "schema_version": 2 if self._effects else 1,
             "seeds": {"python": self.seed, "numpy": self.seed, "torch": self.seed},
             "versions": record.versions(), "commit": commit, "clean": clean, "hardware": record.hardware(),
             "started": self._started, "ended": _now(),

@@ -72,5 +72,5 @@ def open_folder(slug: str, scale: str, seed: int, out_dir: str) -> Path:
     folder = Path(out_dir).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "record.json").exists():
-        os.replace(folder / "record.json", folder / "record.previous.json")
+        (folder / "record.json").replace(folder / "record.previous.json")
     return folder

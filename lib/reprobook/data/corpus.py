@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from reprobook.data.cache import convert_once
 from reprobook.data.text import (
     ALPHABET,
     decode_characters,
@@ -51,10 +52,6 @@ class Corpus:
             if not len(getattr(self, name)):
                 raise ReprobookError(f"the {name} split of the corpus is empty")
 
-    @property
-    def length(self) -> int:
-        return self.train.shape[1]
-
     def batch(self, indices: Tensor, split: str = "train") -> Tensor:
         """Rows (K, L) int64 at ``indices``."""
         return torch.from_numpy(np.asarray(getattr(self, split)[indices.numpy()], dtype=np.int64))
@@ -72,10 +69,9 @@ def wikipedia_characters(path: Path, length: int) -> Corpus:
     """
     texts = [text8(visible_text(article.markup)) for article in wikipedia_articles(path)]
     pieces = [encode_characters(text + " ") for text in texts if text]
-    parts = {"valid": pieces[4::10], "test": pieces[9::10]}
-    parts["train"] = [piece for i, piece in enumerate(pieces) if i % 10 not in (4, 9)]
-    rows = {name: wrap(part, length) for name, part in parts.items()}
-    return Corpus(**rows, vocab_size=len(ALPHABET), decode=decode_characters)
+    train = wrap([piece for i, piece in enumerate(pieces) if i % 10 not in (4, 9)], length)
+    valid, test = (wrap(pieces[first::10], length) for first in (4, 9))
+    return Corpus(train, valid, test, vocab_size=len(ALPHABET), decode=decode_characters)
 
 
 def read_column(files: Iterable[Path], column: str) -> Iterator[str]:
@@ -89,15 +85,6 @@ def read_column(files: Iterable[Path], column: str) -> Iterator[str]:
             raise ReprobookError(f"{file.name} has no column {column!r}; it has {', '.join(stream.column_names)}")
         for row in stream:
             yield row[column]
-
-
-def split_files(folder: Path, split: str) -> list[Path]:
-    """Data files of a split in a hub snapshot: parquet or JSON-lines files with its name in their path."""
-    kinds = (".parquet", ".jsonl", ".json")
-    found = sorted(p for p in folder.rglob("*") if p.suffix in kinds and split in p.relative_to(folder).as_posix())
-    if not found:
-        raise ReprobookError(f"no {split} files (*.parquet, *.jsonl) below the fetched folder {folder.name}")
-    return found
 
 
 def token_rows(
@@ -126,10 +113,8 @@ def token_rows(
 
 def tokenised(name: str, texts: Callable[[], Iterable[str]], tokenizer: Any, length: int, *, frame: bool) -> np.ndarray:
     """Rows of a corpus, written once to the cache and memory-mapped: a training set need not fit in memory."""
-    from reprobook.data.cache import convert_once
-
     def build(folder: Path) -> None:
-        with open(folder / "rows.bin", "wb") as stream:
+        with (folder / "rows.bin").open("wb") as stream:
             for rows in token_rows(texts(), tokenizer, length, frame=frame):
                 stream.write(np.ascontiguousarray(rows).tobytes())
                 np.save(folder / "dtype.npy", np.empty(0, dtype=rows.dtype))

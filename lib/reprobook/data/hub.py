@@ -1,119 +1,272 @@
-"""Files of a Hugging Face repository at one commit, in that library's own cache."""
+"""Files of a Hugging Face repository, in that library's own cache."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Any, ClassVar, Literal
 
-from reprobook.data import cache, lock
+from pydantic import AfterValidator, Field, model_validator
+
+from reprobook.data import cache, lock, source
 from reprobook.data.errors import AccessError, DataError, OfflineError, checksum_error
-from reprobook.data.manifest import UNSAFE_SUFFIXES
 
-if TYPE_CHECKING:
-    from reprobook.data.manifest import HubSource
-
+# Weights as pickles and code run what their author wrote, not what the reader sees: they are never fetched from a hub.
+UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".py", ".so", ".ipynb")
 _IGNORED = [f"*{suffix}" for suffix in UNSAFE_SUFFIXES]
+# A git repository has no SHA-256 of its own; the hub's own Croissant documents put this address in its place.
+_NO_SHA256 = "https://github.com/mlcommons/croissant/issues/80"
 
 
-def origin(source: HubSource) -> str:
-    """What the lock entry is about: it is void when the manifest names another repository or commit."""
-    return f"{source.repo_type} {source.repo_id}@{source.revision or 'first fetch'}"
+def _full_revision(revision: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ValueError(
+            f"revision {revision!r} can move: give the full 40-hex commit, "
+            "or null to resolve it at the first fetch and lock it"
+        )
+    return revision
 
 
-def revision(slug: str, artefact: str, source: HubSource) -> str | None:
-    """The commit that counts: the manifest's, else the locked one, else None (not fetched yet)."""
-    entry = lock.read(slug, artefact, origin(source))
-    return source.revision or (entry.revision if entry else None)
+def _safe_pattern(pattern: str) -> str:
+    if pattern.endswith(UNSAFE_SUFFIXES) or pattern in ("*", "**", "*.*"):
+        raise ValueError(
+            f"pattern {pattern!r} would fetch pickles or code ({', '.join(_IGNORED)}); "
+            "name safe files, for example '*.safetensors', '*.json', '*.parquet'"
+        )
+    return pattern
 
 
-def locate(slug: str, artefact: str, source: HubSource) -> Path | None:
-    """The snapshot folder if the hub cache holds it, else None. Asks no server."""
-    try:
-        return Path(_snapshot(source, revision(slug, artefact, source), local=True))
-    except FileNotFoundError:
-        return None
+Revision = Annotated[str, AfterValidator(_full_revision)]
+Pattern = Annotated[str, AfterValidator(_safe_pattern)]
 
 
-def obtain(slug: str, artefact: str, source: HubSource, *, gated: bool, offline: bool) -> Path:
-    """Fetch (or find) the snapshot, check it against the lock, lock it at the first fetch. Returns its folder."""
-    entry = lock.read(slug, artefact, origin(source))
-    with _hub_errors(artefact, source, gated), cache.disk_errors(artefact, _cache_dir(), "HF_HOME"):
-        folder = locate(slug, artefact, source)
-        damaged = _damaged(folder, entry.files) if folder and entry else []
-        if offline and (folder is None or damaged):
-            raise FileNotFoundError(artefact)
-        unsure = entry is None and not offline  # as long as nothing is locked, the hub says what is whole
-        if folder is None or unsure:
-            folder = Path(_snapshot(source, revision(slug, artefact, source), local=False))
-        elif damaged:
-            _fetch_again(source, folder, damaged)
-    check(slug, artefact, source, folder)
-    return folder
+class HubSource(source.SourceKind):
+    """Files of a Hugging Face repository at one commit; without a revision the first fetch decides and locks it."""
+
+    rehearsed: ClassVar[bool] = True
+
+    repo_id: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    repo_type: Literal["model", "dataset"] = "model"
+    revision: Revision | None
+    allow_patterns: list[Pattern] = Field(min_length=1)
+    bytes: int | None = Field(default=None, gt=0, description="size of what the patterns select; null if not known")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_remote_code(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "trust_remote_code" in data:
+            raise ValueError(
+                "trust_remote_code is not possible: it runs whatever code a repository holds. Fetch its weights as "
+                "safetensors and load them into a class of transformers, diffusers or this library"
+            )
+        return data
+
+    def about(self) -> source.About:
+        words = f"hub {self.repo_id} @ {self.revision[:7] if self.revision else 'first fetch'}"
+        page = f"https://huggingface.co/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo_id}"
+        return source.About(words, self.bytes, self.bytes, page)
+
+    def promised(self, of: source.Owner) -> dict[str, source.File] | None:
+        if (entry := self._locked(of)) is None:
+            return None
+        address = f"{self.about().page}/resolve/{entry.revision}"
+        return {name: source.File(sha, entry.sizes[name], f"{address}/{name}") for name, sha in entry.files.items()}
+
+    def checksum(self, of: source.Owner) -> str:
+        """The hub's commit, or ``not locked``."""
+        return self._commit(of) or "not locked"
+
+    def space(self) -> int:
+        return 0  # it goes into the client's cache
+
+    def locate(self, of: source.Owner) -> Path | None:
+        try:
+            return self._snapshot(of, local=True)
+        except FileNotFoundError:
+            return None
+
+    def obtain(self, of: source.Owner) -> Path:
+        """The snapshot's folder, checked against the lock; the first fetch writes the lock."""
+        entry = self._locked(of)
+        with self._explained(of), cache.disk_errors(of.id, _cache_dir(), "HF_HOME"):
+            folder = self.locate(of)
+            files = entry.files if folder and entry else {}
+            damaged = [name for name, sha in files.items() if folder and cache.problems(folder, {name: sha})]
+            if source.offline() and (folder is None or damaged):
+                raise FileNotFoundError(of.id)
+            unsure = entry is None and not source.offline()  # as long as nothing is locked, the hub says what is whole
+            if folder is None or unsure:
+                folder = self._snapshot(of, local=False)
+            for name in damaged:
+                self._fetch_again(folder, name)
+        if entry := self._locked(of):  # perhaps by another process
+            remedy = (
+                f"the hub gives something else for {entry.revision} than at the first fetch; if that is meant, delete "
+                f"the entry in {lock.lock_path(of.slug).name}"
+            )
+            cache.check(of.id, folder, entry.files, remedy)
+        else:
+            self._lock(of, folder)
+        return folder
+
+    def _origin(self) -> str:
+        """What the lock entry is about: it is void when the manifest names another repository or commit."""
+        return f"{self.repo_type} {self.repo_id}@{self.revision or 'first fetch'}"
+
+    def _locked(self, of: source.Owner) -> lock.Locked | None:
+        return lock.read(of.slug, of.id, self._origin())
+
+    def _commit(self, of: source.Owner) -> str | None:
+        """The commit that counts: the manifest's, else the locked one, else None (not fetched yet)."""
+        entry = self._locked(of)
+        return self.revision or (entry.revision if entry else None)
+
+    def _snapshot(self, of: source.Owner, *, local: bool) -> Path:
+        import huggingface_hub
+
+        return Path(huggingface_hub.snapshot_download(
+            self.repo_id, repo_type=self.repo_type, revision=self._commit(of), local_files_only=local,
+            allow_patterns=self.allow_patterns, ignore_patterns=_IGNORED,
+        ))  # fmt: skip
+
+    def _fetch_again(self, folder: Path, name: str) -> None:
+        """Replace a file of a snapshot that is missing or damaged: the client takes what is there for good. The old one
+        is set aside, and comes back if what should replace it fails."""
+        import huggingface_hub
+
+        path = folder / name
+        aside = path.with_name(f".{path.name}.old")
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+        try:
+            huggingface_hub.hf_hub_download(
+                self.repo_id, name, repo_type=self.repo_type, revision=folder.name, force_download=True
+            )
+        except BaseException:
+            with suppress(FileNotFoundError):
+                aside.rename(path)
+            raise
+        aside.unlink(missing_ok=True)
+
+    def _lock(self, of: source.Owner, folder: Path) -> None:
+        selected = self._selected(folder)
+        if not selected:
+            raise DataError(
+                f"{of.id}: no file of {self.repo_id} matches {self.allow_patterns}; "
+                f"correct `allow_patterns` in the manifest{self._left_out(folder)}"
+            )
+        entry = lock.measure(self._origin(), folder.name, folder, selected)
+        _check_names(of.id, folder, entry.files)
+        lock.write(of.slug, of.id, entry)
+
+    def _selected(self, folder: Path, patterns: list[str] | None = None) -> list[str]:
+        """The files below ``folder`` that ``allow_patterns`` (or some of them) select."""
+        from huggingface_hub.utils import filter_repo_objects
+
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        patterns = patterns or self.allow_patterns
+        return list(filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=_IGNORED))
+
+    def _left_out(self, folder: Path) -> str:
+        """Remark on the pickles and the code of a repository that has nothing else that was asked for."""
+        from huggingface_hub import errors, get_cached_repo_tree
+
+        try:
+            found = get_cached_repo_tree(self.repo_id, repo_type=self.repo_type, revision=folder.name)
+        except errors.CachedRepoTreeNotFoundError:
+            return ""
+        unsafe = sorted(entry.path for entry in found if entry.path.endswith(UNSAFE_SUFFIXES))
+        return f". It has {', '.join(unsafe[:5])}: pickles and code are never fetched" if unsafe else ""
+
+    def check_access(self, of: source.Owner) -> None:
+        import huggingface_hub
+
+        with self._explained(of):
+            huggingface_hub.HfApi().auth_check(self.repo_id, repo_type=self.repo_type)
+
+    def stand_in(self, artefact: str, made: Path, hub: Path) -> None:
+        """Artefacts of one repository share its snapshot. Raises :class:`DataError` for a pattern that selects nothing
+        of ``made``: a mistake in recipe or manifest."""
+        from huggingface_hub.file_download import repo_folder_name
+
+        if idle := [pattern for pattern in self.allow_patterns if not self._selected(made, [pattern])]:
+            files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
+            raise DataError(
+                f"{artefact}: its miniature has no file for {', '.join(idle)} of allow_patterns; "
+                f"it makes {', '.join(files) or 'nothing'}"
+            )
+        repository = hub / repo_folder_name(repo_id=self.repo_id, repo_type=self.repo_type)
+        commit = self.revision or hashlib.sha1(self.repo_id.encode()).hexdigest()
+        if self.revision is None:
+            (repository / "refs").mkdir(parents=True, exist_ok=True)
+            (repository / "refs" / "main").write_text(commit)
+        for name in self._selected(made):
+            target = repository / "snapshots" / commit / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made / name, target)
+
+    def export(self, of: source.Owner) -> list[dict[str, Any]]:
+        """Every file, once the first fetch has locked them; before, the repository and the patterns."""
+        if self._locked(of):
+            return super().export(of)
+        address = f"{self.about().page}/tree/{self.revision or 'main'}"
+        repository = {
+            "@type": "cr:FileObject", "@id": "repository", "name": "repository", "contentUrl": address,
+            "encodingFormat": "git+https", "sha256": _NO_SHA256,
+        }  # fmt: skip
+        files = {
+            "@type": "cr:FileSet", "@id": "files", "name": "files", "containedIn": {"@id": "repository"},
+            "encodingFormat": source.media_type(self.allow_patterns[0]), "includes": self.allow_patterns,
+        }  # fmt: skip
+        return [repository, files]
+
+    @contextmanager
+    def _explained(self, of: source.Owner) -> Iterator[None]:
+        """Turn what the client raises into errors that name artefact, cause and remedy."""
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:
+            raise self._explanation(of, error) from error
+
+    def _explanation(self, of: source.Owner, error: Exception) -> DataError:
+        from huggingface_hub import errors
+
+        name = f"{of.id}: {self.repo_type} {self.repo_id}"
+        if isinstance(error, errors.RevisionNotFoundError):
+            if self.revision:
+                return DataError(f"{name} has no revision {self.revision}; correct it in the manifest")
+            remedy = "delete its entry in the lock file to take what it has now"
+            return DataError(f"{name} no longer has the commit of the first fetch; {remedy}")
+        missing = isinstance(error, errors.RepositoryNotFoundError)
+        if isinstance(error, errors.GatedRepoError) or (missing and of.gated):
+            remedy = "accept its terms on its page, then give your token (`hf auth login` or HF_TOKEN)"
+            return AccessError(f"{name} is gated: {remedy}")
+        if missing:
+            return DataError(f"{name} is not there or is private; correct `repo_id` or log in (`hf auth login`)")
+        # A file that is missing says why: what the client ran into before it looked in its cache.
+        refused = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        if isinstance(refused, errors.HfHubHTTPError):
+            return DataError(f"{name} could not be fetched: {str(refused).splitlines()[0]}; try again later")
+        if isinstance(error, FileNotFoundError):
+            return OfflineError(
+                f"{name} is not whole in the Hugging Face cache and could not be fetched (no network, or offline mode);"
+                " run `reprobook data fetch` where there is a network"
+            )
+        cause = error.__cause__ or error  # the client's transport has error classes of its own
+        reason = f"{type(cause).__name__}: {cause}"
+        return OfflineError(f"{name} could not be fetched ({reason}); check the network, then try again")
 
 
 def _cache_dir() -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
-
-
-def _damaged(folder: Path, files: Mapping[str, str]) -> list[str]:
-    """Names of the files of a snapshot that are missing or are not what they should be."""
-    return [name for name, expected in files.items() if cache.problems(folder, {name: expected})]
-
-
-def _fetch_again(source: HubSource, folder: Path, names: Iterable[str]) -> None:
-    """Replace files of a snapshot that are missing or damaged: the client takes what is there for good."""
-    import huggingface_hub
-
-    for name in names:
-        with _set_aside(folder / name):
-            huggingface_hub.hf_hub_download(
-                source.repo_id, name, repo_type=source.repo_type, revision=folder.name, force_download=True
-            )
-
-
-@contextmanager
-def _set_aside(path: Path) -> Iterator[None]:
-    """Take ``path`` away; it comes back if what should replace it fails."""
-    aside = path.with_name(f".{path.name}.old")
-    if path.is_symlink() or path.exists():
-        path.rename(aside)
-    try:
-        yield
-    except BaseException:
-        if aside.is_symlink() or aside.exists():
-            aside.rename(path)
-        raise
-    aside.unlink(missing_ok=True)
-
-
-def check(slug: str, artefact: str, source: HubSource, folder: Path, *, again: bool = False) -> None:
-    """Compare the snapshot with the lock; without a lock entry, write one. Raises :class:`DataError`."""
-    entry = lock.read(slug, artefact, origin(source))
-    if entry is None:
-        files = {name: cache.sha256_of(folder / name) for name in _selected(source, folder)}
-        if not files:
-            raise DataError(
-                f"{artefact}: no file of {source.repo_id} matches {source.allow_patterns}; "
-                f"correct `allow_patterns` in the manifest{_left_out(source, folder)}"
-            )
-        _check_names(artefact, folder, files)
-        sizes = {name: (folder / name).stat().st_size for name in files}
-        lock.write(slug, artefact, lock.Locked(origin(source), folder.name, files, sizes))
-        return
-    for name, expected in sorted(entry.files.items()):
-        path = folder / name
-        got = cache.sha256_of(path, again=again) if path.is_file() else "no such file"
-        if got != expected:
-            remedy = (
-                f"the hub gives something else for {entry.revision} than at the first fetch; if that is meant, delete "
-                f"the entry in {lock.lock_path(slug).name}"
-            )
-            raise checksum_error(artefact, name, expected, got, remedy)
 
 
 def _check_names(artefact: str, folder: Path, files: Mapping[str, str]) -> None:
@@ -133,80 +286,3 @@ def _check_names(artefact: str, folder: Path, files: Mapping[str, str]) -> None:
 def _git_sha1(path: Path) -> str:
     """What git calls a file with this content."""
     return hashlib.sha1(b"blob %d\0" % path.stat().st_size + path.read_bytes()).hexdigest()
-
-
-def _left_out(source: HubSource, folder: Path) -> str:
-    """Remark on the pickles and the code of a repository that has nothing else that was asked for."""
-    from huggingface_hub import errors, get_cached_repo_tree
-
-    try:
-        found = get_cached_repo_tree(source.repo_id, repo_type=source.repo_type, revision=folder.name)
-    except errors.CachedRepoTreeNotFoundError:
-        return ""
-    unsafe = sorted(entry.path for entry in found if entry.path.endswith(UNSAFE_SUFFIXES))
-    return f". It has {', '.join(unsafe[:5])}: pickles and code are never fetched" if unsafe else ""
-
-
-def check_access(artefact: str, source: HubSource) -> None:
-    """Ask the hub whether this user may read a gated repository; raises :class:`AccessError` if not."""
-    import huggingface_hub
-
-    with _hub_errors(artefact, source, gated=True):
-        huggingface_hub.HfApi().auth_check(source.repo_id, repo_type=source.repo_type)
-
-
-def _snapshot(source: HubSource, commit: str | None, *, local: bool) -> str:
-    import huggingface_hub
-
-    return huggingface_hub.snapshot_download(
-        source.repo_id, repo_type=source.repo_type, revision=commit, local_files_only=local,
-        allow_patterns=source.allow_patterns, ignore_patterns=_IGNORED,
-    )  # fmt: skip
-
-
-def _selected(source: HubSource, folder: Path) -> list[str]:
-    from huggingface_hub.utils import filter_repo_objects
-
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return list(filter_repo_objects(names, allow_patterns=source.allow_patterns, ignore_patterns=_IGNORED))
-
-
-@contextmanager
-def _hub_errors(artefact: str, source: HubSource, gated: bool) -> Iterator[None]:
-    from huggingface_hub import errors
-
-    name = f"{artefact}: {source.repo_type} {source.repo_id}"
-    try:
-        yield
-    except errors.RevisionNotFoundError as error:
-        if source.revision:
-            raise DataError(f"{name} has no revision {source.revision}; correct it in the manifest") from error
-        raise DataError(
-            f"{name} no longer has the commit of the first fetch; "
-            "delete its entry in the lock file to take what it has now"
-        ) from error
-    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
-        if gated or isinstance(error, errors.GatedRepoError):
-            raise AccessError(
-                f"{name} is gated: accept its terms on its page, then give your token (`hf auth login` or HF_TOKEN)"
-            ) from error
-        raise DataError(f"{name} is not there or is private; correct `repo_id` or log in (`hf auth login`)") from error
-    except FileNotFoundError as error:
-        if isinstance(error.__cause__, errors.HfHubHTTPError):  # what the client ran into before it looked in its cache
-            raise _http_error(name, error.__cause__) from error
-        raise OfflineError(
-            f"{name} is not whole in the Hugging Face cache and could not be fetched (no network, or offline mode); "
-            "run `reprobook data fetch` where there is a network"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise _http_error(name, error) from error
-    except DataError:
-        raise
-    except Exception as error:  # the client's transport has error classes of its own, others with each version
-        cause = error.__cause__ or error
-        reason = f"{type(cause).__name__}: {cause}"
-        raise OfflineError(f"{name} could not be fetched ({reason}); check the network, then try again") from error
-
-
-def _http_error(name: str, error: Exception) -> DataError:
-    return DataError(f"{name} could not be fetched: {str(error).splitlines()[0]}; try again later")

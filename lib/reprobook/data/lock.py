@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Locked:
 
 
 def lock_path(slug: str) -> Path:
+    """The lock file of a chapter, whether it is there or not."""
     override = os.environ.get("REPROBOOK_LOCKS")
     return (Path(override) if override else project.root() / "data_manifests") / f"{slug}.lock.yaml"
 
@@ -48,6 +50,12 @@ def read(slug: str, artefact: str, origin: str) -> Locked | None:
             f"{artefact}: its entry in {lock_path(slug).name} is damaged: restore it, or delete it to lock anew"
         ) from None
     return Locked(origin, entry.get("revision"), files, sizes)
+
+
+def measure(origin: str, revision: str | None, folder: Path, names: Iterable[str]) -> Locked:
+    """The entry for these files below ``folder``, as they are."""
+    files = {name: cache.sha256_of(folder / name) for name in names}
+    return Locked(origin, revision, files, {name: (folder / name).stat().st_size for name in files})
 
 
 def write(slug: str, artefact: str, locked: Locked) -> None:

@@ -23,6 +23,8 @@ _DIGITS = {str(i): f" {word} " for i, word in enumerate("zero one two three four
 
 @dataclass(frozen=True)
 class Article:
+    """A page of an encyclopedia, with its markup as it was written."""
+
     title: str
     markup: str
 

@@ -7,21 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reprobook.data.errors import AccessError, ChecksumError, DataError
+from reprobook.data.errors import AccessError, DataError
 
 if TYPE_CHECKING:
     import requests
 
-    from reprobook.data.manifest import UrlSource
-
 TRIES = 3
+FIRST_PAUSE_S = 0.5
 LONGEST_WAIT_S = 30.0
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
-
-
-def file_name(source: UrlSource) -> str:
-    """The last part of the address, without query and fragment."""
-    return source.url.split("?")[0].split("#")[0].rstrip("/").rpartition("/")[2] or "file"
 
 
 def timeout_s() -> float:
@@ -36,53 +30,39 @@ def timeout_s() -> float:
     return seconds
 
 
-def fetch(artefact: str, source: UrlSource, folder: Path) -> None:
-    """Download the file into ``folder``. A fault of the server or a broken connection is tried again, after the pause
+def download(artefact: str, url: str, target: Path) -> None:
+    """Download to the file ``target``. A fault of the server or a broken connection is tried again, after the pause
     that the server asks for if that is short. Raises :class:`DataError`."""
-    import requests
-
-    for attempt in range(TRIES):
-        try:
-            _retrieve(source, folder)
-            break
-        except requests.RequestException as error:
-            pause = _pause(error, attempt)
-            if pause is None or attempt == TRIES - 1:
-                raise _explained(artefact, source.url, error) from error
-            time.sleep(pause)
-    got = (folder / file_name(source)).stat().st_size
-    if source.bytes is not None and got != source.bytes:
-        raise ChecksumError(f"{artefact}: {source.url} gave {got} bytes, the manifest says {source.bytes}: fetch again")
-
-
-def _retrieve(source: UrlSource, folder: Path) -> None:
     import pooch
+    import requests
 
     pooch.get_logger().setLevel("WARNING")  # its advice to write the hash into code is not for our readers
     downloader = pooch.HTTPDownloader(timeout=timeout_s())
-    pooch.retrieve(source.url, known_hash=None, fname=file_name(source), path=folder, downloader=downloader)
+    for attempt in range(TRIES):
+        try:
+            pooch.retrieve(url, known_hash=None, fname=target.name, path=target.parent, downloader=downloader)
+            return
+        except requests.RequestException as error:
+            pause = _pause(error, attempt)
+            if pause is None or attempt == TRIES - 1:
+                raise _explained(artefact, url, error) from error
+            time.sleep(pause)
 
 
 def _pause(error: requests.RequestException, attempt: int) -> float | None:
     """Seconds to wait before the next try; None if trying again now would not help."""
     import requests
 
+    usual = FIRST_PAUSE_S * 2**attempt
     if error.response is None:
         broken = isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError)
-        return 0.5 * 2**attempt if broken and not _silent(error) else None
+        return usual if broken and not _silent(error) else None
     if error.response.status_code not in TEMPORARY:
         return None
-    asked = _retry_after(error.response)
-    pause = 0.5 * 2**attempt if asked is None else asked
+    asked = error.response.headers.get("Retry-After") or str(usual)
+    # A date, which few servers send, counts as a long time.
+    pause = float(asked) if asked.replace(".", "", 1).isdigit() else LONGEST_WAIT_S + 1
     return pause if pause <= LONGEST_WAIT_S else None
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the header Retry-After asks for; a date, which few servers send, counts as a long time."""
-    value = response.headers.get("Retry-After")
-    if value is None:
-        return None
-    return float(value) if value.isdigit() else float("inf")
 
 
 def _silent(error: Exception) -> bool:
@@ -97,10 +77,10 @@ def _explained(artefact: str, url: str, error: requests.RequestException) -> Dat
     import requests
 
     name = f"{artefact}: {url}"
-    if error.response is not None and not isinstance(error, requests.TooManyRedirects):
-        return _refusal(name, error.response)
     if isinstance(error, requests.TooManyRedirects):
         return DataError(f"{name} redirects in circles; correct `url` in the manifest")
+    if error.response is not None:
+        return _refusal(name, error.response)
     if _silent(error):
         return DataError(
             f"{name} was silent for {timeout_s():g} s; try again later, or allow more with REPROBOOK_TIMEOUT=<seconds>"

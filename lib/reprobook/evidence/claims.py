@@ -1,53 +1,137 @@
-"""Which records speak for a claim, and whether they are current."""
+"""Which records speak for a claim, what they say, and whether they are current."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reprobook import record
+from reprobook.content.key import staleness
+from reprobook.errors import ReprobookError
+from reprobook.evidence.effects import pool
+from reprobook.evidence.verdict import judge, looked_at
 
 if TYPE_CHECKING:
+    from reprobook.evidence.effects import Pooled, Scores
+    from reprobook.evidence.verdict import Judgement
+    from reprobook.facts import Claim, Facts
     from reprobook.record import Record
+
+CHALLENGED = "challenged"
+
+
+class EvidenceError(ReprobookError):
+    """Facts and records that do not fit: an effect that no run records, or records that contradict each other."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The best records that can tell about one claim; ``scale`` is None while there are none."""
+    """What the best records say about one claim. ``scale`` is None while there are none; ``judgement`` is None where
+    the runs decided for themselves (old schema), then ``summary`` holds their figures; ``challenge`` says why the
+    verdict fell."""
 
     scale: str | None
     records: Sequence[Record]
     summary: Mapping[str, Any]
+    judgement: Judgement | None = None
+    challenge: str = ""
 
     @property
     def verdict(self) -> str:
-        """The verdict over the records; a claim that no run was made for is "never run", not "not testable here"."""
+        """The verdict; a claim that no run was made for is "never run", not "not testable here"."""
+        if self.challenge:
+            return CHALLENGED
+        if self.judgement:
+            return self.judgement.verdict
         return self.summary["verdict"] if self.scale else "never run"
 
     @property
     def told(self) -> str:
-        """How many runs agree with the claim, of those that could tell."""
+        """Why: the challenge, how many tests hold and what is missing, or how many runs of the old kind agree."""
+        if self.challenge:
+            return self.challenge
+        if self.judgement:
+            return f"{self.judgement.n_seeds} seeds: {self.judgement.why}"
         holds, n = self.summary["holds"], self.summary["n"]
         silent = len(self.records) - n
-        return f"holds in {holds} of {n} runs" + (f", {silent} could not tell" if silent else "")
+        return f"holds in {holds} of {n} runs (old rules)" + (f", {silent} could not tell" if silent else "")
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """Label -> figure with its spread: of the tests and controls, or the values that runs of the old kind gave."""
+        from reprobook.show import mean_sd
+
+        if not self.judgement:
+            n = len(self.records)
+            return {key: mean_sd(spread, n) for key, spread in self.summary["value"].items()}
+        tests = {each.test.effect: f"{each.figures}: {each.state}" for each in self.judgement.tests}
+        controls = {f"control {each.test.effect}": f"{each.figures}: {each.state}" for each in self.judgement.controls}
+        return tests | controls
 
 
-def evidence(claim_id: str, testable_at: Sequence[str], records: Mapping[str, Sequence[Record]]) -> Evidence:
-    """The records of the largest scale that tell about a claim. ``records``: scale -> records; smoke is no evidence."""
-    for scale in ("paper", "laptop"):
-        found = [r for r in records.get(scale, ()) if claim_id in r.claims]
-        if found and scale in testable_at:
-            return Evidence(scale, found, record.summarise_claim(found, claim_id))
+def pooled(
+    records: Sequence[Record], names: Iterable[str], scores: Mapping[int, Mapping[str, Scores]]
+) -> dict[str, Pooled]:
+    """Effect -> its pooled value over the records that hold it. ``scores``: seed -> effect -> scores per unit."""
+    found = {}
+    for name in names:
+        holders = [r for r in records if name in r.effects]
+        if holders:
+            units = [scores.get(r.seed, {}).get(name) for r in holders]
+            try:
+                found[name] = pool([r.effects[name] for r in holders], units)
+            except ReprobookError as error:
+                raise EvidenceError(f"{records[0].slug}, effect {name!r}: {error}") from error
+    return found
+
+
+def evidence(
+    claim_id: str,
+    claim: Claim,
+    records: Mapping[str, Sequence[Record]],
+    own: Mapping[str, Scores] | None = None,
+) -> Evidence:
+    """The evidence of the largest scale that tells about a claim. ``records``: scale -> records; smoke is no evidence.
+
+    ``own``: scores per unit (effect -> arrays) of the run that is being made, the one record without a run id."""
     nothing = record.summarise_claim([], claim_id)
-    reached = records.get("laptop") and "laptop" not in testable_at  # run as far as a laptop goes
-    return Evidence("paper" if reached else None, [], nothing)
+    for scale in ("paper", "laptop"):
+        if scale not in claim.testable_at:
+            continue
+        every = records.get(scale, ())
+        if claim.tests_at(scale) and (new := [r for r in every if r.effects]):
+            n, _ = looked_at(claim, len(new))
+            used = new[:n]
+            wanted = [each.effect for each in (*claim.tests_at(scale), *claim.controls_at(scale))]
+            effects = pooled(used, wanted, {r.seed: scores(r) if r.run_id else own or {} for r in used})
+            return Evidence(scale, used, nothing, judge(claim, scale, effects, len(used)), claim.challenged)
+        if old := [r for r in every if claim_id in r.claims]:
+            return Evidence(scale, old, record.summarise_claim(old, claim_id), challenge=claim.challenged)
+    reached = records.get("laptop") and "laptop" not in claim.testable_at  # run as far as a laptop goes
+    return Evidence("paper" if reached else None, [], nothing, challenge=claim.challenged)
+
+
+def scores(of: Record) -> dict[str, dict[str, Any]]:
+    """Effect -> scores per unit, from the file beside a committed record."""
+    return record.read_scores(record.result_path(of.slug, of.scale, of.seed))
+
+
+def check_effects(facts: Facts, scale: str, measured: Iterable[str]) -> None:
+    """Raise :class:`EvidenceError` if a test or control of the facts names an effect that a run at ``scale`` did not
+    record: its claim could never be decided."""
+    known = list(measured)
+    for name, claims in facts.effects_at(scale).items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it records: {', '.join(known) or 'none'}"
+            who = " and ".join(dict.fromkeys(claims))
+            raise EvidenceError(f"{who}: the facts name the effect {name!r}, which this run does not record; {hint}")
 
 
 def state(records: Iterable[Record]) -> str:
     """``current``, or ``stale`` with what changed since these records were made; ``never run`` without records."""
-    from reprobook.content.key import staleness
-
     records = list(records)
     if not records:
         return "never run"

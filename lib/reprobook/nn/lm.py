@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from reprobook.data.cache import convert_once, sha256_of
 from reprobook.data.errors import DataError
 from reprobook.errors import ReprobookError
-from reprobook.train.devices import bf16_is_fast
+from reprobook.hardware import bf16_is_fast
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reprobook.errors import ReprobookError
+from reprobook.hardware import hardware, peak_memory_mb
 from reprobook.project import atomic_write, root
-from reprobook.record.circumstances import commit, hardware, peak_memory_mb, versions
+from reprobook.record.circumstances import commit, versions
 
 __all__ = [
-    "VERDICTS", "ClaimData", "Mismatch", "Record", "RecordError", "TableData", "commit", "compare", "expected",
-    "hardware", "peak_memory_mb", "plain", "read", "results", "summarise_claim", "verdict", "versions", "write",
+    "VERDICTS", "ClaimData", "EffectData", "Mismatch", "PictureData", "Record", "RecordError", "TableData", "commit",
+    "compare", "expected", "hardware", "peak_memory_mb", "plain", "read", "read_scores", "result_path", "results",
+    "summarise_claim", "verdict", "versions", "write", "write_scores",
 ]  # fmt: skip
-Verdict = Literal["reproduced", "partly", "not reproduced", "not testable here"]
+Verdict = Literal["reproduced", "partly", "not reproduced", "undecided", "not testable here"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -53,22 +55,56 @@ class _Strict(BaseModel):
 
 
 class TableData(_Strict):
-    """A table as stored: column names, rows of plain values, and the paper's table that it stands beside."""
+    """A table as stored: column names, rows of plain values, the columns ``key`` that name a row (rows of several runs
+    are matched by them), and the paper's table that it stands beside."""
 
     columns: list[str]
     rows: list[list[Any]]
     caption: str = ""
     paper_table: str | None = None
+    key: list[str] = []
 
     @model_validator(mode="after")
-    def _rectangular(self) -> TableData:
+    def _whole(self) -> TableData:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError("every row needs one cell per column")
+        if unknown := [name for name in self.key if name not in self.columns]:
+            raise ValueError(f"key column {unknown[0]!r} is none of {', '.join(self.columns)}")
+        places = [self.columns.index(name) for name in self.key]
+        names = [tuple(str(row[place]) for place in places) for row in self.rows]
+        if self.key and (twice := next((name for k, name in enumerate(names) if name in names[:k]), None)):
+            raise ValueError(f"two rows have the key {', '.join(twice)}")
         return self
 
 
+class EffectData(_Strict):
+    """One effect as one run found it. ``low`` and ``high``: 95 % interval over ``groups`` of the ``n`` units (None
+    where there is none). ``unit`` is that of the number, ``over`` says what a unit is, ``shared`` that other runs have
+    the same units. Exact effects (identities, counts, formulas) have neither units nor interval."""
+
+    kind: Literal["mean", "difference", "ratio", "exact"]
+    estimate: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = Field(default=1, ge=1)
+    groups: int = Field(default=1, ge=1)
+    unit: str = Field(min_length=1)
+    over: str = ""
+    shared: bool = False
+
+
+class PictureData(_Strict):
+    """A picture or film that a run made: the name of its file beside the record, its caption, its text for who can't
+    see."""
+
+    file: str = Field(pattern=r"^[\w-]+\.(png|mp4)$")
+    caption: str = Field(min_length=1)
+    alt: str = Field(min_length=1)
+
+
 class ClaimData(_Strict):
-    """What one run found about one claim; ``holds`` is ``None`` where the run cannot tell."""
+    """What one run found about one claim, in records of the old schema; ``holds`` is ``None`` where the run cannot
+    tell."""
 
     value: dict[str, float | None]
     holds: bool | None
@@ -78,9 +114,10 @@ class ClaimData(_Strict):
 
 class Record(_Strict):
     """One run of one chapter. Times are ISO 8601 in UTC; ``wall_s`` is in seconds and counts the training steps of
-    attempts that were interrupted; memory is in MB of 10^6 bytes."""
+    attempts that were interrupted; memory is in MB of 10^6 bytes. Schema 2 has ``effects``, from which verdicts are
+    computed; schema 1 has ``claims`` in which each run decided for itself."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     slug: str
     scale: Literal["smoke", "laptop", "paper"]
     seed: int
@@ -91,6 +128,8 @@ class Record(_Strict):
     metrics: dict[str, float | None] = {}
     tables: dict[str, TableData] = {}
     claims: dict[str, ClaimData] = {}
+    effects: dict[str, EffectData] = {}
+    pictures: dict[str, PictureData] = {}
     seeds: dict[str, int] = {}
     versions: dict[str, str] = {}
     commit: str | None = None
@@ -103,7 +142,7 @@ class Record(_Strict):
     data: dict[str, str] = {}
     content: dict[str, Any] | None = None
 
-    @field_validator("params", "metrics", "tables", "claims", "hardware", "content", mode="before")
+    @field_validator("params", "metrics", "tables", "claims", "effects", "hardware", "content", mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
         return plain(value)
@@ -151,6 +190,11 @@ def _read_json(path: Path) -> Any:
         raise RecordError(f"{_name(path)} is cut off or not JSON ({error}): delete it and run again") from error
 
 
+def result_path(slug: str, scale: str, seed: int) -> Path:
+    """Where the record of this chapter, scale and seed is committed."""
+    return root() / "book" / "results" / scale / f"{slug}.seed{seed}.json"
+
+
 def results(slug: str, scale: str) -> list[Record]:
     """The committed records ``book/results/<scale>/<slug>.seed*.json``, by seed; only complete ones belong there."""
     found = []
@@ -162,6 +206,43 @@ def results(slug: str, scale: str) -> list[Record]:
             raise RecordError(f"{_name(path)} holds a run that is {record.status}: only complete runs are published")
         found.append(record)
     return sorted(found, key=lambda record: record.seed)
+
+
+# ------------------------------------------------------------------------------------------------ files beside a record
+
+
+def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Keep the scores per unit (effect -> array name -> array of length n) beside the record at ``path``,
+    atomically."""
+    import io
+
+    import numpy as np
+
+    arrays = {f"{effect}/{name}": array for effect, found in scores.items() for name, array in found.items()}
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    atomic_write(path.with_suffix(".scores.npz"), stream.getvalue())
+
+
+def read_scores(path: Path) -> dict[str, dict[str, Any]]:
+    """The scores beside the record at ``path``; {} if it has none. Raises :class:`RecordError` if the file is
+    damaged."""
+    import zipfile
+
+    import numpy as np
+
+    file = path.with_suffix(".scores.npz")
+    if not file.is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                effect, _, part = name.rpartition("/")
+                found.setdefault(effect, {})[part] = arrays[name]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{_name(file)} is cut off or no file of scores ({error}): publish the run again") from error
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ expected values

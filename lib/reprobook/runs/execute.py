@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 from reprobook.runs.training_log import KERNEL_LINE
@@ -34,10 +33,8 @@ def main() -> None:
 
     def report(**message: Any) -> None:
         kernels.extend([message["kernel"]] if message.get("kernel") else [])
-        try:
+        with suppress(OSError):  # the runner is gone; the watching thread ends this process
             print(json.dumps(message), file=pipe)
-        except OSError:  # the runner is gone; the watching thread ends this process
-            pass
 
     threading.Thread(target=_end_with_parent, args=(job["parent"], kernels), daemon=True).start()
     try:
@@ -48,9 +45,11 @@ def main() -> None:
 
 
 def _execute(job: dict[str, Any], report: Any, stopping: Stopping) -> None:
+    # jsonschema would make a parser of international addresses, which no notebook needs: half the time of a short run
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     import papermill
 
-    def started(cell: Any, cell_index: int) -> None:
+    def started(cell_index: int, **_: Any) -> None:
         stopping.leave()
         report(cell=cell_index)
 
@@ -76,7 +75,8 @@ class Stopping:
         self.kernels = kernels  # filled when papermill starts one
         self.asked = False
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
+    def ask(self, *_: object) -> None:
+        """What SIGTERM does."""
         if self.asked:
             return
         self.asked = True
@@ -101,7 +101,7 @@ def kernel_manager(report: Any) -> type:
     from traitlets import default
 
     class ThisPython(KernelSpecManager):
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        def get_kernel_spec(self, _: str) -> KernelSpec:
             options = [f"--IPKernelApp.exec_lines={KERNEL_LINE}"]
             return KernelSpec(resource_dir=kernelspec.RESOURCES, **kernelspec.get_kernel_dict(options))
 

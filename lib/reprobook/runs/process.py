@@ -1,4 +1,4 @@
-"""Starting, watching and stopping the child process of a run: progress, time limit, signals, nothing left behind."""
+"""Starting, watching and stopping the child process of a run: progress, limits, signals, nothing left behind."""
 
 from __future__ import annotations
 
@@ -13,17 +13,52 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 from reprobook.project import root
-from reprobook.runs.training_log import VARIABLE, last_line
+from reprobook.runs.training_log import LOG_FILE
 
 HEARTBEAT_S = 30.0
-GRACE_S = float(os.environ.get("REPROBOOK_GRACE_S", "5"))  # what a child gets to stop its kernel and save, then: killed
+PROGRESS_FILE = "REPROBOOK_PROGRESS_FILE"  # variable for reprobook.train.progress, which is too heavy to import here
+
+
+@dataclass
+class Stop:
+    """A wish that runs end: asked once, each gets ``grace_s`` to stop its kernel and save; asked again, nothing more.
+
+    One may be shared by runs in several threads. ``signal`` is the number of the signal that asked first."""
+
+    signal: int | None = None
+    at_once: bool = False
+    grace_s: float = 20.0
+
+    def ask(self, number: int) -> None:
+        """Ask, because of the signal ``number``."""
+        self.at_once = self.signal is not None
+        self.signal = self.signal or number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """SIGINT and SIGTERM ask the yielded :class:`Stop` (in the main thread, where Python allows it)."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def catch(number: int, _: FrameType | None) -> None:
+        stop.ask(number)
+
+    old = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -40,30 +75,32 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """One line about a run that works: rewritten in place on a terminal, a line now and then elsewhere."""
+    """How far a run is. ``stream`` (None: nobody) is told: in place on a terminal, a line now and then elsewhere."""
 
-    title: str
-    n_cells: int
-    log: Path | None = None  # of the run: what training said last is shown too
-    stream: IO[str] = field(default_factory=lambda: sys.stderr)
-    _start: float = field(default_factory=time.monotonic)
+    stream: IO[str] | None = None
+    title: str = ""
+    n_cells: int = 0
+    cell: int | None = None  # index of the cell that runs
+    steps: dict[str, Any] | None = None  # what its training said last, as :mod:`reprobook.train.progress` writes it
+    start: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
 
-    def show(self, cell: int | None, *, end: bool = False) -> None:
-        """Show cell ``cell`` (an index) as the one that runs."""
-        now = time.monotonic()
+    def show(self, *, end: bool = False) -> None:
+        """Tell the stream; at the end a terminal's line is cleared."""
+        if self.stream is None:
+            return
+        text, now = f"{self.title}: {self.line()}", time.monotonic()
         if self.stream.isatty():
-            self.stream.write(f"\r\x1b[K{'' if end else self.line(cell, now)}")
-            self.stream.flush()
+            print(f"\r\x1b[K{'' if end else text}", end="", file=self.stream, flush=True)
         elif now - self._last >= HEARTBEAT_S:
             self._last = now
-            print(self.line(cell, now), file=self.stream, flush=True)
+            print(text, file=self.stream, flush=True)
 
-    def line(self, cell: int | None, now: float) -> str:
-        """``title: cell 19 of 46, 3:30 (base: step 300 of 850, loss 2.1, 3.1 steps/s, 177 s left)``."""
-        where = "starting" if cell is None else f"cell {cell + 1} of {self.n_cells}"
-        training = last_line(self.log) if self.log else None
-        return f"{self.title}: {where}, {elapsed(now - self._start)}" + (f" ({training})" if training else "")
+    def line(self) -> str:
+        """``cell 19 of 46, 3:30 (base: step 300 of 850, loss 2.1, 3.1 steps/s, 177 s left)``."""
+        where = "starting" if self.cell is None else f"cell {self.cell + 1} of {self.n_cells}"
+        training = f" ({self.steps['text']})" if self.steps else ""
+        return f"{where}, {elapsed(time.monotonic() - self.start)}{training}"
 
 
 def elapsed(seconds: float) -> str:
@@ -83,18 +120,26 @@ def execute(
     time_limit: float | None = None,
     memory_limit: float | None = None,
     env: Mapping[str, str] | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Execute ``notebook`` with papermill in a child process and wait for it.
 
-    SIGINT and SIGTERM, the end of ``time_limit`` (seconds), and more memory than ``memory_limit`` (GB of 10^9 bytes,
-    looked at twice a second) stop the child and its kernel; the outcome says so.
+    ``stop`` (None: asked by SIGINT and SIGTERM), the end of ``time_limit`` (seconds), and more memory than
+    ``memory_limit`` (GB of 10^9 bytes, looked at twice a second) end the child and its kernel; the outcome says so.
     """
     # A socket's path may have 107 bytes, so a long TMPDIR gives way to /tmp.
-    sockets = tempfile.mkdtemp(prefix="reprobook-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    private = tempfile.mkdtemp(prefix="reprobook-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    told = Path(private) / "progress.jsonl"
     reading, writing = os.pipe()
-    job = {"notebook": str(notebook), "output": str(output), "parameters": dict(parameters), "cwd": str(root())}
+    job: dict[str, Any] = {
+        "notebook": str(notebook),
+        "output": str(output),
+        "parameters": dict(parameters),
+        "cwd": str(root()),
+    }
+    given = {"JUPYTER_RUNTIME_DIR": private, PROGRESS_FILE: str(told), LOG_FILE: str(log)}
     try:
-        with log.open("ab") as stream, _signals() as caught:
+        with log.open("ab") as stream, nullcontext(stop) if stop else stop_on_signals() as asked:
             child = subprocess.Popen(
                 [sys.executable, "-m", "reprobook.runs.execute"],
                 stdin=subprocess.PIPE,
@@ -102,46 +147,84 @@ def execute(
                 stderr=stream,
                 pass_fds=[writing],
                 start_new_session=True,
-                env=_environment(env or {}) | {"JUPYTER_RUNTIME_DIR": sockets, VARIABLE: str(log)},
+                env=_environment(env or {}) | given,
             )
             os.close(writing)
             with os.fdopen(reading, "rb", buffering=0) as pipe:
                 job |= {"pipe": writing, "parent": os.getpid()}
-                return _watch(child, pipe, job, caught, progress, time_limit, memory_limit)
+                return Watch(child, progress, asked, time_limit, memory_limit).wait(job, pipe, told)
     finally:
-        shutil.rmtree(sockets, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
-def _watch(
-    child: subprocess.Popen[bytes],
-    pipe: IO[bytes],
-    job: Mapping[str, Any],
-    caught: list[int],
-    progress: Progress,
-    time_limit: float | None,
-    memory_limit: float | None,
-) -> Outcome:
-    outcome, kernels, start = Outcome(), [], time.monotonic()
-    try:
-        _send(child, job)
-        for message in _messages(child, pipe):
-            outcome.cell = message.get("cell", outcome.cell)
-            outcome.error = message.get("error", outcome.error)
-            kernels += [message["kernel"]] if message.get("kernel") else []
-            progress.show(outcome.cell)
-            if caught:
-                outcome.signal = caught[0]
-                outcome.stopped = f"stopped by {signal.Signals(caught[0]).name}"
-            elif time_limit is not None and time.monotonic() - start > time_limit:
-                outcome.stopped = f"time limit of {time_limit:g} s reached"
-            elif memory_limit is not None and (used := memory_gb(child.pid)) > memory_limit:
-                outcome.stopped = f"memory limit of {memory_limit:g} GB reached ({used:.2g} GB in use)"
-            if outcome.stopped:
-                break
-    finally:
-        outcome.exit_code = _end(child, kernels, patience=0.0 if outcome.stopped else 30.0)
-        progress.show(outcome.cell, end=True)
-    return outcome
+@dataclass
+class Watch:
+    """The child process of a run, and what may end it."""
+
+    child: subprocess.Popen[bytes]
+    progress: Progress
+    stop: Stop
+    time_limit: float | None
+    memory_limit: float | None
+    kernels: list[int] = field(default_factory=list)
+    start: float = field(default_factory=time.monotonic)
+
+    def wait(self, job: Mapping[str, Any], pipe: IO[bytes], told: Path) -> Outcome:
+        """Give the child its job; take in what it says through ``pipe`` and its training in the file ``told``."""
+        outcome, progress, n_told = Outcome(), self.progress, 0
+        try:
+            _send(self.child, job)
+            for message in _messages(self.child, pipe):
+                steps, n_told = _steps(told, n_told)
+                progress.steps = steps or progress.steps
+                if "cell" in message:
+                    outcome.cell = progress.cell = message["cell"]
+                    progress.steps = None  # of the cell before
+                outcome.error = message.get("error", outcome.error)
+                self.kernels += [message["kernel"]] if message.get("kernel") else []
+                progress.show()
+                if why := self._why_to_stop():
+                    outcome.stopped, outcome.signal = why, self.stop.signal
+                    break
+        finally:
+            outcome.exit_code = self._end(patience=0.0 if outcome.stopped else 30.0)
+            progress.show(end=True)
+        return outcome
+
+    def _why_to_stop(self) -> str | None:
+        if self.stop.signal is not None:
+            return f"stopped by {signal.Signals(self.stop.signal).name}"
+        if self.time_limit is not None and time.monotonic() - self.start > self.time_limit:
+            return f"time limit of {self.time_limit:g} s reached"
+        if self.memory_limit is not None and (used := memory_gb(self.child.pid)) > self.memory_limit:
+            return f"memory limit of {self.memory_limit:g} GB reached ({used:.2g} GB in use)"
+        return None
+
+    def _end(self, patience: float) -> int:
+        """Exit code of the child; one that has not ended after ``patience`` seconds is stopped, kindly first, and so is
+        what an unhappy end left behind (kernel and child each lead a process group)."""
+        child = self.child
+        for seconds, act in ((patience, child.terminate), (self.stop.grace_s, child.kill)):
+            end = time.monotonic() + seconds
+            while child.poll() is None and time.monotonic() < end and not self.stop.at_once:
+                time.sleep(0.05)
+            if child.poll() is None:
+                act()
+        if child.wait() != 0:
+            for group in [*self.kernels, child.pid]:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(group, signal.SIGKILL)
+        return child.returncode
+
+
+def _steps(path: Path, start: int) -> tuple[dict[str, Any] | None, int]:
+    """The last whole JSON line of a file from byte ``start`` on, if there is a new one, and where to go on."""
+    with suppress(OSError, ValueError), path.open("rb") as stream:
+        stream.seek(start)
+        whole, newline, _ = stream.read().rpartition(b"\n")
+        if newline:
+            return json.loads(whole.rpartition(b"\n")[2]), start + len(whole) + 1
+    return None, start
 
 
 def memory_gb(pid: int) -> float:
@@ -179,43 +262,8 @@ def _messages(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[dict[
                 return
 
 
-def _end(child: subprocess.Popen[bytes], kernels: list[int], patience: float) -> int:
-    """Exit code of the child; one that has not ended after ``patience`` seconds is stopped, kindly first, and so is
-    what an unhappy end left behind (kernel and child each lead a process group)."""
-    for wait, stop in ((patience, child.terminate), (GRACE_S, child.kill)):
-        try:
-            child.wait(wait)
-            break
-        except subprocess.TimeoutExpired:
-            stop()
-    if child.wait() != 0:
-        for group in [*kernels, child.pid]:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGKILL)
-    return child.returncode
-
-
 def _environment(given: Mapping[str, str]) -> dict[str, str]:
     """The child's: numba follows ``OMP_NUM_THREADS``; left alone it raises the number for torch as well (UMAP does)."""
     env = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", **os.environ, **given}
     threads = env.get("OMP_NUM_THREADS", "").partition(",")[0]
     return {"NUMBA_NUM_THREADS": threads, **env} if threads else env
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them (in the main thread, where Python allows it)."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    old = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

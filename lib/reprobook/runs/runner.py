@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from reprobook import record
+from reprobook.content.key import content_key, run_id
+from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
+from reprobook.params import resolve
 from reprobook.project import check_scale, check_slug, notebook_path, root
 from reprobook.runs.judge import executed, problem, tail
 from reprobook.runs.process import Outcome, Progress, execute
 
 if TYPE_CHECKING:
-    from reprobook.record import Record
+    from reprobook.runs.process import Stop
 
 
 class BusyError(ReprobookError):
@@ -37,7 +41,7 @@ class RunResult:
     run_id: str
     folder: Path
     status: Literal["complete", "skipped", "failed"]
-    record: Record
+    record: record.Record
     where: str | None = None
     tail: list[str] = field(default_factory=list)
     signal: int | None = None
@@ -51,7 +55,6 @@ def run(
     again: bool = False,
     time_limit: float | None = None,
     memory_limit: float | None = None,
-    publish: bool = False,
 ) -> RunResult:
     """Run a chapter, or skip it if the same run (chapter, parameters, code, data) is complete; an interrupted one goes
     on from its checkpoints. ``again`` starts from nothing. ``time_limit`` is in seconds, ``memory_limit`` in GB.
@@ -60,24 +63,11 @@ def run(
     same run is being executed. A run that fails is a result, not an error.
     """
     folder, identity, params = prepare(slug, scale, overrides or {})
-    if publish:
-        from reprobook.authoring.publish import check_publishable
-
-        check_publishable(slug, scale, params)
-    result = run_in(folder, identity, params, again=again, time_limit=time_limit, memory_limit=memory_limit)
-    if publish and result.status != "failed":
-        from reprobook.authoring.publish import publish as publish_record
-
-        publish_record(result.record)
-    return result
+    return run_in(folder, identity, params, again=again, time_limit=time_limit, memory_limit=memory_limit)
 
 
 def prepare(slug: str, scale: str, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Folder, identity and parameters of a run, as :func:`run_in` wants them; checks all names and types."""
-    from reprobook.content.key import content_key, run_id
-    from reprobook.data import ChapterData
-    from reprobook.params import resolve
-
     params = resolve(check_slug(slug), check_scale(scale), overrides)
     given = params.pop("out_dir", "")
     if given:
@@ -98,31 +88,47 @@ def run_in(
     time_limit: float | None = None,
     memory_limit: float | None = None,
     env: Mapping[str, str] | None = None,
-    progress: Callable[[str, int, Path], Progress] = Progress,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
 ) -> RunResult:
     """Run the notebook of ``identity["slug"]`` in ``folder``. ``identity`` holds the fields that a failed record needs:
-    slug, scale, seed, run_id, and optionally data and content. ``env`` adds environment variables for the kernel;
-    ``progress(title, n_cells, log)`` makes what is told of each cell. Raises :class:`BusyError` if another process runs
-    it."""
+    slug, scale, seed, run_id, and optionally data and content. ``env`` adds environment variables for the kernel.
+    ``stop`` ends the run (None: SIGINT and SIGTERM do); ``progress`` follows it (None: told on standard error). Runs
+    may work side by side in threads. Raises :class:`BusyError` if the run is being executed already."""
     with _disk_errors(folder), _lock(folder):
         if not again and (done := completed(folder, identity)):
             return RunResult(identity["run_id"], folder, "skipped", done)
         _make_room(folder, again)
         started, begin = _now(), time.monotonic()
-        outcome = _execute(folder, identity, params, time_limit, memory_limit, env, progress)
+        progress = progress or Progress(sys.stderr)
+        notebook, partial = notebook_path(identity["slug"]), folder / "notebook.partial.ipynb"
+        progress.title = f"{identity['slug']} {identity['run_id']}"
+        progress.n_cells = len(json.loads(notebook.read_text("utf-8"))["cells"]) + 1  # papermill adds the parameters
+        outcome = execute(
+            notebook,
+            partial,
+            {**params, "out_dir": str(folder)},
+            log=folder / "log.txt",
+            progress=progress,
+            time_limit=time_limit,
+            memory_limit=memory_limit,
+            env=env,
+            stop=stop,
+        )
+        if executed(partial)[0]:  # papermill's saves are not atomic: only a whole notebook takes the name
+            partial.replace(folder / "notebook.ipynb")
         where = problem(folder, outcome, identity)
         if where is None:
-            from reprobook import record
-
             return RunResult(identity["run_id"], folder, "complete", record.read(folder / "record.json"))
         failed = _failed_record(identity, params, where, started, time.monotonic() - begin)
-        return _failure(folder, failed, outcome)
+        with suppress(OSError):  # no room for the record of a run that failed for lack of room: the message says it
+            record.write(failed, folder / "record.json")
+        last = tail(folder / "log.txt")
+        return RunResult(failed.run_id, folder, "failed", failed, where, last, outcome.signal)
 
 
-def completed(folder: Path, identity: Mapping[str, Any]) -> Record | None:
+def completed(folder: Path, identity: Mapping[str, Any]) -> record.Record | None:
     """The record of a complete run in ``folder``, None if there is none: the notebook is looked at again, too."""
-    from reprobook import record
-
     if not (folder / "record.json").is_file() or problem(folder, Outcome(exit_code=0), identity):
         return None
     return record.read(folder / "record.json")
@@ -135,43 +141,15 @@ def _make_room(folder: Path, again: bool) -> None:
     (folder / "notebook.partial.ipynb").unlink(missing_ok=True)
     for name in ("notebook.ipynb", "record.json"):
         if (folder / name).exists():
-            os.replace(folder / name, folder / name.replace(".", ".previous.", 1))
+            (folder / name).replace(folder / name.replace(".", ".previous.", 1))
     if again:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         (folder / "log.txt").unlink(missing_ok=True)
 
 
-def _execute(
-    folder: Path,
-    identity: Mapping[str, Any],
-    params: Mapping[str, Any],
-    time_limit: float | None,
-    memory_limit: float | None,
-    env: Mapping[str, str] | None,
-    progress: Callable[[str, int, Path], Progress],
-) -> Outcome:
-    notebook, partial = notebook_path(identity["slug"]), folder / "notebook.partial.ipynb"
-    n_cells = len(json.loads(notebook.read_text("utf-8"))["cells"]) + 1  # papermill adds a cell with the parameters
-    outcome = execute(
-        notebook,
-        partial,
-        {**params, "out_dir": str(folder)},
-        log=folder / "log.txt",
-        progress=progress(f"{identity['slug']} {identity['run_id']}", n_cells, folder / "log.txt"),
-        time_limit=time_limit,
-        memory_limit=memory_limit,
-        env=env,
-    )
-    if executed(partial)[0]:  # papermill's saves are not atomic: only a whole notebook takes the name
-        os.replace(partial, folder / "notebook.ipynb")
-    return outcome
-
-
 def _failed_record(
     identity: Mapping[str, Any], params: Mapping[str, Any], where: str, started: str, wall_s: float
-) -> Record:
-    from reprobook import record
-
+) -> record.Record:
     commit, clean = record.commit()
     return record.Record(
         **identity,
@@ -187,29 +165,33 @@ def _failed_record(
     )
 
 
-def _failure(folder: Path, failed: Record, outcome: Outcome) -> RunResult:
-    from reprobook import record
-
-    with suppress(OSError):  # no room for the record of a run that failed for lack of room: the message says it
-        record.write(failed, folder / "record.json")
-    return RunResult(failed.run_id, folder, "failed", failed, failed.where, tail(folder / "log.txt"), outcome.signal)
+def is_executed(folder: Path) -> bool:
+    """Whether somebody executes the run in ``folder`` now."""
+    if not _lock_file(folder).exists():
+        return False
+    try:
+        with _lock(folder):
+            return False
+    except BusyError:
+        return True
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Keep the run to one process at a time; the system frees the lock of a process that dies."""
+    """Keep the run to one thread of one process; the system frees the lock of a process that dies."""
     from filelock import FileLock, Timeout
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(_lock_file(folder), timeout=0).acquire()
     except Timeout:
         raise BusyError(f"run {folder.name} is being executed by another process: wait for it") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 @contextmanager

@@ -19,7 +19,9 @@ CHIPS = {  # background colours with a contrast of at least 4.5 to white text
     "reproduced": ("rb-reproduced", "#1a7f37"),
     "partly": ("rb-partly", "#8a5a00"),
     "not reproduced": ("rb-not-reproduced", "#b42318"),
+    "undecided": ("rb-undecided", "#4c5a8a"),
     "not testable here": ("rb-not-testable", "#57606a"),
+    "challenged": ("rb-challenged", "#7d4e8a"),
     "never run": ("rb-never-run", ""),
 }
 

@@ -13,21 +13,12 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env, patch_environment
 
 from reprobook.errors import ReprobookError
+from reprobook.hardware import bf16_is_fast
 
 if TYPE_CHECKING:
     from torch import nn
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> accelerate's
-
-
-def bf16_is_fast(device: torch.device) -> bool:
-    """True if ``device`` multiplies bf16 in hardware: a GPU that says so, or a CPU with AMX or AVX512-bf16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-        return any(probe() for probe in probes if probe is not None)
-    return False
 
 
 def make_accelerator(device: torch.device | str | None, precision: str, accumulation: int) -> Accelerator:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger("reprobook.train")
 HEARTBEAT_S = 30.0
@@ -50,13 +55,22 @@ class Progress:
             self.last = now
             rate = (step - self.start) / max(now - self.began, 1e-9)
             left = (self.total - step) / max(rate, 1e-9)
-            logger.info(
-                "%s: step %d of %d, loss %.4g, %.3g steps/s, %.0f s left", self.name, step, self.total, loss, rate, left
-            )
+            text = f"{self.name}: step {step} of {self.total}, loss {loss:.4g}, {rate:.3g} steps/s, {left:.0f} s left"
+            logger.info(text)
+            message = {"name": self.name, "step": step, "total": self.total, "steps_per_s": rate, "left_s": left}
+            _tell({**message, "text": text})
 
     def close(self) -> None:
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def _tell(message: Mapping[str, Any]) -> None:
+    """Add a JSON line to the file in which whoever waits for this run looks, if the variable names one."""
+    if path := os.environ.get("REPROBOOK_PROGRESS_FILE"):
+        with suppress(OSError), Path(path).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(message) + "\n")
 
 
 class StopSignal:
@@ -64,7 +78,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
@@ -78,7 +92,7 @@ class StopSignal:
             signal.signal(number, handler)
         self._previous = {}
 
-    def _receive(self, number: int, frame: object) -> None:
+    def _receive(self, number: int, *_: object) -> None:
         if self.received is not None:  # the second time: at once
             self.leave()
         self.received = number

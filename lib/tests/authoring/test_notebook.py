@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from reprobook.authoring.notebook import CHECKED, SECTIONS, check_shape, normalise, write
+from reprobook.authoring.notebook import CHECKED, SECTIONS, check_shape, effect_names, normalise, write
 
 SLUG = "block_diffusion"
 PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "figure"}
@@ -114,6 +114,64 @@ def test_faults_of_shape(checkout: Any, change: Callable[[Any], None], problem: 
     change(nb)
     found = _shape(checkout, nb)
     assert any(problem in line for line in found), found
+
+
+def short() -> nbformat.NotebookNode:
+    """A notebook of the new kind: as :func:`good`, with about as much prose as code."""
+    nb = good()
+    del nb.cells[15:19]
+    for count, cell in enumerate((cell for cell in nb.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = count
+    return normalise(nb)
+
+
+def _long(*cells: int) -> Callable[[nbformat.NotebookNode], None]:
+    return lambda nb: [nb.cells[k].update(source="y = x\n" * 9) for k in cells] and None
+
+
+def test_a_short_notebook_has_no_problem(checkout: Any) -> None:
+    nb = short()
+    nb.cells[3]["source"] = "y = x\n" * 24 + "z = dict(below=y)"
+    nb.cells[4]["source"] += "\n# a call of holds= in words"
+    nbformat.write(normalise(nb), checkout.root / "notebooks" / f"{SLUG}.ipynb")
+    assert check_shape(SLUG, judged=True) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_set(4, source="y = x\n" * 26), "cell 5 has 26 lines; 1 to 25 are allowed"),
+        (_set(4, source=""), "cell 5 has 0 lines"),
+        (_long(3, 4, 5, 14, 15, 16), "half of the code cells have more than 8 lines"),
+        (_set(1, source="## Parameters\n\n" + "word " * 251), "cell 2 has 253 words; 1 to 250 are allowed"),
+        (_drop(7, 8, 9, 10, 11, 12), "4 prose cells and 11 code cells"),
+        (_drop(3, 14, 15, 16, 17, 18), "10 prose cells and 5 code cells"),
+        (_set(4, source="ch.claim('C1', value={},\n    holds=True)"), "cell 5 decides with holds="),
+        (_set(5, source="ch.compare('gain', a, b)"), "cell 6 is tagged display, but calls ch.compare"),
+        (_set(5, source="ch.recomputed('sums', frame)"), "cell 6 is tagged display, but calls ch.recomputed"),
+    ],
+)
+def test_faults_of_a_notebook_of_the_new_kind(checkout: Any, change: Callable[[Any], None], problem: str) -> None:
+    nb = short()
+    change(nb)
+    nbformat.write(nb, checkout.root / "notebooks" / f"{SLUG}.ipynb")
+    found = check_shape(SLUG, judged=True)
+    assert any(problem in line for line in found), found
+
+
+def test_names_of_recorded_effects(checkout: Any) -> None:
+    checkout.notebook(
+        "ch.compare('gain EIE', a, b, unit='accuracy', over='question')",
+        "for k in (1, 2):\n    ch.exact(f'rows of {k}', k, unit='rows')\nch.table('no effect', frame)",
+        "ch.effect(name='slope', values=v, unit='nats', over='text')",
+    )
+    names = effect_names(SLUG)
+    recorded = ["gain EIE", "rows of 2", "slope"]
+    assert [name for name in [*recorded, "gain", "rows of ", "no effect"] if names.fullmatch(name)] == recorded
+    checkout.notebook("ch.metric('a', 1)")
+    assert not effect_names(SLUG).fullmatch("")
+    checkout.notebook("for name, v in found.items():\n    ch.effect(name, v, unit='nats', over='text')")
+    assert effect_names(SLUG).fullmatch("any name at all")
 
 
 def test_pages_of_the_web_are_not_paths_of_this_machine(checkout: Any) -> None:

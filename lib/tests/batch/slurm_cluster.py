@@ -115,7 +115,7 @@ class Cluster:
         self._daemon("slurmd", "-D", "-N", node, "-f", str(self.config), name=node)
 
     def _daemon(self, *command: str, name: str | None = None) -> None:
-        log = open(self.folder / f"{name or command[0]}.out", "a")  # noqa: SIM115  the daemon keeps it
+        log = (self.folder / f"{name or command[0]}.out").open("a")
         env = {**os.environ, **self.env}
         self.daemons[name or command[0]] = subprocess.Popen(
             command, stdout=log, stderr=log, env=env, start_new_session=True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ import psutil
 import pytest
 from processes import alive
 from reprobook import record
-from reprobook.batch.plan import LocalOptions, PlanError, Resources
+from reprobook.batch.plan import LocalOptions, PlanError, Resources, load
 from reprobook.batch.slots import Slots, slots, visible_gpus
-from reprobook.runs.training_log import KERNEL_LINE, VARIABLE, last_steps
+from reprobook.batch.tasks import expand
+from reprobook.batch.view import columns
+from reprobook.batch.work import work
+from reprobook.runs.process import Progress, Stop
 from tiny_chapter import FINISH, PARAMETERS, SLUG, TRAIN, family, logistic, power_cut, wait_for
 
 KILLS = int(os.environ.get("REPROBOOK_KILLS", "2"))  # `make test-faults` asks for the 20 of the full test
@@ -92,22 +95,25 @@ def test_a_run_that_can_never_fit_is_an_error_at_once(batches: Any) -> None:
     assert "seed 0 wants gpus: 1, but batches have 0 here" in out and not (batches.root / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("limit", "said"),
-    [
-        ({"time_limit": 20.0}, "time limit of 20 s reached in cell 3 of 4"),
-        ({"memory_limit": 0.01}, "memory limit of 0.01 GB"),
-    ],
-)
-def test_limits_end_a_run(batches: Any, limit: dict[str, float], said: str) -> None:
-    from reprobook.batch.child import Job
-    from reprobook.batch.worker import execute
-    from reprobook.runs.runner import prepare
+def test_limits_end_a_run_and_others_go_on(batches: Any) -> None:
+    """A minute is the shortest time limit of a plan, so the time limit itself is tested where runs are."""
+    limits = "resources: {minutes: 1}"
+    group = f"chapters: [{SLUG}], scale: smoke"
+    plan = batches.plan(f"""
+        runs:
+          - {{{group}, seeds: [0], set: {{pause_s: 60.0}}, resources: {{memory_gb: 0.01}}}}
+          - {{{group}, seeds: [1]}}
+        {limits}
+    """)
+    out = batches.run(plan, code=1)
+    assert "memory limit of 0.01 GB reached" in out and "1 complete, 1 failed" in out
 
-    overrides = {"pause_s": 5.0}
-    run_id = prepare(SLUG, "smoke", overrides)[1]["run_id"]
-    end = execute(asdict(Job(SLUG, "smoke", overrides, run_id, cpus=1, grace_s=5.0, **limit)))
-    assert end["status"] == "failed" and said in end["where"]
+
+def test_time_limits_are_minutes_of_a_plan(batches: Any) -> None:
+    [task] = expand(load(batches.seeds(1, pause_s=60.0)))
+    short = dataclasses.replace(task, resources=Resources.model_construct(minutes=6 / 60))
+    end = work(short, Stop(), Progress(), gpus=[])
+    assert (end.status, end.where) == ("failed", "time limit of 6 s reached in cell 3 of 4 (A chapter)")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -168,7 +174,7 @@ def test_two_batches_of_one_plan_at_once(batches: Any) -> None:
     assert [len(pids) for pids in batches.starts().values()] == [1] * 4
 
 
-@pytest.mark.parametrize("victim", ["batch", "worker", "papermill", "kernel"])
+@pytest.mark.parametrize("victim", ["batch", "papermill", "kernel"])
 def test_sigkill_of_one_process(batches: Any, victim: str) -> None:
     """The others of its run end by themselves, other runs go on, and the next call completes what is missing."""
     plan = batches.seeds(2, pause_s=0.15, more="local: {cpus: 2}")
@@ -183,19 +189,17 @@ def test_sigkill_of_one_process(batches: Any, victim: str) -> None:
     else:
         assert command.returncode == 1 and "1 complete, 1 failed" in out, errors
         wait_for(lambda: not alive(kernels), 40)
-        expected = {"worker": "the worker was killed (SIGKILL)", "kernel": "the kernel died in cell 3 of 4"}
-        assert expected.get(victim, "child process was killed (signal 9)") in out
+        expected = {"papermill": "child process was killed (signal 9)", "kernel": "the kernel died in cell 3 of 4"}
+        assert expected[victim] in out
     batches.run(plan)
     batches.check_complete(2)
     assert max(r.hardware["resumed"] for r in batches.records()) >= 5  # went on from a checkpoint
 
 
 def _victim(batch: int, kernel: int, name: str) -> int:
-    """Process id of the batch itself, or of the worker or papermill above ``kernel``."""
-    above = psutil.Process(kernel).parents()
-    worker = next(p for p in above if "reprobook.batch.worker" in p.cmdline())
-    papermill = next(p for p in above if "reprobook.runs.execute" in p.cmdline())
-    return {"batch": batch, "worker": worker.pid, "papermill": papermill.pid, "kernel": kernel}[name]
+    """Process id of the batch itself, or of papermill above ``kernel``."""
+    papermill = next(p for p in psutil.Process(kernel).parents() if "reprobook.runs.execute" in p.cmdline())
+    return {"batch": batch, "papermill": papermill.pid, "kernel": kernel}[name]
 
 
 def test_power_cuts_at_random_moments(batches: Any) -> None:
@@ -241,8 +245,7 @@ def small_disk(batches: Any) -> Any:
 
 def test_a_full_disk_fails_runs_and_a_second_call_completes_them(batches: Any, small_disk: Path) -> None:
     plan = batches.seeds(2)
-    with open(small_disk / "ballast", "wb") as stream:
-        stream.write(b"x" * (2_097_152 - 3 * 4096))  # room for a few small files, not for a run
+    (small_disk / "ballast").write_bytes(b"x" * (2_097_152 - 3 * 4096))  # room for a few small files, not for a run
     out = batches.run(plan, code=1)
     assert "No space left on device" in out and "2 failed" in out
     (small_disk / "ballast").unlink()
@@ -253,29 +256,12 @@ def test_a_full_disk_fails_runs_and_a_second_call_completes_them(batches: Any, s
 # ------------------------------------------------------------------------------------------------ what is shown
 
 
-def test_a_training_says_its_steps(checkout: Any) -> None:
-    """The kernel's heartbeats reach the table: a real fit, with the log that kernels of runs install."""
-    log = checkout.root / "log.txt"
-    code = f"""
-import time, torch
-from pathlib import Path
-from reprobook.train import fit, progress
-progress.HEARTBEAT_S = 0.05
-{KERNEL_LINE}
-fit(torch.nn.Linear(2, 1), lambda i: torch.ones(4, 2), lambda m, x: (time.sleep(0.02), (m(x) ** 2).mean())[1],
-    num_steps=20, lr=0.1, folder=Path("fit/main"), log_every=1)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=checkout.root, env={**os.environ, VARIABLE: str(log)})
-    found = last_steps(log)
-    assert found["name"] == "main" and 1 <= found["step"] <= 20 == found["total"] and found["steps_per_s"] > 0
-    assert last_steps(checkout.root / "nothing") is None
-
-    from reprobook.batch.child import parts, progress_line
-
-    fit = {"name": "main", "step": 12, "total": 80, "steps_per_s": 3.25, "left_s": 21.0}
-    message = {"cell": 4, "n_cells": 31, "fit": fit}
-    assert progress_line(message) == "cell 5 of 31, main: step 12 of 80, 3.25 steps/s"
-    assert list(parts(message)) == ["5/31", "12/80", "3.25"] and progress_line({}) == "starting"
+def test_a_training_says_its_steps() -> None:
+    """What a run tells reaches lines and table (how it is told: test_faults.py of runs)."""
+    steps = {"name": "main", "step": 12, "total": 80, "steps_per_s": 3.25, "left_s": 21.0, "text": "main: step 12"}
+    progress = Progress(n_cells=31, cell=4, steps=steps)
+    assert progress.line() == "cell 5 of 31, 0:00 (main: step 12)" and columns(progress) == ("5/31", "12/80", "3.25")
+    assert Progress().line() == "starting, 0:00" and columns(Progress(n_cells=31, cell=4)) == ("5/31", "", "")
 
 
 def test_the_table_on_a_terminal(batches: Any) -> None:
@@ -298,7 +284,7 @@ def test_the_table_on_a_terminal(batches: Any) -> None:
         seen += chunk
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "2 complete" in out
-    for words in ("steps/s", "3/5", "block_diffusion smoke seed 1", "running", "complete"):
+    for words in ("steps/s", "3/5", "block_diffusion smoke seed 1", "2 running", "complete"):
         assert words in seen.decode(), words
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from reprobook.batch.plan import PlanError, load
-from reprobook.batch.state import estimates, state, states
-from reprobook.batch.tasks import expand
+from reprobook.batch.state import estimates, state
+from reprobook.batch.tasks import Task, expand
 from reprobook.errors import ReprobookError
 from reprobook.runs.runner import prepare, run
 
@@ -82,15 +82,18 @@ def test_a_plan_that_is_not_there(batches: Any) -> None:
         load(batches.root / "none.yaml")
 
 
+def names(tasks: list[Task]) -> list[str]:
+    return [state(task).name for task in tasks]
+
+
 def test_states_and_estimates_come_from_records(batches: Any) -> None:
     tasks = expand(load(batches.seeds(3)))
-    assert [s.name for s in states(tasks)] == ["not run"] * 3 and estimates(tasks) == {(SLUG, "smoke"): None}
+    assert names(tasks) == ["not run"] * 3 and estimates(tasks) == {(SLUG, "smoke"): None}
     run(SLUG, "smoke", {"seed": 0})
     tasks[1].folder.mkdir()
     with FileLock(tasks[2].folder.parent / f".{tasks[2].run_id}.lock"):  # begun, its folder not made yet
-        assert [s.name for s in states(tasks)] == ["complete", "interrupted", "running"]
-    assert [s.name for s in states(tasks)] == ["complete", "interrupted", "not run"]
-    assert states(tasks) == [state(t) for t in tasks]
+        assert names(tasks) == ["complete", "interrupted", "running"]
+    assert names(tasks) == ["complete", "interrupted", "not run"]
     assert estimates(tasks) == {(SLUG, "smoke"): 2.0}  # what the notebook says it took
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import slurm_cluster
 from processes import alive
-from reprobook.batch.child import job_of
 from reprobook.batch.plan import PlanError, load
 from reprobook.batch.slurm import Supervisor, arrays, script, submitted
 from reprobook.batch.tasks import expand
@@ -218,12 +217,11 @@ def test_sigterm_to_the_supervisor_alone_saves(batches: Any) -> None:
     code = """
 import sys
 from pathlib import Path
-from reprobook.batch.child import job_of
 from reprobook.batch.plan import load
 from reprobook.batch.slurm import Supervisor
 from reprobook.batch.tasks import expand
 [task] = expand(load(Path(sys.argv[1])))
-Supervisor()(job_of(task, wait=True))
+Supervisor()(task)
 """
     plan = batches.seeds(1, pause_s=0.3, every=1000)
     process = subprocess.Popen([sys.executable, "-c", code, str(plan)], stderr=subprocess.PIPE, text=True)
@@ -241,6 +239,6 @@ def test_a_requeued_job_does_the_same_again(batches: Any) -> None:
     """What submitit stores for the next start has the job, and no process of this one."""
     import pickle
 
-    job = job_of(expand(load(batches.seeds(1)))[0], wait=True)
-    again = pickle.loads(pickle.dumps(Supervisor().checkpoint(job)))
-    assert again.args == (job,) and again.function.worker is None
+    [task] = expand(load(batches.seeds(1)))
+    again = pickle.loads(pickle.dumps(Supervisor(grace_s=90.0).checkpoint(task)))
+    assert again.args == (task,) and again.function == Supervisor(grace_s=90.0)

@@ -47,16 +47,11 @@ def test_rows_do_not_depend_on_the_batches_of_texts(words) -> None:
     assert np.array_equal(whole, split)
 
 
-def test_files_of_a_split_are_found_by_folder_or_name(tmp_path: Path) -> None:
+def test_a_column_of_data_files(tmp_path: Path) -> None:
     import pandas as pd
 
-    (tmp_path / "penn" / "test").mkdir(parents=True)
-    pd.DataFrame({"sentence": ["a", "b"]}).to_parquet(tmp_path / "penn" / "test" / "0000.parquet")
-    (tmp_path / "train.jsonl").write_text('{"text": "c"}\n')
-    files = corpus.split_files(tmp_path, "test")
-    assert [f.name for f in files] == ["0000.parquet"]
+    files = [tmp_path / "0000.parquet"]
+    pd.DataFrame({"sentence": ["a", "b"]}).to_parquet(files[0])
     assert list(corpus.read_column(files, "sentence")) == ["a", "b"]
     with pytest.raises(ReprobookError, match="has no column 'text'; it has sentence"):
         list(corpus.read_column(files, "text"))
-    with pytest.raises(ReprobookError, match="no validation files"):
-        corpus.split_files(tmp_path, "validation")

@@ -108,7 +108,7 @@ def test_a_home_with_spaces_and_letters_beyond_ascii(
         command = [sys.executable, "-m", "reprobook.cli", "data", do, "block_diffusion", *scale]
         done = subprocess.run(command, env=env, capture_output=True)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
-    [stored] = [path for path in home.rglob("text.txt")]
+    [stored] = home.rglob("text.txt")
     assert stored.read_bytes() == content and ".cache/reprobook/objects" in str(stored)
     stamps = [json.loads(path.read_text())[0] for path in home.rglob("stamps/*.json")]
     assert str(stored) in stamps, "the file is not read again at every use"

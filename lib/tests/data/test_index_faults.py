@@ -30,7 +30,7 @@ def index(book: Any, packaged: Any, site: Site, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_INDEX_URL", f"{site.address}/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "1")
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "0.5")
     return content
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from reprobook import data
-from reprobook.data import ChapterData
+from reprobook.data import ChapterData, web
 from reprobook.data.errors import AccessError, DataError
 from servers import Answer
 
@@ -25,6 +25,7 @@ GOOD = Answer(body=CONTENT)
 @pytest.fixture(autouse=True)
 def quick(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPROBOOK_TIMEOUT", "0.3")
+    monkeypatch.setattr(web, "FIRST_PAUSE_S", 0.05)
 
 
 def _ask_for(book: Any, site: Site, digest: str | None = sha256(CONTENT).hexdigest(), **fields: Any) -> None:

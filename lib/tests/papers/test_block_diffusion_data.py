@@ -38,6 +38,16 @@ def test_unknown_corpus_is_named() -> None:
         bd.open_corpus("c4", None, 8)
 
 
+def test_files_of_a_split_are_found_by_folder_or_name(tmp_path: Path) -> None:
+    (tmp_path / "penn" / "test").mkdir(parents=True)
+    for name in ("penn/test/0000.parquet", "train.jsonl"):
+        (tmp_path / name).touch()
+    assert [file.name for file in corpus.split_files(tmp_path, "test")] == ["0000.parquet"]
+    assert [file.name for file in corpus.split_files(tmp_path, "train")] == ["train.jsonl"]
+    with pytest.raises(ReprobookError, match="no validation files"):
+        corpus.split_files(tmp_path, "validation")
+
+
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 

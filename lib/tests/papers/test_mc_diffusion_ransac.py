@@ -573,7 +573,7 @@ def test_a_plane_does_not_determine_f() -> None:
 
 @EACH
 def test_pure_noise_never_raises(name: str) -> None:
-    problem, pairs, _, tau = example(name)
+    problem, _, _, tau = example(name)
     for seed in range(5):
         x = rng(seed).uniform(-0.5, 0.5, (12, 4))
         found = ransac.estimate(problem, x, None, tau / 50, 5, rng(seed), "model")

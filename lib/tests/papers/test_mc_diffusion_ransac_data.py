@@ -174,7 +174,7 @@ def test_turned_cameras_keep_the_parallax() -> None:
     turns.append(turn)
     X = np.array([0.3, -0.2, 2.5])
     left = turns[0] @ X
-    right = turns[1] @ (X + [-b, 0, 0])
+    right = turns[1] @ (X + np.array([-b, 0, 0]))
     assert R @ left + t == pytest.approx(right)
     disparity = f * b / X[2] - matching.STEREO["shift"]  # x_right = x_left - d with the right centre shifted
     left_x, right_x = f * X[0] / X[2] + cx, f * (X[0] - b) / X[2] + cx + matching.STEREO["shift"]

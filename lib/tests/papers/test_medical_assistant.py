@@ -563,7 +563,7 @@ def test_errors_become_observations_and_end_the_session() -> None:
 
 
 def test_nobody_reads_or_writes_another_patients_record() -> None:
-    case, env = environment()
+    _, env = environment()
     env.memory.add_patient("U5555", "Bob")
     for name, arguments in (
         ("get_appointment_history", {}), ("notify_user", {"message": "hello"}),
@@ -689,7 +689,7 @@ def test_rouge_and_bleu_by_hand() -> None:
 def test_the_mean_row_counts_each_scenario_once() -> None:
     call = tools.write_call("get_location", {})
     said = [Said("General", "Caller", call, call)] * 3 + [Said("Counter", "Caller", call, "x")]
-    table = evaluate.scenario_table(said + [Said("Soft SOS", "Caller", call, call)], "Caller").set_index("Scenario")
+    table = evaluate.scenario_table([*said, Said("Soft SOS", "Caller", call, call)], "Caller").set_index("Scenario")
     assert table.loc["mean of appointments", "ToolAcc"] == 0.5
     with pytest.raises(ReprobookError, match="nothing was said by 'Planner'"):
         evaluate.scenario_table(said, "Planner")

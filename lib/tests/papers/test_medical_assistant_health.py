@@ -455,7 +455,7 @@ def test_the_last_firing_deletes_and_a_missed_dose_moves_the_end() -> None:
 
 
 def test_the_calendar_is_read_back_with_every_firing() -> None:
-    medicines = prescriptions.read_prescription(SHEET) + [medicine([time(6)], 1, "Odd, name; with\\signs")]
+    medicines = [*prescriptions.read_prescription(SHEET), medicine([time(6)], 1, "Odd, name; with\\signs")]
     pending = reminders.reminders(medicines, MORNING)
     raw = reminders.to_icalendar(pending)
     events = Calendar.from_ical(raw).walk("VEVENT")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +241,9 @@ def test_an_epoch_meets_every_example_once_and_parts_add_up_to_the_batch() -> No
     batches = tuning_batches(examples, tuning, 0, seed=3)
     seen = [batches(i)["ids"][:, 0].tolist() for i in range(tuning.steps(10))]
     assert [len(s) for s in seen] == [4, 4, 2, 4, 4, 2]
-    assert sorted(sum(seen[:3], [])) == sorted(sum(seen[3:], [])) == list(range(10)) and seen[:3] != seen[3:]
+    assert sorted(chain(*seen[:3])) == sorted(chain(*seen[3:])) == list(range(10)) and seen[:3] != seen[3:]
     split = tuning_batches(examples, stasc.Tuning(batch_size=4, accumulation=2), 0, seed=3, processes=2)
-    joined = [sum((split(4 * u + part)["ids"][:, 0].tolist() for part in range(4)), []) for u in range(3)]
+    joined = [list(chain(*(split(4 * u + part)["ids"][:, 0].tolist() for part in range(4)))) for u in range(3)]
     assert joined[:2] == seen[:2] and joined[2] == [*seen[2], *seen[0][:2]]
     with pytest.raises(ReprobookError, match="batch_size 4 is not a multiple of 3 micro-steps x 1 processes"):
         tuning_batches(examples, stasc.Tuning(batch_size=4, accumulation=3), 0, seed=3)
@@ -390,7 +391,7 @@ def test_crossed_pairs_show_answers_that_the_correction_was_not_written_for(
 ) -> None:
     one = make(tmp_path, net)
     plans = [stasc.Plan(stasc.Variant("EIE"), 3, 2, 1, pairing=p) for p in ("matched", "cross")]
-    (matched, r1, r2, n), (crossed, *_, m) = (stasc.one_iteration(one, p, splits.train, one.base, 1) for p in plans)
+    (matched, *_, n), (crossed, *_, m) = (stasc.one_iteration(one, p, splits.train, one.base, 1) for p in plans)
     assert m == 3 * n and set(matched) <= set(crossed) and len(crossed) > len(matched)
     assert all(
         stasc.reward(t.answer, t.question.references) > stasc.reward(t.shown, t.question.references) for t in crossed

@@ -18,8 +18,8 @@ import pytest
 from reprobook import record
 from reprobook.errors import ReprobookError
 from reprobook.runs import training_log
-from reprobook.runs.process import Progress, memory_gb
-from reprobook.runs.runner import completed, run, run_in
+from reprobook.runs.process import Progress, _steps, memory_gb
+from reprobook.runs.runner import completed, prepare, run, run_in
 
 SLUG = "block_diffusion"
 FINISH = """
@@ -178,55 +178,76 @@ def test_a_killed_kernel_leaves_no_sockets(checkout: Any) -> None:
     assert [path.exists() for path in _sockets(checkout)] == [False]
 
 
-TOLD = "base: step 300 of 850, loss 2.1, 3.1 steps/s, 177 s left"
-TRAINING = f"12:00:00 training: {TOLD}\n"
-
-
-def test_training_is_told_in_the_log_and_not_in_the_notebook(checkout: Any) -> None:
+def test_training_is_told_to_who_waits_and_in_the_log_and_not_in_the_notebook(checkout: Any) -> None:
+    """A real fit: its heartbeats are JSON for the runner, lines for who reads the log, and belong to their cell."""
     checkout.notebook(
         """
-        import logging
-        logging.getLogger("reprobook.train").info("%s: step %d of %d", "base", 300, 850)
-        names = [name for name in dir() if "log" in name.lower() and name != "logging"]
-        print(names)
+        import logging, time
+        import torch
+        from pathlib import Path
+        from reprobook.train import fit, progress
+        progress.HEARTBEAT_S = 0.05
+        fit(torch.nn.Linear(2, 1), lambda i: torch.ones(4, 2), lambda m, x: (time.sleep(0.08), (m(x) ** 2).mean())[1],
+            num_steps=20, lr=0.1, folder=Path(out_dir) / "base", log_every=1)
+        print([name for name in dir() if "log" in name.lower() and name != "logging"])
         """,
+        "time.sleep(1.5)",
         FINISH,
     )
-    result = run(SLUG, "smoke")
-    log = (result.folder / "log.txt").read_text()
-    assert [line[9:] for line in log.splitlines() if "training:" in line] == ["training: base: step 300 of 850"]
-    notebook = (result.folder / "notebook.ipynb").read_text()
-    assert "step 300 of 850" not in notebook and "[]\\n" in notebook
+    seen = []
+
+    class Seen(Progress):
+        def show(self) -> None:
+            seen.append((self.cell, self.steps))
+
+    [folder, identity, params] = prepare(SLUG, "smoke", {})
+    assert run_in(folder, identity, params, progress=Seen()).status == "complete"
+    told = [steps for cell, steps in seen if steps is not None]
+    assert told and {cell for cell, steps in seen if steps} == {3} and (4, None) in seen
+    for steps in told:
+        assert (steps["name"], steps["total"]) == ("base", 20) and 1 <= steps["step"] <= 20 and steps["steps_per_s"] > 0
+        assert steps["text"].startswith(f"base: step {steps['step']} of 20, loss ") and steps["left_s"] >= 0
+    log = (folder / "log.txt").read_text()
+    assert re.search(r"^\d\d:\d\d:\d\d training: base: step \d+ of 20, loss .* s left$", log, re.MULTILINE)
+    notebook = (folder / "notebook.ipynb").read_text()
+    assert "of 20, loss" not in notebook and "[]\\n" in notebook
+    assert not list(folder.glob("*.jsonl"))
 
 
-def test_the_last_line_of_training_belongs_to_the_cell_that_runs(tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    assert training_log.last_line(log) is None
+def test_progress_is_read_line_by_line(tmp_path: Path) -> None:
+    told = tmp_path / "progress.jsonl"
+    assert _steps(told, 0) == (None, 0)
+    at = 0
     for text, expected in [
-        ("12:00:00 Executing Cell 7----\n", None),
-        (TRAINING.replace("300", "200") + TRAINING, TOLD),
-        ("x" * 40_000 + "\n" + TRAINING.replace("300", "400"), TOLD.replace("300", "400")),
-        ("12:01:00 Ending Cell 7----\n12:01:00 Executing Cell 8----\nbusy\n", None),
+        ('{"step": 1}\n{"step": 2}\n', {"step": 2}),
+        ("", None),
+        ('{"step": 3}\n{"st', {"step": 3}),
+        ('ep": 4}', None),
+        ("\n", {"step": 4}),
+        ("cut off by a full dis\n", None),
+        ('{"step": 6}\n', {"step": 6}),
     ]:
-        with log.open("a") as stream:
+        with told.open("a") as stream:
             stream.write(text)
-        assert training_log.last_line(log) == expected
+        found, at = _steps(told, at)
+        assert found == expected, text
+    assert at == told.stat().st_size
 
 
-def test_what_a_person_sees_of_a_long_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "log.txt").write_text("12:00:00 Executing Cell 19----\n" + TRAINING)
+def test_what_a_person_sees_of_a_long_run() -> None:
     stream = io.StringIO()
-    progress = Progress("demo laptop-seed0", 46, tmp_path / "log.txt", stream)
-    progress.show(18)
+    text = "base: step 300 of 850, loss 2.1, 3.1 steps/s, 177 s left"
+    progress = Progress(stream, "demo laptop-seed0", 46, cell=18, steps={"text": text})
+    progress.show()
     assert stream.getvalue() == "", "not on a terminal: now and then"
     progress._last -= 31
-    progress._start -= 210.2
-    progress.show(18)
-    assert stream.getvalue() == f"demo laptop-seed0: cell 19 of 46, 3:30 ({TOLD})\n"
+    progress.start -= 210.2
+    progress.show()
+    assert stream.getvalue() == f"demo laptop-seed0: cell 19 of 46, 3:30 ({text})\n"
 
 
 def test_a_kernel_that_nobody_waits_for_logs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(training_log.VARIABLE, raising=False)
+    monkeypatch.delenv(training_log.LOG_FILE, raising=False)
     code = "from reprobook.runs.training_log import install; install(); import logging\n"
     code += "print(logging.getLogger('reprobook.train').handlers)"
     done = subprocess.run(

@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 from processes import alive
-from reprobook import record
+from reprobook import cli, record
 from reprobook.errors import ReprobookError
 from reprobook.runs.process import _environment
 from reprobook.runs.runner import completed, run
@@ -224,7 +224,9 @@ def _git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, env={**os.environ})
 
 
-def test_publish_wants_clean_code_and_the_scale_s_own_parameters(checkout: Any) -> None:
+def test_publish_wants_clean_code_and_the_scale_s_own_parameters(
+    checkout: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     honest = FINISH.replace(
         'status="complete",', 'status="complete", content=key, commit=commit()[0], clean=commit()[1],'
     )
@@ -238,15 +240,15 @@ def test_publish_wants_clean_code_and_the_scale_s_own_parameters(checkout: Any) 
     )
     checkout.write(".gitignore", "runs/\n")
     _git(checkout.root, "init")
-    with pytest.raises(ReprobookError, match="smoke run is no evidence"):
-        run(SLUG, "smoke", publish=True)
-    with pytest.raises(ReprobookError, match="steps is overridden"):
-        run(SLUG, "laptop", {"steps": 3}, publish=True)
-    with pytest.raises(ReprobookError, match="uncommitted changes"):
-        run(SLUG, "laptop", publish=True)
+    for arguments, message in [
+        (["--scale", "smoke"], "smoke run is no evidence"),
+        (["--scale", "laptop", "-p", "steps=3"], "steps is overridden"),
+        (["--scale", "laptop"], "uncommitted changes"),
+    ]:
+        assert cli.main(["run", SLUG, "--publish", *arguments]) == 2 and message in capsys.readouterr().err
     _git(checkout.root, "add", "-A")
     _git(checkout.root, "commit", "-m", "all")
-    assert run(SLUG, "laptop", {"seed": 2}, publish=True).status == "complete"
+    assert cli.main(["run", SLUG, "--publish", "--scale", "laptop", "-p", "seed=2"]) == 0
     [published] = record.results(SLUG, "laptop")
     assert (published.seed, published.clean) == (2, True)
 

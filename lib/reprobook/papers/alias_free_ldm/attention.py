@@ -51,6 +51,7 @@ class Memory:
         return self._in("load", key, mix=mix)
 
     def clear(self) -> None:
+        """Forget all maps."""
         self.maps.clear()
 
     def recall(self, layer: str, slot: int, n: int) -> Tensor:
@@ -78,6 +79,7 @@ class CrossFrameAttention:
         temb: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
+        """diffusers' interface: states (n, tokens, channels) -> the same shape, attended as ``memory`` says."""
         memory, options = self.memory, {"attention_mask": attention_mask, "temb": temb, **kwargs}
         if encoder_hidden_states is not None or memory.mode == "plain":
             return self.inner(attn, hidden_states, encoder_hidden_states, **options)

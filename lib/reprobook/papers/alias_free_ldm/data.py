@@ -56,6 +56,7 @@ class Crops:
         self.images, self.size, self.batch_size, self.seed, self.contrast = images, size, batch_size, seed, contrast
 
     def one(self, rng: np.random.Generator) -> np.ndarray:
+        """One crop (size, size, 3); a flat one is drawn again, up to 20 times."""
         for _ in range(20):
             image = self.images[rng.integers(len(self.images))]
             y, x = (int(rng.integers(n - self.size + 1)) for n in image.shape[:2])
@@ -65,6 +66,7 @@ class Crops:
         return crop[:, ::-1] if rng.random() < 0.5 else crop
 
     def __call__(self, i: int) -> Tensor:
+        """Batch ``i``, (batch_size, 3, size, size) in [-1, 1]: the same for the same ``i``."""
         rng = np.random.default_rng([self.seed, i])
         return to_tensor([self.one(rng) for _ in range(self.batch_size)])
 

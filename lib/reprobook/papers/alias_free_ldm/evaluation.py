@@ -89,9 +89,11 @@ class Blurred:
         self.latents, self.sigma = latents, sigma
 
     def encode(self, images: Tensor) -> Tensor:
+        """The latents of the plain model."""
         return self.latents.encode(images)
 
     def decode(self, z: Tensor) -> Tensor:
+        """The pictures of the plain model, blurred."""
         from scipy.ndimage import gaussian_filter
 
         sharp = self.latents.decode(z).numpy()

@@ -62,6 +62,7 @@ class Latents:
 
     @property
     def device(self) -> torch.device:
+        """Where the autoencoder is."""
         return next(self.vae.parameters()).device
 
     @torch.no_grad()

@@ -67,6 +67,7 @@ class AutoencoderObjective(nn.Module):
         return mask_mse(encoded, z_moved, masks[0]), mask_mse(decoded, y_moved, masks[1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pictures (N, 3, H, W) -> the loss and its parts."""
         posterior = self.vae.encode(x).latent_dist
         z = posterior.sample()
         y = self.vae.decode(z).sample
@@ -124,6 +125,7 @@ class DenoiserObjective(nn.Module):
             return self.predict(z_t, t, text)
 
     def forward(self, z: Tensor, text: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Latents (N, 4, h, w), states of their texts -> the loss and its parts."""
         t = torch.randint(len(self.alphas_cumprod), (len(z),), device=z.device)
         noise = torch.randn_like(z)
         a = self.alphas_cumprod[t].view(-1, 1, 1, 1).to(z)

@@ -31,7 +31,8 @@ class IdealDownsample(nn.Module):
         if hasattr(sampler, "Conv2d_0"):
             self.Conv2d_0 = conv  # diffusers' old name of the same weights
 
-    def forward(self, x: Tensor, *unused: object) -> Tensor:
+    def forward(self, x: Tensor, *unused: object) -> Tensor:  # noqa: ARG002 (diffusers passes more)
+        """x: (N, C, H, W) -> (N, C, H/2, W/2)."""
         return ideal_downsample(self.conv(x))
 
 
@@ -45,7 +46,8 @@ class IdealUpsample(nn.Module):
             raise ReprobookError(f"{type(sampler).__name__} has no convolution after interpolation")
         self.conv = conv
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None, *unused: object) -> Tensor:
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None, *unused: object) -> Tensor:  # noqa: ARG002
+        """x: (N, C, H, W) -> (N, C, 2H, 2W); raises :class:`ReprobookError` if another size is asked for."""
         if output_size is not None and list(output_size) != [2 * n for n in x.shape[-2:]]:
             raise ReprobookError(
                 f"a feature map of {list(x.shape[-2:])} was asked to become {list(output_size)}; ideal upsampling "
@@ -62,6 +64,7 @@ class FilteredActivation(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
+        """x -> the same shape."""
         return filtered(self.activation, x) if x.ndim == 4 else self.activation(x)
 
 

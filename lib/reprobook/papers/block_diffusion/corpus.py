@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from reprobook.data.corpus import Corpus, read_column, split_files, tokenised, wikipedia_characters
+from reprobook.data.corpus import Corpus, read_column, tokenised, wikipedia_characters
 from reprobook.data.text import wrap
 from reprobook.errors import ReprobookError
 
@@ -68,6 +69,15 @@ def detokenise_lm1b(text: str) -> str:
     for pattern, replacement in _LM1B_RULES:
         text = pattern.sub(replacement, text)
     return text
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """Data files of a split in a hub snapshot: parquet or JSON-lines files with its name in their path."""
+    kinds = (".parquet", ".jsonl", ".json")
+    found = sorted(p for p in folder.rglob("*") if p.suffix in kinds and split in p.relative_to(folder).as_posix())
+    if not found:
+        raise ReprobookError(f"no {split} files (*.parquet, *.jsonl) below the fetched folder {folder.name}")
+    return found
 
 
 def lm1b(data: Any, length: int) -> Corpus:

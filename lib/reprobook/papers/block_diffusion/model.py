@@ -95,6 +95,7 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (..., dim) -> the same shape."""
         return F.layer_norm(x.float(), self.weight.shape, self.weight.float()).to(x.dtype)
 
 
@@ -107,6 +108,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(n_features, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
 
     def forward(self, sigma: Tensor) -> Tensor:
+        """sigma: (K,) -> (K, cond_dim)."""
         half = self.n_features // 2
         frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=sigma.device) / half)
         angle = sigma.float()[:, None] * frequency
@@ -114,12 +116,15 @@ class TimestepEmbedder(nn.Module):
 
 
 class TokenEmbedding(nn.Module):
+    """A vector for each token; named and started as the released code does."""
+
     def __init__(self, vocab_size: int, dim: int) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(vocab_size, dim))
         nn.init.kaiming_uniform_(self.embedding, a=math.sqrt(5))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """tokens: (K, L) -> (K, L, dim)."""
         return self.embedding[tokens]
 
 
@@ -147,6 +152,7 @@ class Block(nn.Module):
         self.adaLN_modulation = _zero_linear(cond_dim, 6 * dim) if adaln else None
 
     def attend(self, x: Tensor, positions: Tensor, mask: Any, cache: KVCache | None, store: bool, layer: int) -> Tensor:
+        """Self-attention of x (K, L, dim) over itself and the tokens in ``cache`` -> (K, L, dim)."""
         q, k, v = self.attn_qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotary(q, positions), rotary(k, positions)
         if cache is not None:
@@ -164,6 +170,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, positions: Tensor, mask: Any, c: Tensor | None, cache: KVCache | None, store: bool, layer: int
     ) -> Tensor:
+        """x: (K, L, dim), c: (K, cond_dim) -> (K, L, dim)."""
         if self.adaLN_modulation is None:
             shift1 = scale1 = shift2 = scale2 = 0.0
             gate1 = gate2 = 1.0
@@ -185,6 +192,7 @@ class OutputLayer(nn.Module):
         self.adaLN_modulation = _zero_linear(cond_dim, 2 * dim) if adaln else None
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """x: (K, L, dim), c: (K, cond_dim) -> logits (K, L, V)."""
         x = self.norm_final(x)
         if self.adaLN_modulation is not None:
             shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, -1)
@@ -226,6 +234,7 @@ class DiT(nn.Module):
 
     @property
     def vocab_size(self) -> int:
+        """Number of tokens, the mask included."""
         return self.vocab_embed.embedding.shape[0]
 
     def forward(

@@ -117,7 +117,7 @@ def score_entropy_terms(model: nn.Module, x: Tensor, mask_id: int, generator: to
     return torch.where(masked, dsigma[:, None] * terms, 0.0)
 
 
-def sedd_log_score(model: nn.Module, x_t: Tensor, sigma: Tensor, mask_id: int) -> Tensor:
+def sedd_log_score(model: nn.Module, x_t: Tensor, sigma: Tensor, mask_id: int) -> Tensor:  # noqa: ARG001
     """SEDD's log ratios (K, L, V): logits - log(e^sigma - 1) - log(number of real tokens); 0 for the token that
     stands there."""
     logits = model(x_t, sigma=sigma)
@@ -268,7 +268,7 @@ def interval_search(
     """Evaluation hook of the training loop (Section 6): search on validation batches and keep (beta, omega) in
     ``state``, whose checkpoint carries it."""
 
-    def search(model: nn.Module, step: int) -> dict[str, float]:
+    def search(model: nn.Module, step: int) -> dict[str, float]:  # noqa: ARG001 (as the loop calls it)
         beta, omega = search_interval(model, batches, process)
         state.interval.copy_(torch.tensor([beta, omega], dtype=torch.float64))
         return {"beta": beta, "omega": omega}

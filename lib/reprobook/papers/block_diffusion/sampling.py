@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -249,7 +250,7 @@ def sample_sedd(
     tokens[:, : prompt.shape[1]] = prompt
     rates = (1 - EPS) * torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
     sigmas = -torch.log1p(-rates)
-    for t, s in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for t, s in pairwise(sigmas):
         masked = tokens == mask_id
         level = t.expand(tokens.shape[0]).to(tokens.device, torch.float32)
         score = sedd_log_score(model, tokens, level, mask_id).double().exp()

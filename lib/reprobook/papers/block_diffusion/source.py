@@ -31,6 +31,7 @@ class MarkovSource:
 
     @property
     def n_symbols(self) -> int:
+        """Number of symbols; the mask is not one of them."""
         return self.transition.shape[0]
 
     def entropy_rate(self) -> float:
@@ -80,7 +81,12 @@ class _Denoiser(nn.Module):
         self.source, self.block_size = source, block_size
 
     def forward(
-        self, tokens: Tensor, *, positions: Tensor | None = None, mask: Any = None, n_outputs: int | None = None
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,  # noqa: ARG002 (a model's interface)
+        mask: Any = None,  # noqa: ARG002
+        n_outputs: int | None = None,
     ) -> Tensor:
         """Log conditionals (K, L, n_symbols + 1) for ``x_t (+) x`` (K, 2L), or for ``x_t`` alone if it is one block."""
         x_t, x = (tokens, tokens) if n_outputs is None else (tokens[:, :n_outputs], tokens[:, n_outputs:])

@@ -34,7 +34,13 @@ class _Preallocated(DynamicLayer):
         self._keys, self._values = keys, values
         self.keys, self.values = keys[:, :, :filled], values[:, :, :filled]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: Any,  # noqa: ARG002 (transformers' own)
+        **kwargs: Any,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         end = self.keys.shape[-2] + key_states.shape[-2]
         if end > self._keys.shape[-2]:
             raise ReprobookError(f"the cache has room for {self._keys.shape[-2]} tokens, not {end}")

@@ -53,13 +53,16 @@ class PowerLaw:
 
     @property
     def b(self) -> float:
+        """The exponent, as the paper names it."""
         return self.exponent
 
     @property
     def E(self) -> float:
+        """The constant, as the paper names it."""
         return self.constant
 
     def __call__(self, x: float | np.ndarray) -> float | np.ndarray:
+        """y(x) = a x^-b + E."""
         return self.scale * np.asarray(x, dtype=np.float64) ** -self.exponent + self.constant
 
     def size_for(self, y: float) -> float | None:

@@ -63,6 +63,7 @@ class Surface:
     v: float
 
     def a(self, n_h: np.ndarray | float, n_kv: np.ndarray | float) -> np.ndarray | float:
+        """The scale of the size law of n_h query and n_kv key-value heads."""
         return self.a0 + self.u / np.asarray(n_h, float) ** self.p + self.v / np.asarray(n_kv, float) ** self.q
 
     def law(self, H: Heads, largest: float = math.inf) -> PowerLaw:
@@ -70,6 +71,7 @@ class Surface:
         return PowerLaw(float(self.a(*H)) ** self.b, self.b, self.E, largest=largest)
 
     def laws(self, heads: Sequence[Heads], largest: float = math.inf) -> dict[Heads, PowerLaw]:
+        """The size law of each head configuration."""
         return {H: self.law(H, largest) for H in heads}
 
 

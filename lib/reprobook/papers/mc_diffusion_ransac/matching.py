@@ -27,7 +27,7 @@ MOST, LEAST, STEPS = 256, 30, 8  # matches of a pair; 1/8 px of storage
 DETECTORS: dict[str, Callable[[int], cv2.Feature2D]] = {
     "SIFT": lambda n: cv2.SIFT_create(nfeatures=n),
     "ORB": lambda n: cv2.ORB_create(nfeatures=n),
-    "AKAZE": lambda n: cv2.AKAZE_create(threshold=5e-4),  # has no limit of its own
+    "AKAZE": lambda n: cv2.AKAZE_create(threshold=5e-4),  # noqa: ARG005 (it has no limit of its own)
 }
 STEREO = {  # of scikit-image's motorcycle pair, which it took from the Middlebury 2014 set
     "focal": 994.978, "centre": (311.193, 254.877), "shift": 31.086, "baseline_m": 0.193001,
@@ -158,7 +158,7 @@ def real_matches(folder: Path, n: int = 150, seed: int = 0) -> bytes:
     left, right = (read_picture(folder / f"motorcycle_{side}.png") for side in ("left", "right"))
     rng = np.random.default_rng([seed, 2])
 
-    def stereo(i: int) -> tuple[Array, Array, Array]:
+    def stereo(i: int) -> tuple[Array, Array, Array]:  # noqa: ARG001 (always the same picture)
         first, second, K, R, t = stereo_pair(left, right, rng)
         return first, second, np.concatenate([K.ravel(), R.ravel(), t])
 

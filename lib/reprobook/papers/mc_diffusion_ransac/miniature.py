@@ -66,7 +66,7 @@ def _scannet(folder: Path, split: str, pairs: list, base: int, intrinsics: dict[
     np.savez(folder / "index" / split / "pairs.npz", name=np.array(names))
 
 
-def _megadepth(folder: Path, split: str, pairs: list, base: int, intrinsics: dict[str, Array]) -> None:
+def _megadepth(folder: Path, split: str, pairs: list, base: int, intrinsics: dict[str, Array]) -> None:  # noqa: ARG001
     images, maps, Ks, poses, infos = [], [], [], [], []
     (folder / split).mkdir(exist_ok=True)
     for i, (pictures, depths, K, R, t) in enumerate(pairs):

@@ -19,6 +19,7 @@ class Shared(nn.Linear):
     matrix product, which on a CPU takes less than half the time."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, N) -> (B, C', N)."""
         return torch.baddbmm(self.bias[None, :, None], self.weight.expand(len(x), -1, -1), x)
 
 
@@ -32,6 +33,7 @@ class Block(nn.Module):
         self.batch = nn.ModuleList(nn.BatchNorm1d(channels) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, N) -> the same shape."""
         y = x
         for layer, norm in zip(self.layers, self.batch, strict=True):
             y = F.relu(norm(self.context(layer(y))), inplace=True)
@@ -52,6 +54,7 @@ class CNNet(nn.Module):
         self.last = Shared(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, N, features) -> logits (B, N); raises :class:`ReprobookError` on another shape."""
         if x.ndim != 3 or x.shape[-1] != self.first.in_features or x.shape[1] < 2:
             raise ReprobookError(
                 f"CNNet: input has shape {list(x.shape)}; it must be (B, N, {self.first.in_features}), N >= 2"

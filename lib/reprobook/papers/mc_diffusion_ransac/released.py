@@ -39,7 +39,7 @@ def loftr(model: nn.Module, size: tuple[int, int] = (640, 480)) -> Matcher:
     """EfficientLoFTR on both pictures at ``size`` (W, H, multiples of 32); matches at the pictures' own size."""
 
     @torch.no_grad()
-    def matcher(i: int, pair: Loaded) -> Array:
+    def matcher(i: int, pair: Loaded) -> Array:  # noqa: ARG001 (a Matcher)
         device = next(model.parameters()).device
         small = np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pair.pictures])
         pixels = torch.from_numpy(small.astype(np.float32) / 255)[None, :, None].expand(-1, -1, 3, -1, -1)
@@ -54,7 +54,7 @@ def loftr(model: nn.Module, size: tuple[int, int] = (640, 480)) -> Matcher:
 def stored(folder: Path, numbers: Sequence[int] | None = None) -> Matcher:
     """Lists from files ``<folder>/<number>.npy``; ``numbers``: each pair's number in its index (None: as given)."""
 
-    def matcher(i: int, pair: Loaded) -> Array:
+    def matcher(i: int, pair: Loaded) -> Array:  # noqa: ARG001 (a Matcher)
         number = i if numbers is None else numbers[i]
         path = folder / f"{number}.npy"
         if not path.is_file():

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import h5py
@@ -55,7 +56,7 @@ class Loaded:
 class _ArraysOnly(pickle.Unpickler):
     """LoFTR's index files hold pickled object arrays: nothing but numpy's own constructors may be called."""
 
-    ALLOWED = {
+    ALLOWED: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
         ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"), ("numpy", "ndarray"),
         ("numpy", "dtype"), ("_codecs", "encode"),

@@ -25,7 +25,8 @@ Draft = Callable[[Trajectory, str], str | None]
 class Agent(Protocol):
     """Whoever can say the next turn of ``role`` after ``context``."""
 
-    def respond(self, context: Trajectory, role: str) -> str: ...
+    def respond(self, context: Trajectory, role: str) -> str:
+        """What ``role`` says next."""
 
 
 class LmAgent:

@@ -80,7 +80,7 @@ class Environment:
     world: World
     memory: LongTerm
     user_id: str
-    answer: Callable[[str], str | None] = lambda question: None
+    answer: Callable[[str], str | None] = lambda question: None  # noqa: ARG005
     which: str = "one"
     booked: list[tuple[str, str, str]] = field(default_factory=list)  # specialist, time range, date
     outbox: list[dict[str, Any]] = field(default_factory=list)  # messages and notifications
@@ -151,7 +151,11 @@ class Environment:
         return True
 
     def _follow_up_with_user(
-        self, user_id: str, current_symptoms: str, past_complaints: Any = (), preferred_contact_method: str = "app"
+        self,
+        user_id: str,
+        current_symptoms: str,  # noqa: ARG002 (the paper's signature)
+        past_complaints: Any = (),
+        preferred_contact_method: str = "app",
     ) -> dict[str, Any]:
         self._did("follow_up_with_user", user_id)
         return {"related": bool(past_complaints), "contact": preferred_contact_method}

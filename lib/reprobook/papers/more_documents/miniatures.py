@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from reprobook.errors import ReprobookError
-from reprobook.rehearsal.tables import text
 
 _N_QUESTIONS, _N_PAGES = 5, 24
+_WORDS = "the a of in to and on for with by at is was are but quiet river house garden street city book letter".split()
+
+
+def _text(numbers: random.Random, n_sentences: int) -> str:
+    """Words in sentences without meaning."""
+    sentences = [" ".join(numbers.choices(_WORDS, k=numbers.randint(5, 14))) for _ in range(n_sentences)]
+    return " ".join(sentence.capitalize() + "." for sentence in sentences)
 
 
 def _paragraph(title: str) -> str:
-    return text(random.Random(f"paragraph {title}"), 3)
+    return _text(random.Random(f"paragraph {title}"), 3)
 
 
 def _page(title: str) -> str:
@@ -22,7 +28,7 @@ def _page(title: str) -> str:
     numbers, own = random.Random(f"page {title}"), _paragraph(title)
     if title.endswith("7"):
         own = own.replace(" the ", " that ", 1)
-    return "\n\n".join([text(numbers, 120), own, text(numbers, 160)])
+    return "\n\n".join([_text(numbers, 120), own, _text(numbers, 160)])
 
 
 def write_miniature(folder: Path, kind: str) -> None:

@@ -55,6 +55,7 @@ class Words:
         return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
 
     def word(self, index: int) -> str:
+        """The word of an index."""
         return self._tokenizer.id_to_token(int(index))
 
     @classmethod
@@ -218,7 +219,7 @@ def batches(
 def while_learning(words: Words, ends: Mapping[str, Study]) -> Callable[[Reader, int], dict[str, float]]:
     """For ``fit``: F1 of each collection with the fewest and with all documents, hard distractors."""
 
-    def evaluate(model: Reader, step: int) -> dict[str, float]:
+    def evaluate(model: Reader, step: int) -> dict[str, float]:  # noqa: ARG001 (as the loop calls it)
         found = {}
         for name, made in ends.items():
             for count, part in read_study(model, words, made).groupby("count"):

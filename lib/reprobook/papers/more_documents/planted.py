@@ -43,6 +43,7 @@ class TokenizerSpans:
         self.tokenizer = tokenizer
 
     def __call__(self, text: str) -> np.ndarray:
+        """First and last character (n, 2) of each token of ``text``."""
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return np.array(found["offset_mapping"], dtype=np.int64).reshape(-1, 2)
 

@@ -64,7 +64,7 @@ def planted(
             width=width,
             seed=seed,
             prefix=f"{prefix}-",
-        )  # fmt: skip
+        )
         for hops in (1, 2)
     ]
     return made[0] + made[1]

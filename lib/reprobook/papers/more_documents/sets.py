@@ -93,6 +93,7 @@ class Document:
 
     @property
     def text(self) -> str:
+        """What the document says."""
         return self.page.slice(self.start, self.end)
 
 
@@ -125,6 +126,7 @@ class Instance:
 
     @property
     def golds(self) -> list[str]:
+        """All strings that count as the answer."""
         return [self.answer, *self.aliases]
 
 
@@ -249,7 +251,7 @@ def build_set(
 _SOURCES = {"article": around, "page_start": from_page_start}
 
 
-def _no_extension(lengths: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _no_extension(lengths: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG001
     nothing = np.zeros(len(kept), dtype=np.int64)
     return nothing, nothing
 
@@ -292,7 +294,7 @@ def _cut_to(document: Document, length: int) -> Document:
         value = document.value if whole else ""
         return replace(document, end=end, value=value, evidence=document.evidence if whole else None, look_alike=False)
     paragraph = document.page.slice(document.start, document.end)
-    times, rest = divmod(length, len(document))
+    times = length // len(document)
     spans = document.page.spans[document.start : document.end] - document.page.spans[document.start, 0]
     whole = np.concatenate([spans + k * (len(paragraph) + 1) for k in range(times + 1)])[:length]
     text = " ".join([paragraph] * (times + 1))[: whole[-1, 1]]

@@ -86,6 +86,7 @@ class Study:
         return [build(each, condition, self.seed) for each in chosen]
 
     def instances(self, condition: Condition) -> tuple[Instance, ...]:
+        """The questions of ``condition``: those with random documents are twins of the others."""
         return self.twins if condition.random else self.questions
 
 
@@ -98,9 +99,11 @@ class Given:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
+        """One condition for each number of documents."""
         return tuple(Condition("hard", count) for count in sorted(self.by_count))
 
     def instances(self, condition: Condition) -> Sequence[Instance]:
+        """The questions of ``condition``."""
         return self.by_count[condition.count]
 
     def sets(self, condition: Condition) -> list[BuiltSet | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,6 @@ def split(labels: np.ndarray, parts: Sequence[float], seed: int) -> list[np.ndar
             raise ReprobookError(f"{str(label)!r} has {len(rows)} cells; {len(parts)} parts need one each")
         sizes = np.maximum(1, np.floor(np.asarray(parts[1:]) * len(rows)).astype(int))
         ends = np.concatenate([[0], np.cumsum([len(rows) - sizes.sum(), *sizes])])
-        for part, (a, b) in zip(found, zip(ends[:-1], ends[1:], strict=True), strict=True):
+        for part, (a, b) in zip(found, pairwise(ends), strict=True):
             part.extend(rows[a:b].tolist())
     return [np.sort(np.array(part)) for part in found]

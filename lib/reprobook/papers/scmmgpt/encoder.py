@@ -39,6 +39,7 @@ class GeneEncoder(nn.Module):
         self.enc_norm = nn.LayerNorm(dim)
 
     def forward(self, genes: Tensor) -> Tensor:
+        """genes: ids (B, L) -> (B, L, dim)."""
         return self.enc_norm(self.embedding(genes))
 
 
@@ -51,6 +52,7 @@ class ValueEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor) -> Tensor:
+        """values: (B, L) -> (B, L, dim)."""
         x = F.relu(self.linear1(values.clamp(max=MAX_VALUE).unsqueeze(-1)))
         return self.dropout(self.norm(self.linear2(x)))
 
@@ -71,6 +73,7 @@ class CellEncoder(nn.Module):
         self.transformer_encoder = nn.TransformerEncoder(layer, n_layers, enable_nested_tensor=False)
 
     def forward(self, tokens: Tokens) -> Tensor:
+        """tokens of B cells -> (B, L, dim)."""
         x = self.encoder(tokens.genes) + self.value_encoder(tokens.values)
         return self.transformer_encoder(x, src_key_padding_mask=tokens.padding)
 

@@ -8,7 +8,6 @@ are by :func:`reprobook.papers.scmmgpt.cells.from_anndata`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,7 +143,7 @@ def write(path: Path, x: sp.spmatrix | np.ndarray, obs: pd.DataFrame, var: pd.Da
         _write_table(file, "var", var)
         for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
             _encoded(file.create_group(name), "dict", "0.1.0")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _encoded(node: Any, kind: str, version: str) -> None:

@@ -45,6 +45,7 @@ class World:
 
     @property
     def seen(self) -> tuple[int, ...]:
+        """Indices of the types that are not held out."""
         return tuple(k for k in range(len(self.types)) if k not in self.held_out)
 
 

@@ -66,6 +66,7 @@ class FeedForward(nn.Module):
         self.up, self.down, self.norm = nn.Linear(dim, hidden), nn.Linear(hidden, dim), nn.LayerNorm(dim, eps=1e-12)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (..., dim) -> the same shape."""
         return self.norm(self.down(F.gelu(self.up(x))) + x)
 
 

@@ -30,6 +30,7 @@ class Texts(NamedTuple):
     states: Tensor
 
     def take(self, rows: Tensor) -> Texts:
+        """The texts of ``rows``."""
         return Texts(*(each[rows] if len(each) else each for each in self))
 
 
@@ -65,6 +66,7 @@ class TextInput(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, texts: Texts) -> Tensor:
+        """texts -> (B, T, dim), with the code of positions added."""
         x = self.words(texts.ids) if self.words is not None else self.states(texts.states)
         return x + self.positions.weight[: x.shape[1]]
 

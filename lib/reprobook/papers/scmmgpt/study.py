@@ -55,6 +55,7 @@ class Study:
 
     @property
     def ids(self) -> np.ndarray:
+        """Ids (g,) of the genes in the vocabulary."""
         return self.vocabulary.lookup(self.cells.genes)
 
     def values(self, how: str = "log1p", scale: float = INPUT_SCALE, seed: int = 0) -> sp.csr_matrix:
@@ -172,10 +173,12 @@ class Classifier(nn.Module):
         self.head = nn.Linear(size.dim, len(study.types))
 
     def forward(self, tokens: Tokens) -> Tensor:
+        """tokens of B cells -> logits (B, types)."""
         return self.head(self.encoder(tokens)[:, 0])
 
     @torch.no_grad()
     def predict(self, tokens: Tokens, rows: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """The most likely type (n,) of each of ``rows``."""
         device = self.head.weight.device
         parts = torch.from_numpy(rows).split(batch_size)
         return np.concatenate([

@@ -43,10 +43,12 @@ class Vocabulary:
 
     @property
     def pad(self) -> int:
+        """Id of padding."""
         return self.ids["<pad>"]
 
     @property
     def cls_id(self) -> int:
+        """Id of the token that stands for the whole cell."""
         return self.ids["<cls>"]
 
     def lookup(self, genes: Sequence[str]) -> np.ndarray:

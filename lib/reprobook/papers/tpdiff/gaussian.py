@@ -8,6 +8,7 @@ samples can be followed through every step and every renoising.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def sample_covariance(
             law = renoised_covariance(law, stages[i - 1], stage, renoising)
         times = torch.linspace(stage.start, stage.end, count + 1, dtype=torch.float64).tolist()
         one = torch.eye(len(law), dtype=torch.float64)
-        for t, t_next in zip(times[:-1], times[1:], strict=True):
+        for t, t_next in pairwise(times):
             best = best_prediction(t, stage, path, covariance, mode, way)
             taken = move(one, best, t, t_next, stage, path)
             law = taken @ law @ taken.T

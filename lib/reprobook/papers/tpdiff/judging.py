@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ class ClipClassifier(nn.Module):
         self.body = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv3d(a, b, 3, stride=(1, 2, 2), padding=1), nn.GroupNorm(4, b), nn.SiLU())
-                for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+                for a, b in pairwise(sizes)
             ),
             nn.Flatten(),
             nn.Linear(sizes[-1] * N_FRAMES * 4, n_features),

@@ -57,6 +57,7 @@ class Stage:
 
     @property
     def stride(self) -> int:
+        """Every how many frames one is kept."""
         return 2 ** (self.k - 1)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,7 +68,7 @@ def sample(
         if i:
             x = renoise(x, stages[i - 1], stage, renoising, generator)
         times = torch.linspace(stage.start, stage.end, n + 1, dtype=torch.float64).tolist()
-        for t, t_next in zip(times[:-1], times[1:], strict=True):
+        for t, t_next in pairwise(times):
             x = move(x, predict(x, t, stage), t, t_next, stage, path)
         if ends is not None:
             ends.append(x)

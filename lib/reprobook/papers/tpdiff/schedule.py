@@ -39,9 +39,11 @@ class FlowMatching:
     kind: str = "flow"
 
     def signal_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """g = 1 - t and s = t."""
         return 1 - t, t
 
     def time_of(self, nsr: float) -> float:
+        """t at which s / g is ``nsr``."""
         return 1.0 if math.isinf(nsr) else nsr / (1 + nsr)
 
 
@@ -72,11 +74,13 @@ class VariancePreserving:
         return torch.lerp(table[left], table[left + 1], position - left)
 
     def signal_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """g and s at ``t``, with g^2 + s^2 = 1."""
         nsr = self.nsr(t)
         signal = torch.rsqrt(1 + nsr**2)
         return signal.to(t.dtype), (nsr * signal).to(t.dtype)
 
     def time_of(self, nsr: float) -> float:
+        """t at which s / g is ``nsr``; raises :class:`ReprobookError` if no t has it."""
         if not 0 <= nsr <= float(self.table[-1]) * (1 + 1e-9):
             raise ReprobookError(
                 f"nsr {nsr:.4g} is outside this path: it goes from 0 to {float(self.table[-1]):.4g} at t = 1"
