@@ -8,7 +8,8 @@ WORKERS := -n 3 --dist loadscope  # of pytest, on two cores: many tests wait
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data book html lab test test-slurm test-faults bench rehearse refresh portability clean browser slurm chaos oldest
+.PHONY: help setup data book html lab test test-slurm test-faults bench rehearse refresh portability clean browser slurm chaos \
+	oldest test-types test-library test-pages test-portability test-unit test-notebook test-rehearsal
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -22,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 data: $(STAMP) ## fetch and verify the data of the smoke and laptop scales
-	reprobook data fetch
+	reprobook data fetch $(CHAPTER)
 
 book: data ## execute every chapter at smoke scale, then build the pages in _build/html
 	$(BIN)/python -m reprobook.authoring.site --execute
@@ -33,13 +34,41 @@ html: $(STAMP) ## build the pages from the stored outputs
 lab: data ## open JupyterLab with the chapters
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-test: data browser slurm ## run all checks
+# What waits or works on one core runs beside other work (-j 2).
+ifdef CHAPTER
+test: data
+	$(BIN)/ruff check lib notebooks/$(CHAPTER).ipynb
+	reprobook check $(CHAPTER)
+	$(MAKE) --no-print-directory -j 2 test-rehearsal test-unit test-notebook test-types
+else
+test: data browser slurm ## run all checks; with CHAPTER=<slug> what one chapter needs
 	$(BIN)/ruff check lib notebooks
-	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(WORKERS) --ignore=lib/tests/book
+	$(MAKE) --no-print-directory -j 2 test-types test-library
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(WORKERS)
 	basename -a -s .ipynb notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -n 1 -P 2 reprobook rehearse
-	reprobook portability --all --one
+	$(MAKE) --no-print-directory -j 2 test-portability test-pages
+endif
+
+test-types:
+	$(BIN)/mypy
+
+test-library:
+	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(WORKERS) --ignore=lib/tests/book
+
+test-pages:
 	$(PYTEST) lib/tests/book
+
+test-portability:
+	reprobook portability --all --one
+
+test-unit:
+	OMP_NUM_THREADS=1 $(PYTEST) $(wildcard lib/tests/papers/test_$(CHAPTER).py lib/tests/papers/test_$(CHAPTER)_*.py) lib/tests/test_imports.py
+
+test-notebook:
+	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks/$(CHAPTER).ipynb
+
+test-rehearsal:
+	OMP_NUM_THREADS=1 reprobook rehearse $(CHAPTER)
 
 test-slurm: $(STAMP) slurm ## only the tests on a real Slurm: a controller and two nodes, started on this machine
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests/batch/test_slurm.py
@@ -65,7 +94,7 @@ chaos: $(STAMP) ## kill trainings and runs at random, 200 times: each must end a
 oldest: ## run the tests with the oldest versions that pyproject.toml admits, in .venv-oldest
 	test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
 	$(OLDEST)/python lib/tests/oldest.py > .venv-oldest/constraints.txt
-	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,cluster]'
+	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e ".[$$($(OLDEST)/python lib/tests/oldest.py --extras)]"
 	PATH="$(CURDIR)/$(OLDEST):$$PATH" OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest --quiet lib/tests $(WORKERS) \
 		--ignore=lib/tests/book --ignore=lib/tests/test_packaging.py
 

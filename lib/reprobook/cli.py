@@ -69,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("record", help="file of a record, such as book/results/laptop/stasc.seed0.json")
     add("new", _new, "start a chapter in all rooms").add_argument("slug", choices=project.SLUGS, metavar="slug")
     _some(add("check", _check, "check notebooks, parameters, facts and manifests without running anything"))
+    sub = add("doctor", _doctor, "say whether this machine is ready for the book, and for a chapter")
+    sub.add_argument("slug", nargs="?", help="a chapter, whose data and paper scale are looked at too")
+    sub.add_argument("--online", action="store_true", help="ask the hub about gated artefacts")
     sub = add("bench", _bench, "measure the headline ratio of each chapter, and of reading with a language model (lm)")
     sub.add_argument("slugs", nargs="*", metavar="slug", help="chapters, or lm (default: all)")
     add("pages", _pages, "write the generated pages of the book")
@@ -146,7 +149,7 @@ def _run(options: argparse.Namespace) -> int:
         memory_limit=options.memory_limit,
     )
     if options.publish and result.status != "failed":
-        publish(result.record)
+        publish(result.record, result.folder)
     return _report(options.slug, result)
 
 
@@ -260,6 +263,16 @@ def _check(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     print(f"{len(slugs)} chapters checked, {len(found)} problems")
     return 1 if found else 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from reprobook.doctor import examine
+
+    failed = False
+    for finding in examine(options.slug, options.online):
+        print(finding)
+        failed |= finding.level == "fail"
+    return int(failed)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -42,13 +42,16 @@ class Code(_Strict):
 class Criterion(_Strict):
     """What an effect must be, fixed before the runs: exactly one of ``above``, ``below`` and ``within`` (low, high).
 
-    ``scale`` limits it to runs of one scale; ``why`` says, of a control, what its failure would mean."""
+    ``scale`` limits it to runs of one scale; ``seeds`` is how many runs are planned for it where they are fewer than
+    those of its claim (a costly part that only some runs have); ``why`` says, of a control, what its failure would
+    mean."""
 
     effect: str = Text
     above: float | None = None
     below: float | None = None
     within: tuple[float, float] | None = Field(default=None, strict=False)
     scale: Literal["laptop", "paper"] | None = None
+    seeds: int | None = Field(default=None, ge=5)
     why: str = ""
 
     @model_validator(mode="after")

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 from reprobook.errors import ReprobookError
+from reprobook.hardware import bf16_is_fast
 from reprobook.train import TrainingError, fit, shuffled
 from reprobook.train.checkpoint import CheckpointError
-from reprobook.hardware import bf16_is_fast
 from torch import nn
 
 if TYPE_CHECKING:

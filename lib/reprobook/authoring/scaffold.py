@@ -1,14 +1,18 @@
-"""``reprobook new``: a small working chapter in all rooms, for its author to replace part by part."""
+"""``reprobook new``: the example chapter under the name of a new one, for its author to replace part by part."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from reprobook.authoring import template
-from reprobook.authoring.check import UNKNOWN_ARXIV
+from reprobook.authoring.notebook import normalise
 from reprobook.errors import ReprobookError
 from reprobook.project import PARTS, SLUGS, atomic_write, chapters, root
+
+EXAMPLE = Path(__file__).parent / "example"
+NAME = "example_paper"
+PLACES = {"papers": "lib/reprobook/papers", "tests": "lib/tests/papers"}  # other folders are named as in the checkout
+BIBLIOGRAPHY = "book/references.bib"  # goes into the one that is there
 
 
 def new(slug: str) -> list[Path]:
@@ -20,58 +24,48 @@ def new(slug: str) -> list[Path]:
     if slug not in SLUGS:
         raise ReprobookError(f"{slug!r} is not a chapter of this book; chapters: {', '.join(SLUGS)}")
     base, texts = root(), files(slug)
+    bibliography = texts.pop(BIBLIOGRAPHY)
     there = [path for path in texts if (base / path).exists()]
     if there:
         raise ReprobookError(f"{', '.join(there)} exists already: a new chapter overwrites nothing")
     for path, text in texts.items():
         atomic_write(base / path, text)
-    return [*(base / path for path in texts), *_enter(slug)]
+    return [*(base / path for path in texts), *_enter(slug, bibliography)]
 
 
 def files(slug: str) -> dict[str, str]:
-    """Path -> text of every file that belongs to the chapter alone."""
-    texts = {
-        f"book/papers/{slug}.yaml": template.FACTS,
-        f"data_manifests/{slug}.yaml": template.MANIFEST,
-        f"notebooks/params/{slug}.laptop.yaml": template.LAPTOP,
-        f"notebooks/params/{slug}.paper.yaml": template.PAPER,
-        f"notebooks/params/{slug}.rehearsal.yaml": template.REHEARSAL,
-        f"lib/reprobook/papers/{slug}.py": template.METHOD,
-        f"lib/tests/papers/test_{slug}.py": template.TESTS,
-    }
-    return {path: _named(text, slug) for path, text in texts.items()} | {f"notebooks/{slug}.ipynb": _notebook(slug)}
-
-
-def _named(text: str, slug: str) -> str:
-    return text.replace("SLUG", slug).replace("ARXIV", UNKNOWN_ARXIV)
-
-
-def _notebook(slug: str) -> str:
+    """Path -> text of every file of the example, as chapter ``slug`` has them."""
     import nbformat
-    from nbformat import v4
 
-    from reprobook.authoring.notebook import normalise
-
-    cells = []
-    text = _named(template.NOTEBOOK, slug)
-    for kind, source in re.findall(r"^%% (\S+)\n(.*?)(?=^%% |\Z)", text, re.MULTILINE | re.DOTALL):
-        make = v4.new_markdown_cell if kind == "markdown" else v4.new_code_cell
-        tags = {} if kind in ("markdown", "code") else {"tags": [kind]}
-        cells.append(make(source.strip(), metadata=tags))
-    return nbformat.writes(normalise(v4.new_notebook(cells=cells))) + "\n"
+    found = {BIBLIOGRAPHY: _named(EXAMPLE / BIBLIOGRAPHY, slug)}
+    for file in sorted(EXAMPLE.rglob("*")):
+        place, *rest = file.relative_to(EXAMPLE).parts
+        path = "/".join([PLACES.get(place, place), *rest])
+        if NAME in path and file.is_file() and "__pycache__" not in rest:
+            found[path.replace(NAME, slug)] = _named(file, slug)
+    notebook = f"notebooks/{slug}.ipynb"
+    return found | {notebook: nbformat.writes(normalise(nbformat.reads(found[notebook], as_version=4))) + "\n"}
 
 
-def _enter(slug: str) -> list[Path]:
+def _named(file: Path, slug: str) -> str:
+    """The text of ``file`` about ``slug``, its imports in their new order."""
+    text = file.read_text("utf-8").replace("reprobook.authoring.example.papers", "reprobook.papers").replace(NAME, slug)
+    return re.sub(
+        r"(?:^from reprobook.*\n)+", lambda found: "".join(sorted(found[0].splitlines(True))), text, flags=re.M
+    )
+
+
+def _enter(slug: str, entry: str) -> list[Path]:
     """Enter the chapter in ``book/_toc.yml`` and ``book/references.bib``; returns those that exist and changed."""
     changed = []
-    contents, bibliography = root() / "book" / "_toc.yml", root() / "book" / "references.bib"
+    contents, bibliography = root() / "book" / "_toc.yml", root() / BIBLIOGRAPHY
     if contents.is_file():
         atomic_write(contents, in_contents(contents.read_text("utf-8"), slug))
         changed.append(contents)
     if bibliography.is_file():
         text = bibliography.read_text("utf-8")
         if f"{{{slug}," not in text:
-            atomic_write(bibliography, text.rstrip("\n") + "\n" + _named(template.BIBLIOGRAPHY, slug))
+            atomic_write(bibliography, f"{text.rstrip()}\n\n{entry}")
             changed.append(bibliography)
     return changed
 

@@ -118,7 +118,7 @@ def judge(claim: Claim, scale: str, effects: Mapping[str, Pooled], n: int) -> Ju
     failing = 1 - (1 - level) / max(1, len(tests))
 
     def decide(each: Criterion, failing: float) -> Outcome:
-        return outcome(each, effects.get(each.effect), level, failing, claim.seeds)
+        return outcome(each, effects.get(each.effect), level, failing, each.seeds or claim.seeds)
 
     told = [decide(each, failing) for each in tests]
     shown = [decide(each, level) for each in controls]

@@ -101,6 +101,14 @@ def test_fewer_runs_than_planned_decide_nothing() -> None:
     assert judge(claim(ABOVE, seeds=8), "laptop", {"gain": at(1.0, 0.1, k=7)}, 7).verdict == "undecided"
 
 
+def test_a_costly_part_may_have_fewer_runs_than_its_claim() -> None:
+    plan = claim(ABOVE, {"effect": "large gain", "above": 0.0, "seeds": 5}, seeds=20)
+    effects = {"gain": at(1.0, 0.1, k=20), "large gain": at(1.0, 0.1, k=5)}
+    assert judge(plan, "laptop", effects, 20).verdict == "reproduced"
+    effects["large gain"] = at(1.0, 0.1, k=4)
+    assert judge(plan, "laptop", effects, 20).verdict == "undecided"
+
+
 def test_an_exact_effect_needs_no_seeds() -> None:
     exact = {"gain": Pooled("exact", 2.0, 1)}
     assert judge(claim(ABOVE), "laptop", exact, 1).verdict == "reproduced"
