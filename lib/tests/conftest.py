@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +53,36 @@ class Checkout:
         target.write_text(textwrap.dedent(text))
         return target
 
+    def commit(self) -> None:
+        """Make it a repository in which everything is committed."""
+        for arguments in (["init"], ["add", "-A"], ["commit", "-m", "all"]):
+            who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+            subprocess.run(["git", *who, *arguments], cwd=self.root, check=True, capture_output=True)
+
     def notebook(self, *cells: str | tuple[str, str], **options: Any) -> Path:
         path = self.root / "notebooks" / f"{SLUG}.ipynb"
         nbformat.write(notebook(*cells, **options), path)
         return path
 
 
+@pytest.fixture(scope="session")
+def new_checkout() -> Callable[[Path, pytest.MonkeyPatch], Checkout]:
+    """Makes a checkout below a folder, with a cache of its own, in which this process and its children work."""
+
+    def make(parent: Path, patch: pytest.MonkeyPatch) -> Checkout:
+        folder = parent / "check out é"
+        folder.mkdir()
+        patch.setenv("REPROBOOK_ROOT", str(folder))
+        patch.setenv("REPROBOOK_CACHE", str(parent / "cache"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return Checkout(folder)
+
+    return make
+
+
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
-    folder = tmp_path / "check out é"
-    folder.mkdir()
-    monkeypatch.setenv("REPROBOOK_ROOT", str(folder))
-    monkeypatch.setenv("REPROBOOK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")])]))
-    return Checkout(folder)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_checkout: Any) -> Checkout:
+    return new_checkout(tmp_path, monkeypatch)
 
 
 class Disks:

@@ -48,7 +48,3 @@ def train(
     return {"loss": [row["loss"] for row in history.rows], "norm": [row["grad_norm"] for row in history.rows],
             "processes": size, "resumed_from": history.resumed_from, "weight": weight.tolist(), "held": held,
             "error": history.eval_rows[-1]["error"]}  # fmt: skip
-
-
-def broken(folder: Path) -> None:
-    raise ValueError(f"rank {os.environ['RANK']} is broken")

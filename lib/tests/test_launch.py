@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,25 +26,33 @@ def target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
 
 
-SHARDED = {"strategy": "fsdp", "wrap": "Linear"}
-STRATEGIES = pytest.mark.parametrize("strategy", [{}, SHARDED], ids=["ddp", "fsdp"])
+STRATEGIES = {"ddp": {}, "fsdp": {"strategy": "fsdp", "wrap": "Linear"}}
 N_WEIGHTS = 4 * 15 + 15 + 15 * 15 + 15 + 15 * 4 + 4
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What one process finds."""
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one launched process finds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
         folder = tmp_path_factory.mktemp("alone")
         return launch("launch_target:train", {"micro_batch": 8}, folder=folder, num_processes=1, cpu=True)
 
 
-@STRATEGIES
+@pytest.fixture(scope="module", params=STRATEGIES)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, dict[str, Any]]:
+    """Strategy, folder and findings of two processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+        folder, more = tmp_path_factory.mktemp(request.param), STRATEGIES[request.param]
+        found = launch("launch_target:train", {"micro_batch": 8}, folder=folder, num_processes=2, cpu=True, **more)
+    return request.param, folder, found
+
+
 def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
-    tmp_path: Path, strategy: dict, alone: dict
+    pair: tuple[str, Path, dict[str, Any]], alone: dict[str, Any]
 ) -> None:
-    two = launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path, num_processes=2, cpu=True, **strategy)
+    strategy, folder, two = pair
     assert (alone["processes"], two["processes"], len(two["loss"])) == (1, 2, 12)
     for name in ("loss", "norm", "error"):
         assert two[name] == pytest.approx(alone[name], rel=1e-5)
@@ -51,40 +60,27 @@ def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert alone["loss"][-1] < 0.8 * alone["loss"][0]
     # the first of two shards has 8 of 15 rows and 2 of 4
-    assert two["held"] == (8 * 4 + 8 + 8 * 15 + 8 + 2 * 15 + 2 if strategy else N_WEIGHTS)
-    saved = torch.load(tmp_path / "fit" / "finished.pt", weights_only=True)["model"]
+    assert two["held"] == (8 * 4 + 8 + 8 * 15 + 8 + 2 * 15 + 2 if strategy == "fsdp" else N_WEIGHTS)
+    saved = torch.load(folder / "fit" / "finished.pt", weights_only=True)["model"]
     assert saved["0.weight"].tolist() == two["weight"] and "2.weight" not in saved  # whole, without frozen ones
 
 
-def test_a_layer_that_the_model_has_not(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="wrap is 'Llama'; the model has no layer of that class, but Linear, Seq"):
-        launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path, num_processes=2, cpu=True,
-               strategy="fsdp", wrap="Llama")  # fmt: skip
-
-
-def test_without_a_launcher_it_is_the_same_function(tmp_path: Path) -> None:
-    """What a notebook would get in its own process."""
-    import launch_target
-
-    tmp_path.joinpath("here").mkdir()
-    here = launch_target.train(tmp_path / "here", micro_batch=16)
-    child = launch("launch_target:train", {"micro_batch": 16}, folder=tmp_path / "child", num_processes=1, cpu=True)
-    assert child["loss"] == pytest.approx(here["loss"], rel=1e-5)
-
-
-@STRATEGIES
-def test_an_interrupt_saves_in_all_processes_and_the_next_call_goes_on(tmp_path: Path, strategy: dict) -> None:
+def test_an_interrupt_saves_in_all_processes_and_the_next_call_goes_on(
+    tmp_path: Path, pair: tuple[str, Path, dict[str, Any]]
+) -> None:
+    strategy, _, undisturbed = pair
+    more = STRATEGIES[strategy]
     code = f"""
 import signal
 from pathlib import Path
 from reprobook.train.launch import launch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs without it
-launch("launch_target:train", {{"micro_batch": 8, "num_steps": 40, "pause_s": 0.1}}, folder=Path({str(tmp_path)!r}),
-       num_processes=2, cpu=True, **{strategy!r})
+launch("launch_target:train", {{"micro_batch": 8, "pause_s": 0.5}}, folder=Path({str(tmp_path)!r}),
+       num_processes=2, cpu=True, **{more!r})
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
-    while not (tmp_path / "step.1").exists() or int((tmp_path / "step.1").read_text() or 0) < 6:
+    while not (tmp_path / "step.1").exists() or int((tmp_path / "step.1").read_text() or 0) < 6:  # of 24 micro-steps
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.05)
     below = psutil.Process(process.pid).children(recursive=True)
@@ -92,18 +88,27 @@ launch("launch_target:train", {{"micro_batch": 8, "num_steps": 40, "pause_s": 0.
     process.communicate(timeout=90)
     assert process.returncode != 0 and not [p for p in below if p.is_running()]
     assert len(list((tmp_path / "fit").glob("step-*.pt"))) == 1 and not (tmp_path / "returned.json").exists()
-    arguments = {"micro_batch": 8, "num_steps": 40}
-    found = launch("launch_target:train", arguments, folder=tmp_path, num_processes=2, cpu=True, **strategy)
-    assert found["resumed_from"] > 0
-    fresh = launch("launch_target:train", arguments, folder=tmp_path / "fresh", num_processes=2, cpu=True, **strategy)
-    assert found["weight"] == fresh["weight"] and found["loss"] == fresh["loss"]
+    found = launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path, num_processes=2, cpu=True, **more)
+    assert 0 < found["resumed_from"] < 12
+    assert found["weight"] == undisturbed["weight"] and found["loss"] == undisturbed["loss"]
+
+
+def test_without_a_launcher_it_is_the_same_function(tmp_path: Path, alone: dict[str, Any]) -> None:
+    """What a notebook would get in its own process."""
+    import launch_target
+
+    here = launch_target.train(tmp_path, micro_batch=8)
+    assert alone["loss"] == pytest.approx(here["loss"], rel=1e-5)
 
 
 def test_a_process_that_fails_is_reported_with_its_last_lines(tmp_path: Path) -> None:
-    with pytest.raises(
-        TrainingError, match="(?s)launch_target:broken in 2 processes .*ValueError: rank [01] is broken"
-    ):
-        launch("launch_target:broken", {}, folder=tmp_path, num_processes=2, cpu=True)
+    """Here for a layer that the model has not."""
+    said = (
+        "(?s)launch_target:train in 2 processes ended with exit code .*wrap is 'Llama'; the model has no layer of"
+    )
+    with pytest.raises(TrainingError, match=f"{said} that class, but Linear, Seq"):
+        launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path, num_processes=2, cpu=True,
+               strategy="fsdp", wrap="Llama")  # fmt: skip
 
 
 @pytest.mark.parametrize(

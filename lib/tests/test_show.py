@@ -216,6 +216,62 @@ def test_one_seed_has_no_band_and_a_given_axis_is_used() -> None:
     assert len(ax.collections) == 0 and len(ax.lines) == 1
 
 
+def test_a_counted_axis_has_whole_ticks_unless_the_caller_chose_them() -> None:
+    frame = pd.DataFrame({"iteration": [1, 2, 3], "y": [0.1, 0.2, 0.3]})
+    axes = show.curves(frame, "iteration", "y").axes[0]
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    assert not all(
+        float(t).is_integer() for t in show.curves(frame.astype(float), "iteration", "y").axes[0].get_xticks()
+    )
+    ax = plt.subplots()[1]
+    ax.set_xticks([1.5, 2.5])
+    show.curves(frame, "iteration", "y", ax=ax)
+    assert ax.get_xticks().tolist() == [1.5, 2.5]
+
+
+def test_dots_show_every_seed_and_the_interval_of_their_mean() -> None:
+    """Gains 1, 2, 3 of three seeds: 2 +- 4.303 / sqrt(3); one seed has no interval; a lost seed (NaN) no dot."""
+    frame = pd.DataFrame({"gain": [1.0, 2.0, 3.0, 5.0, math.nan], "variant": ["EIE"] * 3 + ["FIF"] * 2})
+    axes = show.dots(frame, "gain", "variant", xlabel="gain (accuracy)").axes[0]
+    seeds, bar, mean, *other = axes.lines
+    assert seeds.get_xdata().tolist() == [1, 2, 3] and seeds.get_ydata().tolist() == [0, 0, 0]
+    assert bar.get_xdata() == pytest.approx([2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)], abs=1e-3)
+    assert list(mean.get_xdata()) == [2] and list(other[0].get_xdata()) == [5] and np.isnan(other[1].get_xdata()).all()
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["EIE", "FIF"] and axes.yaxis_inverted()
+    with pytest.raises(ReprobookError, match="dots: no column 'filter'; columns: gain, variant"):
+        show.dots(frame, "gain", "variant", hue="filter")
+
+
+def test_dots_take_pooled_intervals_and_keep_hues_apart() -> None:
+    frame = pd.DataFrame({"gain": [1.0, 2.0, 3.0, 4.0], "v": ["a"] * 4, "when": ["last", "last", "chosen", "chosen"]})
+    pooled = pd.DataFrame({"v": ["a"], "when": ["chosen"], "estimate": [3.4], "low": [3.0], "high": [4.5]})
+    axes = show.dots(frame, "gain", "v", "when", intervals=pooled, zero=False).axes[0]
+    bars = [line for line in axes.lines if len(line.get_xdata()) and line.get_linewidth() == 2.4]
+    assert np.isnan(bars[0].get_xdata()).all() and list(bars[1].get_xdata()) == [3.0, 4.5]
+    assert bars[0].get_ydata()[0] < bars[1].get_ydata()[0] and bars[0].get_color() != bars[1].get_color()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["last", "chosen"]
+
+
+def test_a_heat_map_says_its_values_so_that_they_can_be_read() -> None:
+    table = pd.DataFrame([[0.0, -0.256], [math.nan, 1.0]], index=pd.Index([1, 3], name="N_init"), columns=["x", "y"])
+    image = show.heatmap(table, low=-1, high=1)
+    texts = {text.get_position(): (text.get_text(), text.get_color()) for text in image.axes.texts}
+    assert texts == {(0, 0): ("0.00", "k"), (1, 0): ("−0.26", "w"), (1, 1): ("1.00", "k")}  # NaN has no number
+    assert image.get_clim() == (-1, 1) and image.axes.get_ylabel() == "N_init"
+    assert [text.get_text() for text in image.axes.get_yticklabels()] == ["1", "3"]
+    assert not show.heatmap(table, decimals=None).axes.texts
+
+
+def test_panels_share_their_axes() -> None:
+    fig, axes = show.panels(["a", "b", "c"], columns=2, size=(2.0, 1.5), extra=0.5, ylabel="share")
+    assert fig.get_size_inches().tolist() == [4.5, 3.0] and [ax.get_title() for ax in axes] == ["a", "b", "c"]
+    assert [ax.get_ylabel() for ax in axes] == ["share", "", "share"] and len(fig.axes) == 4
+    axes[1].set(xlim=(0, 7), ylim=(0, 3))
+    assert axes[2].get_xlim() == (0, 7) and axes[0].get_ylim() == (0, 3)
+    with pytest.raises(ReprobookError, match="needs at least one title"):
+        show.panels([])
+
+
 def test_a_grid_has_one_picture_per_image() -> None:
     fig = show.grid([np.zeros((4, 4)), np.zeros((4, 4, 3)), np.ones((4, 4))], ["a", "b", "c"], columns=2)
     assert [len(axis.images) for axis in fig.axes] == [1, 1, 1, 0]

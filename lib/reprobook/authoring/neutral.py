@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reprobook.content.excuses import HEAD, changed_definitions, path
+from reprobook.content.excuses import HEAD, to_excuse, path
 from reprobook.errors import ReprobookError
 from reprobook.project import atomic_write, check_slug
 
@@ -28,7 +28,7 @@ def declare(slug: str, why: str) -> list[str]:
     result = execute(slug, resolve(slug, "smoke"))
     if result.status == "failed":
         raise ReprobookError(f"the smoke run failed: {result.where}")
-    changed = changed_definitions(before.content, result.record.content or {})
+    changed = to_excuse(before.content, result.record.content or {})
     moved = {
         name: (before.metrics.get(name), result.record.metrics.get(name))
         for name in sorted({*before.metrics, *result.record.metrics})

@@ -14,10 +14,11 @@ from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, s
 from reprobook.batch.tasks import check_locked, expand
 from reprobook.errors import ReprobookError
 from reprobook.project import root
+from reprobook.runs.judge import TAIL_LINES, tail
 from reprobook.runs.process import elapsed
 
 if TYPE_CHECKING:
-    from reprobook.batch.plan import Plan, Resources
+    from reprobook.batch.plan import Plan
     from reprobook.batch.slots import Slots
     from reprobook.batch.slurm import Queued
     from reprobook.batch.tasks import Task
@@ -42,7 +43,10 @@ def batch(options: argparse.Namespace) -> int:
     if verb == "collect":
         return _collect(tasks, [Path(folder) for folder in options.folders] or [root() / "runs"], options.replace)
     if options.print_script:
-        return _print_scripts(plan, tasks)
+        from reprobook.batch.slurm import arrays, script
+
+        print("\n".join(script(plan, wanted, len(group)) for wanted, group in arrays(plan, tasks)))
+        return 0
     if options.dry_run:
         return _dry_run(plan, tasks)
     check_locked(tasks)
@@ -100,19 +104,15 @@ def _time(tasks: Sequence[Task], usual: Mapping[tuple[str, str], float | None], 
     lines = []
     if known:
         total = sum(seconds for _, seconds in known)
-        share = [max(_share(task.resources, here)) * seconds for task, seconds in known]
-        wall = max(sum(share), *(seconds for _, seconds in known))
+        gpus = len(here.gpus) or 1
+        shares = [min(1.0, max(t.resources.cpus / here.cpus, t.resources.gpus / gpus)) * s for t, s in known]
+        wall = max(sum(shares), *(seconds for _, seconds in known))
         lines.append(f"time: about {elapsed(total)} of runs; here side by side at least {elapsed(wall)}")
     if unknown := len(tasks) - len(known):
         limits = [task.resources.minutes for task in tasks if not usual[task.slug, task.scale]]
         most = f", at most {sum(filter(None, limits))} min by their limits" if all(limits) else ""
         lines.append(f"time of {unknown} runs not known: no earlier record of chapter and scale{most}")
     return lines
-
-
-def _share(wanted: Resources, here: Slots) -> tuple[float, float]:
-    """The part of this machine's CPUs and GPUs that a run takes (1 for what it lacks)."""
-    return min(1.0, wanted.cpus / here.cpus), min(1.0, wanted.gpus / (len(here.gpus) or 1))
 
 
 # ------------------------------------------------------------------------------------------------ running
@@ -133,14 +133,6 @@ def _run(plan: Plan, tasks: Sequence[Task]) -> int:
     if done.stop.signal is not None:
         return 128 + done.stop.signal
     return 1 if done.counts()["failed"] else 0
-
-
-def _print_scripts(plan: Plan, tasks: Sequence[Task]) -> int:
-    from reprobook.batch.slurm import arrays, script
-
-    for wanted, group in arrays(plan, tasks):
-        print(script(plan, wanted, len(group)))
-    return 0
 
 
 def _submit(plan: Plan, tasks: Sequence[Task]) -> int:
@@ -192,12 +184,11 @@ def _state(found: State, job: Queued | None, submitted: bool) -> State:
 
 
 def _last_lines(plan: Plan, task: Task, found: State) -> list[str]:
+    """Of the run's log if it failed, of its job's if it works or never came so far."""
     from reprobook.batch.slurm import log_lines
-    from reprobook.runs.judge import tail
 
     if found.name == FAILED:
-        lines = tail(task.folder / "log.txt") if found.where != LOST else []
-        return lines or log_lines(plan, task.run_id, 15)
+        return (found.where != LOST and tail(task.folder / "log.txt")) or log_lines(plan, task.run_id, TAIL_LINES)
     return log_lines(plan, task.run_id, 1) if found.name == RUNNING else []
 
 

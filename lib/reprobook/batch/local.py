@@ -75,10 +75,10 @@ def _start_what_fits(batch: Batch, pool: ThreadPoolExecutor) -> None:
         return
     now, waiting = time.monotonic(), []
     for task in batch.waiting:
-        if now < batch.not_before.get(task.run_id, 0.0) or not batch.slots.fits(task.resources):
+        taken = [each.task.resources for each in batch.running]
+        if now < batch.not_before.get(task.run_id, 0.0) or not batch.slots.fits(*taken, task.resources):
             waiting.append(task)
             continue
-        batch.slots.take(task.resources)
         progress = Progress()
         future = pool.submit(work, task, batch.stop, progress, gpus=batch.slots.gpus)
         batch.running.append(Running(task, progress, future))
@@ -93,7 +93,6 @@ def _see_to_the_ended(batch: Batch, view: View) -> None:
     wait([each.future for each in batch.running], timeout=0.5, return_when=FIRST_COMPLETED)
     for each in [each for each in batch.running if each.future.done()]:
         batch.running.remove(each)
-        batch.slots.give(each.task.resources)
         result = each.future.result()
         if result.status == "busy":
             batch.not_before[each.task.run_id] = time.monotonic() + BUSY_S

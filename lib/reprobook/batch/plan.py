@@ -59,7 +59,7 @@ class Group(_Strict):
     product: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     zip: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     set: dict[str, Any] = {}
-    resources: dict[str, Any] = {}
+    resources: Resources = Resources()  # what is set here changes the plan's own
 
     @model_validator(mode="after")
     def _grids(self) -> Group:
@@ -122,7 +122,7 @@ class Plan(_Strict):
 
     def resources_of(self, group: Group) -> Resources:
         """The plan's resources with the group's changes."""
-        return Resources.model_validate({**self.resources.model_dump(), **group.resources})
+        return self.resources.model_copy(update=group.resources.model_dump(exclude_unset=True))
 
 
 def load(path: Path) -> Plan:
@@ -138,21 +138,10 @@ def load(path: Path) -> Plan:
     if "name" in content:
         raise PlanError(f"plan {path}: the file's name is the plan's name; leave out 'name'")
     try:
-        plan = Plan.model_validate({**content, "name": path.stem})
-        for k, group in enumerate(plan.runs):
-            _check_resources(plan, group, k)
+        return Plan.model_validate({**content, "name": path.stem})
     except ValidationError as error:
         lines = "\n  ".join(_explain(item) for item in error.errors())
         raise PlanError(f"plan {path}:\n  {lines}") from error
-    return plan
-
-
-def _check_resources(plan: Plan, group: Group, k: int) -> None:
-    try:
-        plan.resources_of(group)
-    except ValidationError as error:
-        places = [{**item, "loc": ("runs", k, "resources", *item["loc"])} for item in error.errors()]
-        raise PlanError("\n  ".join(["the plan's resources of a group:", *map(_explain, places)])) from error
 
 
 def _explain(item: Mapping[str, Any]) -> str:
@@ -170,6 +159,8 @@ def _explain(item: Mapping[str, Any]) -> str:
 
 def _keys(place: list[Any] | tuple[Any, ...]) -> list[str]:
     """The keys that a mapping at this place of a plan may have."""
-    sections: dict[Any, type[_Strict]] = {"resources": Resources, "local": LocalOptions, "slurm": SlurmOptions, "runs": Group}
+    sections: dict[Any, type[_Strict]] = {
+        "resources": Resources, "local": LocalOptions, "slurm": SlurmOptions, "runs": Group
+    }  # fmt: skip
     named = [sections[part] for part in place if part in sections]
     return [name for name in (named[-1] if named else Plan).model_fields if name != "name"]

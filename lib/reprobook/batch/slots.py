@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import psutil
 
 from reprobook.batch.plan import PlanError
 
@@ -14,35 +16,21 @@ if TYPE_CHECKING:
     from reprobook.batch.plan import LocalOptions, Resources
 
 
-@dataclass
+@dataclass(frozen=True)
 class Slots:
-    """What batches may use here, and what is taken. ``gpus`` are device numbers as CUDA counts them."""
+    """What batches may use here. ``gpus`` are device numbers as CUDA counts them."""
 
     cpus: int
     gpus: list[int]
     memory_gb: float
-    _taken: list[Resources] = field(default_factory=list)
 
-    def fits(self, wanted: Resources) -> bool:
-        """Whether ``wanted`` is free now. Runs that state no memory count as none."""
-        cpus, n_gpus, memory = self._sums()
+    def fits(self, *wanted: Resources) -> bool:
+        """Whether runs that want this can work side by side. Those that state no memory count as none."""
         return (
-            cpus + wanted.cpus <= self.cpus
-            and n_gpus + wanted.gpus <= len(self.gpus)
-            and memory + (wanted.memory_gb or 0.0) <= self.memory_gb
+            sum(each.cpus for each in wanted) <= self.cpus
+            and sum(each.gpus for each in wanted) <= len(self.gpus)
+            and sum(each.memory_gb or 0.0 for each in wanted) <= self.memory_gb
         )
-
-    def _sums(self) -> tuple[int, int, float]:
-        taken = self._taken
-        return sum(r.cpus for r in taken), sum(r.gpus for r in taken), sum(r.memory_gb or 0.0 for r in taken)
-
-    def take(self, wanted: Resources) -> None:
-        """A run that wants this begins."""
-        self._taken.append(wanted)
-
-    def give(self, back: Resources) -> None:
-        """It ended."""
-        self._taken.remove(back)
 
     def check(self, wanted: Resources, what: str) -> None:
         """Raise :class:`PlanError` if this machine can never run it."""
@@ -60,8 +48,6 @@ class Slots:
 
 def slots(options: LocalOptions) -> Slots:
     """The slots that the plan's section ``local`` allows; what it leaves open is all there is."""
-    import psutil
-
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Slots(
         options.cpus or usable,

@@ -25,6 +25,7 @@ from reprobook.batch.plan import PlanError
 from reprobook.batch.work import Result, work
 from reprobook.errors import ReprobookError
 from reprobook.project import atomic_write, root
+from reprobook.runs.judge import tail
 from reprobook.runs.process import Progress, Stop, elapsed
 
 if TYPE_CHECKING:
@@ -109,22 +110,17 @@ def settings(plan: Plan, wanted: Resources, n: int) -> dict[str, Any]:
     """submitit's parameters of an array of ``n`` runs."""
     options = plan.slurm
     found = {
+        **options.model_dump(include={"partition", "account", "qos", "constraint", "exclude", "setup"}),
         "job_name": f"reprobook-{plan.name}",
         "time": wanted.minutes,
         "cpus_per_task": wanted.cpus,
         "gpus_per_node": wanted.gpus or None,
-        "mem": None if wanted.memory_gb is None else f"{round(1000 * wanted.memory_gb)}MB",
-        "partition": options.partition,
-        "account": options.account,
-        "qos": options.qos,
-        "constraint": options.constraint,
-        "exclude": options.exclude,
+        "mem": f"{round(1000 * wanted.memory_gb)}MB" if wanted.memory_gb else None,
         "signal_delay_s": options.signal_s,
         "array_parallelism": options.at_once or n,
-        "setup": options.setup or None,
         "additional_parameters": {"requeue": True, **options.options},
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value not in (None, [])}
 
 
 def script(plan: Plan, wanted: Resources, n: int) -> str:
@@ -224,8 +220,6 @@ def cancel(plan: Plan) -> list[str]:
 
 def log_lines(plan: Plan, run_id: str, n: int) -> list[str]:
     """Last lines that the newest job of a run printed, its errors after its output; [] if it never started."""
-    from reprobook.runs.judge import tail
-
     ids = [job_id for job_id, run in submitted(plan).items() if run == run_id]
     if not ids:
         return []

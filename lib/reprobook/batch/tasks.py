@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import project
 from reprobook.batch.plan import PlanError
-from reprobook.content.key import content_key, run_id
+from reprobook.content.key import content_key, digest_with, run_id
 from reprobook.data import ChapterData
 from reprobook.params import check_names, check_value, read_parameters, resolve
 
@@ -50,11 +50,11 @@ def expand(plan: Plan) -> list[Task]:
     return list(tasks.values())
 
 
-def _shared(slug: str, scale: str) -> tuple[dict[str, Param], dict[str, Any], dict[str, str]]:
-    """Declared parameters, the scale's own values and the data's checksums: the same for all runs of a chapter and
-    scale."""
+def _shared(slug: str, scale: str) -> tuple[dict[str, Param], dict[str, Any], Callable[[Mapping[str, Any]], str]]:
+    """What all runs of a chapter and scale share: declared parameters, the scale's own values, and the digest of the
+    content key as a function of the parameters (plans have thousands of runs; the code is read once)."""
     params = {name: value for name, value in resolve(slug, scale).items() if name != "out_dir"}
-    return read_parameters(slug), params, ChapterData(slug, scale).checksums()
+    return read_parameters(slug), params, digest_with(content_key(slug, params, ChapterData(slug, scale).checksums()))
 
 
 def _tasks(
@@ -63,7 +63,7 @@ def _tasks(
     resources: Resources,
     declared: Mapping[str, Param],
     usual: Mapping[str, Any],
-    data: Mapping[str, str],
+    digest_of: Callable[[Mapping[str, Any]], str],
 ) -> Iterator[Task]:
     source = f"plan, {slug}"
     for given in group.overrides():
@@ -72,10 +72,10 @@ def _tasks(
         for seed in group.seeds:
             overrides = {**checked, "seed": seed}
             params = {**usual, **overrides}
-            content = content_key(slug, params, data)
-            name = run_id(slug, group.scale, seed, params, content)
+            digest = digest_of(params)
+            name = run_id(slug, group.scale, seed, params, {"digest": digest})
             folder = project.root() / "runs" / slug / name
-            yield Task(slug, group.scale, seed, overrides, resources, name, content["digest"], folder)
+            yield Task(slug, group.scale, seed, overrides, resources, name, digest, folder)
 
 
 def check_locked(tasks: list[Task]) -> None:

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from reprobook import project
 from reprobook.errors import ReprobookError
 from reprobook.runs.runner import BusyError, prepare, run_in
@@ -75,8 +77,6 @@ def locked(gpus: Sequence[int] | None, n: int) -> Iterator[dict[str, str]]:
     """Environment in which a run sees ``n`` of ``gpus`` and no other GPU; each is locked until the end: a GPU has one
     run, whichever batch of this user started it. None: take what there is (on Slurm, which keeps jobs apart itself).
     Raises :class:`BusyError` if too few are free."""
-    from filelock import FileLock, Timeout
-
     if gpus is None:
         yield {}
         return

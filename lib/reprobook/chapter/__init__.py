@@ -178,11 +178,20 @@ class Chapter:
         file = f"{name}.{'png' if image[:4] == show.PNG_SIGNATURE else 'mp4'}"
         self._pictures[name] = record.PictureData(file=file, caption=caption, alt=alt)
         atomic_write(self.out_dir / "pictures" / file, image)
-        where = self._this_run()
-        if self.scale == "smoke" and (r := next((r for r in self._committed["laptop"] if name in r.pictures), None)):
-            path, where = record.result_path(self.slug, "laptop", r.seed), f"laptop scale, seed {r.seed}"
-            image = path.with_name(f"{path.stem}.{r.pictures[name].file}").read_bytes()
-        show.picture(image, self._numbered(f"{caption} ({where})"), alt)
+        self._show_picture(name, image, caption, alt)
+
+    def _show_picture(self, name: str, image: bytes, caption: str, alt: str) -> None:
+        committed, where = self._committed_picture(name)
+        show.picture(committed or image, self._numbered(f"{caption} ({where or self._this_run()})"), alt)
+
+    def _committed_picture(self, name: str) -> tuple[bytes | None, str]:
+        """In a smoke run: the picture of the first committed laptop seed, if there is one, and what to call it."""
+        found = [r for r in self._committed["laptop"] if name in r.pictures] if self.scale == "smoke" else []
+        if not found:
+            return None, ""
+        path = record.result_path(self.slug, "laptop", found[0].seed)
+        image = path.with_name(f"{path.stem}.{found[0].pictures[name].file}").read_bytes()
+        return image, f"laptop scale, seed {found[0].seed}"
 
     def say(self, text: str) -> None:
         """Show ``text`` (Markdown) with figures from the records: ``{gain}`` becomes the effect *gain* with its

@@ -9,6 +9,7 @@ the old ones then stay current. Changed cells, parameters, data and packages can
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ HEAD = "# Library changes shown to move no number (lib/reprobook/content/excuses
 
 
 def path() -> Path:
+    """Where the excuses are kept."""
     return root() / "book" / "results" / "neutral.yaml"
 
 
@@ -46,13 +48,40 @@ def _steps(file: Path, _stamp: int) -> dict[tuple[str, str], list[tuple[str | No
     return found
 
 
-def changed_definitions(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str | None]]:
-    """Definition -> [old digest, new digest]; raises :class:`ReprobookError` if anything else changed, or nothing."""
-    other = [part for part in ("cells", "params", "data", "packages") if then.get(part) != now.get(part)]
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """``(name, old value, new value)`` where two mappings differ, None for a value that is not there."""
+    return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def changed_definitions(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, list[str | None]]:
+    """Definition -> [old digest, new digest] (None: not used). What only moved to another module did not change."""
+    found = changes(old, new)
+    gone = Counter(_what(name, was) for name, was, now in found if now is None)
+    came = Counter(_what(name, now) for name, was, now in found if was is None)
+    moved = gone & came
+    left, arrived = Counter(moved), Counter(moved)
+    changed: dict[str, list[str | None]] = {}
+    for name, was, now in found:
+        counts = left if now is None else arrived
+        if (was is None or now is None) and counts[_what(name, was or now)]:
+            counts[_what(name, was or now)] -= 1
+        else:
+            changed[name] = [was, now]
+    return changed
+
+
+def _what(name: str, digest: str) -> tuple[str, str]:
+    """A definition wherever it stands: its bare name and its digest."""
+    return name.partition(":")[2], digest
+
+
+def to_excuse(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str | None]]:
+    """What :func:`changed_definitions` finds; raises :class:`ReprobookError` if anything else changed, or nothing."""
+    parts = ("cells", "params", "data", "packages", "facts")
+    other = [part for part in parts if (then.get(part) or None) != (now.get(part) or None)]
     if other:
         raise ReprobookError(f"{', '.join(other)} changed: that cannot be excused; make new records")
-    old, new = then["definitions"], now["definitions"]
-    changed = {name: [old.get(name), new.get(name)] for name in {*old, *new} if old.get(name) != new.get(name)}
+    changed = changed_definitions(then["definitions"], now["definitions"])
     if not changed:
         raise ReprobookError("no definition changed since the smoke record was made")
     return changed

@@ -10,10 +10,13 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reprobook.content.closure import close
+from reprobook.content.excuses import changed_definitions, changes, excused
+from reprobook.content.source import ALL, digest
 from reprobook.errors import ReprobookError
 from reprobook.project import atomic_write, cache_dir, check_slug, notebook_path, root
 
@@ -28,9 +31,10 @@ _PER_RUN = ("scale", "seed")
 def content_key(slug: str, params: Mapping[str, Any], data: Mapping[str, str]) -> dict[str, Any]:
     """Everything that can move a number of chapter ``slug`` run with ``params`` on ``data`` (id -> checksum).
 
-    Returns ``{digest, cells, params, data, packages: {name: version}, definitions: {"module:name": digest}}``, found by
-    reading the notebook and the library, without running either. Cells tagged ``display`` or ``parameters`` don't count
-    as code; of the parameters the values count.
+    Returns ``{digest, cells, params, data, packages: {name: version}, definitions: {"module:name": digest},
+    facts: {what: digest}}``, found by reading the notebook, the library and the paper's facts of the checkout that
+    :func:`reprobook.project.root` names, without running any of it. Cells tagged ``display`` or ``parameters`` don't
+    count as code; of the parameters the values count.
     """
     key = {
         **_code(check_slug(slug)),
@@ -49,7 +53,7 @@ def digest_with(key: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
     usual = key["params"]
     written = {name: _item(name, value) for name, value in usual.items()}
 
-    def digest(params: Mapping[str, Any]) -> str:
+    def digest_of(params: Mapping[str, Any]) -> str:
         counted = _counted(params)
         items = (  # identity, not equality: 1, 1.0 and True are equal and written in different ways
             written[name] if name in usual and usual[name] is value else _item(name, value)
@@ -59,7 +63,7 @@ def digest_with(key: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
         found.update(f"{{{', '.join(items)}}}{tail}".encode())
         return found.hexdigest()
 
-    return digest
+    return digest_of
 
 
 def _item(name: str, value: Any) -> str:
@@ -88,28 +92,27 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], slug: str = "")
     """Readable reasons why two content keys of one chapter differ (scale and seed are not compared).
 
     Changes that were shown to move no number of chapter ``slug`` are left out (:mod:`reprobook.content.excuses`)."""
-    from reprobook.content.excuses import excused
-
     reasons = ["a code cell changed"] if then["cells"] != now["cells"] else []
-    for name, old, new in _changes(then["definitions"], now["definitions"]):
-        if slug and excused(slug, name, old, new):
-            continue
-        reasons.append(f"{name} {'changed' if old and new else 'is no longer used' if old else 'is used now'}")
-    for name, old, new in _changes(then["packages"], now["packages"]):
+    reasons += [
+        f"{name} {_how(old, new)}"
+        for name, (old, new) in changed_definitions(then["definitions"], now["definitions"]).items()
+        if not (slug and excused(slug, name, old, new))
+    ]
+    reasons += [f"{name} changed" for name, _, _ in changes(then.get("facts", {}), now.get("facts", {}))]
+    for name, old, new in changes(then["packages"], now["packages"]):
         reasons.append(f"package {name} {old or 'not used'} -> {new or 'not used'}")
-    for name, old, new in _changes(then["data"], now["data"]):
-        reasons.append(f"data {name} {'changed' if old and new else 'is no longer used' if old else 'is used now'}")
+    reasons += [f"data {name} {_how(old, new)}" for name, old, new in changes(then["data"], now["data"])]
     stored = json.loads(json.dumps([then["params"], now["params"]], default=str))  # a file knows no tuples
-    names = [name for name, _, _ in _changes(*stored) if name not in _PER_RUN]
+    names = [name for name, _, _ in changes(*stored) if name not in _PER_RUN]
     return reasons + [f"parameter {name} {_shown(name, then)} -> {_shown(name, now)}" for name in names]
+
+
+def _how(old: Any, new: Any) -> str:
+    return "changed" if old and new else "is no longer used" if old else "is used now"
 
 
 def _shown(name: str, key: Mapping[str, Any]) -> str:
     return repr(key["params"][name]) if name in key["params"] else "not declared"
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
 
 
 def _now(slug: str, scale: str, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -124,26 +127,58 @@ def _now(slug: str, scale: str, seed: int) -> tuple[dict[str, Any], dict[str, st
 def _code(slug: str) -> dict[str, Any]:
     """``cells``, ``packages`` and ``definitions`` of the chapter's code as it stands."""
     library = sorted((library_folder() / "reprobook").rglob("*.py"))
-    files = [notebook_path(slug), root() / "requirements.lock", *library]
+    files = [notebook_path(slug), _facts_path(slug), root() / "requirements.lock", *library]
     seen = tuple((str(path), *_stamp(path)) for path in files)
     return _code_of(slug, seen)
 
 
 @functools.lru_cache(maxsize=64)
-def _code_of(slug: str, seen: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
+def _code_of(slug: str, seen: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:  # noqa: ARG001 - the cache's key
     """:func:`_code`, remembered as long as none of the files in ``seen`` changes."""
     reached = _reached(slug)
     packages = {name: version for name, version in sorted(map(_version, reached["imports"])) if version}
-    return {"cells": reached["cells"], "packages": packages, "definitions": reached["definitions"]}
+    facts = _facts(slug, reached["tables"])
+    return {"cells": reached["cells"], "packages": packages, "definitions": reached["definitions"], "facts": facts}
+
+
+def _facts_path(slug: str) -> Path:
+    return root() / "book" / "papers" / f"{slug}.yaml"
+
+
+def _facts(slug: str, tables: Iterable[str]) -> dict[str, str]:
+    """Digests of what a chapter computes with of its paper's facts: the tables that its code reads, and the rule that
+    decides each claim."""
+    path = _facts_path(slug)
+    facts = _yaml(path.read_text("utf-8")) if path.is_file() else {}
+    reported, claims = facts.get("tables") or {}, facts.get("claims") or {}
+    wanted = reported if ALL in tables else [name for name in tables if name in reported]
+    found = {
+        f"table {name} of the facts": _sha([reported[name].get("columns"), reported[name].get("rows")])[:16]
+        for name in wanted
+    }
+    for cid, claim in claims.items():
+        if "claims" in tables:
+            found[f"the figures of {cid}"] = _sha(claim.get("paper"))[:16]
+        for part in ("tests", "controls", "seeds", "extension"):
+            if claim.get(part):
+                found[f"the {part} of {cid}"] = _sha(claim[part])[:16]
+    return dict(sorted(found.items()))
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
 def _reached(slug: str) -> dict[str, Any]:
     """``cells`` (digest), ``imports`` (of other packages) and ``definitions`` that a chapter's code cells reach.
 
     To follow the code takes half a second, so the answer is kept in the cache with the digest of all that it was read
-    from: notebook, library (which holds the rules too) and version of Python."""
+    from: notebook, library, these rules and version of Python."""
     library = library_folder() / "reprobook"
     texts = {"python": sys.version.encode(), "notebook": notebook_path(slug).read_bytes()}
+    texts |= {f"rules {path.name}": path.read_bytes() for path in Path(__file__).parent.glob("*.py")}
     texts |= {str(path.relative_to(library)): path.read_bytes() for path in library.rglob("*.py")}
     digests = sorted((name, hashlib.sha256(text).hexdigest()) for name, text in texts.items())
     source = _sha(digests)
@@ -161,13 +196,11 @@ def _reached(slug: str) -> dict[str, Any]:
 
 
 def _follow(notebook: Mapping[str, Any]) -> dict[str, Any]:
-    from reprobook.content.closure import close
-    from reprobook.content.source import digest
-
     cells = counted_cells(notebook)
     closure = close(cells, library_folder())
     return {
-        "cells": digest(node for cell in cells for node in ast.parse(cell).body),
+        "cells": digest((node for cell in cells for node in ast.parse(cell).body), closure.unheard),
+        "tables": sorted(closure.tables),
         "imports": sorted(closure.packages),
         "definitions": dict(sorted(closure.definitions.items())),
     }

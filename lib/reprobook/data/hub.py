@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -71,10 +71,10 @@ class HubSource(source.SourceKind):
         return source.About(words, self.bytes, self.bytes, page)
 
     def promised(self, of: source.Owner) -> dict[str, source.File] | None:
-        if (entry := self._locked(of)) is None:
+        if (entry := self.locked(of)) is None:
             return None
         address = f"{self.about().page}/resolve/{entry.revision}"
-        return {name: source.File(sha, entry.sizes[name], f"{address}/{name}") for name, sha in entry.files.items()}
+        return {name: source.File(got.sha256, got.bytes, f"{address}/{name}") for name, got in entry.files.items()}
 
     def checksum(self, of: source.Owner) -> str:
         """The hub's commit, or ``not locked``."""
@@ -91,38 +91,33 @@ class HubSource(source.SourceKind):
 
     def obtain(self, of: source.Owner) -> Path:
         """The snapshot's folder, checked against the lock; the first fetch writes the lock."""
-        entry = self._locked(of)
+        files = self.digests(of)
         with self._explained(of), cache.disk_errors(of.id, _cache_dir(), "HF_HOME"):
             folder = self.locate(of)
-            files = entry.files if folder and entry else {}
-            damaged = [name for name, sha in files.items() if folder and cache.problems(folder, {name: sha})]
+            damaged = [n for n, sha in (files or {}).items() if folder and cache.problems(folder, {n: sha})]
             if source.offline() and (folder is None or damaged):
                 raise FileNotFoundError(of.id)
-            unsure = entry is None and not source.offline()  # as long as nothing is locked, the hub says what is whole
+            unsure = files is None and not source.offline()  # as long as nothing is locked, the hub says what is whole
             if folder is None or unsure:
                 folder = self._snapshot(of, local=False)
             for name in damaged:
                 self._fetch_again(folder, name)
-        if entry := self._locked(of):  # perhaps by another process
+        if files := self.digests(of):  # perhaps locked by another process
             remedy = (
-                f"the hub gives something else for {entry.revision} than at the first fetch; if that is meant, delete "
-                f"the entry in {lock.lock_path(of.slug).name}"
+                f"the hub gives something else for {self._commit(of)} than at the first fetch; if that is meant, "
+                f"delete the entry in {lock.lock_path(of.slug).name}"
             )
-            cache.check(of.id, folder, entry.files, remedy)
+            cache.check(of.id, folder, files, remedy)
         else:
             self._lock(of, folder)
         return folder
 
-    def _origin(self) -> str:
-        """What the lock entry is about: it is void when the manifest names another repository or commit."""
+    def origin(self) -> str:
         return f"{self.repo_type} {self.repo_id}@{self.revision or 'first fetch'}"
-
-    def _locked(self, of: source.Owner) -> lock.Locked | None:
-        return lock.read(of.slug, of.id, self._origin())
 
     def _commit(self, of: source.Owner) -> str | None:
         """The commit that counts: the manifest's, else the locked one, else None (not fetched yet)."""
-        entry = self._locked(of)
+        entry = self.locked(of)
         return self.revision or (entry.revision if entry else None)
 
     def _snapshot(self, of: source.Owner, *, local: bool) -> Path:
@@ -159,8 +154,8 @@ class HubSource(source.SourceKind):
                 f"{of.id}: no file of {self.repo_id} matches {self.allow_patterns}; "
                 f"correct `allow_patterns` in the manifest{self._left_out(folder)}"
             )
-        entry = lock.measure(self._origin(), folder.name, folder, selected)
-        _check_names(of.id, folder, entry.files)
+        entry = lock.measure(self.origin(), folder.name, folder, selected)
+        _check_names(of.id, folder, entry)
         lock.write(of.slug, of.id, entry)
 
     def _selected(self, folder: Path, patterns: list[str] | None = None) -> list[str]:
@@ -211,7 +206,7 @@ class HubSource(source.SourceKind):
 
     def export(self, of: source.Owner) -> list[dict[str, Any]]:
         """Every file, once the first fetch has locked them; before, the repository and the patterns."""
-        if self._locked(of):
+        if self.locked(of):
             return super().export(of)
         address = f"{self.about().page}/tree/{self.revision or 'main'}"
         repository = {
@@ -269,14 +264,14 @@ def _cache_dir() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _check_names(artefact: str, folder: Path, files: Mapping[str, str]) -> None:
+def _check_names(artefact: str, folder: Path, entry: lock.Locked) -> None:
     """At a first fetch nothing is locked yet, but the hub names a file by its content: by the SHA-256 of a large one,
     by git's SHA-1 of a small one. A copy that does not fit its name was damaged on the way: it is removed, and a
     :class:`DataError` raised."""
-    for name, sha256 in files.items():
+    for name, file in entry.files.items():
         blob = (folder / name).resolve()
         kind = {64: "sha256", 40: "git"}.get(len(blob.name)) if blob.parent.name == "blobs" else None
-        got = sha256 if kind == "sha256" else _git_sha1(blob) if kind == "git" else blob.name
+        got = file.sha256 if kind == "sha256" else _git_sha1(blob) if kind == "git" else blob.name
         if got != blob.name:
             (folder / name).unlink()
             blob.unlink()

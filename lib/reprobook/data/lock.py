@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from reprobook import project
 from reprobook.data import cache
 from reprobook.data.errors import ManifestError
 
 
-@dataclass(frozen=True)
-class Locked:
-    """What one artefact was at its first fetch; ``files`` maps paths to SHA-256."""
+class LockedFile(BaseModel):
+    """One file as it came."""
+
+    sha256: str
+    bytes: int
+
+
+class Locked(BaseModel):
+    """What one artefact was at its first fetch."""
 
     origin: str
     revision: str | None
-    files: dict[str, str]
-    sizes: dict[str, int]
+    files: dict[str, LockedFile]
 
 
 def lock_path(slug: str) -> Path:
@@ -43,27 +48,25 @@ def read(slug: str, artefact: str, origin: str) -> Locked | None:
     if entry is None or entry.get("origin") != origin:
         return None
     try:
-        files = {path: str(file["sha256"]) for path, file in entry["files"].items()}
-        sizes = {path: int(file["bytes"]) for path, file in entry["files"].items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return Locked.model_validate(entry)
+    except ValidationError:
         raise ManifestError(
             f"{artefact}: its entry in {lock_path(slug).name} is damaged: restore it, or delete it to lock anew"
         ) from None
-    return Locked(origin, entry.get("revision"), files, sizes)
 
 
 def measure(origin: str, revision: str | None, folder: Path, names: Iterable[str]) -> Locked:
     """The entry for these files below ``folder``, as they are."""
-    files = {name: cache.sha256_of(folder / name) for name in names}
-    return Locked(origin, revision, files, {name: (folder / name).stat().st_size for name in files})
+    paths = {name: folder / name for name in sorted(names)}
+    files = {n: LockedFile(sha256=cache.sha256_of(path), bytes=path.stat().st_size) for n, path in paths.items()}
+    return Locked(origin=origin, revision=revision, files=files)
 
 
 def write(slug: str, artefact: str, locked: Locked) -> None:
     """Record ``locked`` for ``artefact``; other entries stay."""
     with cache.locked(f"lockfile-{slug}"):
         entries = _load(slug)
-        files = {path: {"sha256": sha, "bytes": locked.sizes[path]} for path, sha in sorted(locked.files.items())}
-        entries[artefact] = {"origin": locked.origin, "revision": locked.revision, "files": files}
+        entries[artefact] = locked.model_dump()
         text = "# What the first fetch got. Delete an entry to accept what its source offers now.\n"
         text += yaml.safe_dump({"artefacts": entries}, sort_keys=True)
         with cache.disk_errors(lock_path(slug).name, lock_path(slug).parent, "REPROBOOK_LOCKS"):

@@ -84,6 +84,14 @@ class SourceKind(Strict):
     def obtain(self, of: Owner) -> Path:
         """The verified file (one) or folder (several), fetched if need be."""
 
+    def origin(self) -> str:
+        """What a lock entry is about: it is void when the manifest names something else."""
+        return self.about().words
+
+    def locked(self, of: Owner) -> lock.Locked | None:
+        """What the first fetch got; None before it."""
+        return lock.read(of.slug, of.id, self.origin())
+
     def digests(self, of: Owner) -> dict[str, str] | None:
         """Path -> SHA-256 of the promised files."""
         files = self.promised(of)
@@ -158,9 +166,9 @@ class CachedSource(SourceKind):
                     fresh.mkdir()
                     self.fill(of, fresh)
                     if files is None:
-                        got = lock.measure(self.about().words, None, fresh, [path.name for path in fresh.iterdir()])
+                        got = lock.measure(self.origin(), None, fresh, [path.name for path in fresh.iterdir()])
                         lock.write(of.slug, of.id, got)
-                        files = got.files
+                        files = {name: file.sha256 for name, file in got.files.items()}
                     cache.check(of.id, fresh, files, self.about().remedy)
                     cache.put(fresh, cache.object_dir(files))
         return files

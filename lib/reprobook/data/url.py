@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from reprobook.data import lock, source, web
+from reprobook.data import source, web
 from reprobook.data.archive import unpack_once
 from reprobook.data.errors import ChecksumError
 
@@ -32,9 +32,9 @@ class UrlSource(source.CachedSource):
         return source.About(self.url, self.bytes, self.bytes, page=self.url, remedy=_REMEDY)
 
     def promised(self, of: source.Owner) -> dict[str, source.File] | None:
-        name, entry = self._name(), lock.read(of.slug, of.id, self.url)
-        sha256 = self.sha256 or (entry.files[name] if entry else None)
-        size = self.bytes or (entry.sizes[name] if entry else None)
+        name, entry = self._name(), self.locked(of)
+        sha256 = self.sha256 or (entry.files[name].sha256 if entry else None)
+        size = self.bytes or (entry.files[name].bytes if entry else None)
         return {name: source.File(sha256, size, self.url)} if sha256 else None
 
     def obtain(self, of: source.Owner) -> Path:

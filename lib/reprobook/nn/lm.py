@@ -1,4 +1,4 @@
-"""Language models from GGUF files or safetensors: load, generate in batches, per-token log-likelihood.
+"""Language models from GGUF files or safetensors: load, add adapters, generate in batches, log-likelihood of tokens.
 
 A GGUF file is converted once into safetensors in the cache (weights as the file defines them, in fp32); later loads
 take about a second. On processors with bf16 arithmetic the model runs in bf16, elsewhere in fp32.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,20 @@ def load_lm(
     with without_progress_bars():
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     return (model if device_map else model.to(torch.device(device))).eval(), load_tokenizer(source)
+
+
+def add_lora(model: Any, names: Sequence[str] = ("default",), **config: Any) -> Any:
+    """The model frozen, with a trainable LoRA adapter for each of ``names`` (the first is active); ``config`` are the
+    arguments of peft's ``LoraConfig``: ``r``, ``lora_alpha``, ``lora_dropout``, ``target_modules``, ..."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(**config)
+    with warnings.catch_warnings():  # peft uses a name that transformers is giving up
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        wrapped = get_peft_model(model, settings, adapter_name=names[0])
+        for name in names[1:]:
+            wrapped.add_adapter(name, settings)
+    return wrapped
 
 
 def without_progress_bars() -> contextlib.redirect_stderr[io.StringIO]:
@@ -196,8 +211,9 @@ def token_logprobs(
     """Log-likelihood (nats) of every token given those before it, one fp32 CPU tensor per text.
 
     ``texts`` are strings or token ids. The first token has nothing before it and is left out: length n-1 for n tokens;
-    with ``bos=True`` a BOS token is put in front and all n are scored. ``max_tokens`` bounds the tokens of a forward
-    pass (the logits of 2048 tokens and 49,152 entries take 0.4 GB); a longer text goes alone.
+    with ``bos=True`` a BOS token is put in front and all n are scored. Of ids that end with a continuation of m tokens
+    the last m numbers are its log-likelihood given the rest. ``max_tokens`` bounds the tokens of a forward pass (the
+    logits of 2048 tokens and 49,152 entries take 0.4 GB); a longer text goes alone.
     """
     if batch_size < 1:
         raise ReprobookError(f"batch_size must be at least 1, got {batch_size}")

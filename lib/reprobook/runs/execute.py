@@ -19,6 +19,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+import psutil
+
 from reprobook.runs.training_log import KERNEL_LINE
 
 
@@ -146,19 +148,16 @@ def _end_with_parent(parent: int, kernels: list[int]) -> None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(kernel, number)
         end = time.monotonic() + patience
-        while time.monotonic() < end and any(map(_lives, kernels)):
+        while time.monotonic() < end and any(_lives(kernel) for kernel in kernels):
             time.sleep(0.1)
     shutil.rmtree(os.environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)
     os._exit(1)
 
 
 def _lives(pid: int) -> bool:
-    import psutil
-
-    try:
+    with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    return False
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, TypedDict, Unpack
+
+import psutil
 
 from reprobook.project import root
 from reprobook.runs.training_log import LOG_FILE
@@ -110,34 +112,28 @@ def elapsed(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def execute(
-    notebook: Path,
-    output: Path,
-    parameters: Mapping[str, Any],
-    *,
-    log: Path,
-    progress: Progress,
-    time_limit: float | None = None,
-    memory_limit: float | None = None,
-    env: Mapping[str, str] | None = None,
-    stop: Stop | None = None,
-) -> Outcome:
-    """Execute ``notebook`` with papermill in a child process and wait for it.
+class Options(TypedDict, total=False):
+    """What may be said of how a run is executed; each may be left out, or be None."""
 
-    ``stop`` (None: asked by SIGINT and SIGTERM), the end of ``time_limit`` (seconds), and more memory than
-    ``memory_limit`` (GB of 10^9 bytes, looked at twice a second) end the child and its kernel; the outcome says so.
-    """
+    time_limit: float | None  # seconds
+    memory_limit: float | None  # GB of 10^9 bytes, looked at twice a second
+    env: Mapping[str, str] | None  # environment variables for papermill and kernel
+    stop: Stop | None  # asks the run to end; without it SIGINT and SIGTERM do
+    progress: Progress | None  # follows the run; without it standard error is told
+
+
+def execute(
+    notebook: Path, output: Path, parameters: Mapping[str, Any], log: Path, **options: Unpack[Options]
+) -> Outcome:
+    """Execute ``notebook`` with papermill in a child process and wait for it. A limit that is reached, or a wish to
+    stop, ends the child and its kernel; the outcome says so."""
     # A socket's path may have 107 bytes, so a long TMPDIR gives way to /tmp.
     private = tempfile.mkdtemp(prefix="reprobook-", dir="/tmp" if Path("/tmp").is_dir() else None)
     told = Path(private) / "progress.jsonl"
     reading, writing = os.pipe()
-    job: dict[str, Any] = {
-        "notebook": str(notebook),
-        "output": str(output),
-        "parameters": dict(parameters),
-        "cwd": str(root()),
-    }
+    job: dict[str, Any] = {"notebook": str(notebook), "output": str(output), "parameters": dict(parameters)}
     given = {"JUPYTER_RUNTIME_DIR": private, PROGRESS_FILE: str(told), LOG_FILE: str(log)}
+    stop = options.get("stop")
     try:
         with log.open("ab") as stream, nullcontext(stop) if stop else stop_on_signals() as asked:
             child = subprocess.Popen(
@@ -147,12 +143,12 @@ def execute(
                 stderr=stream,
                 pass_fds=[writing],
                 start_new_session=True,
-                env=_environment(env or {}) | given,
+                env=_environment(options.get("env") or {}) | given,
             )
             os.close(writing)
             with os.fdopen(reading, "rb", buffering=0) as pipe:
-                job |= {"pipe": writing, "parent": os.getpid()}
-                return Watch(child, progress, asked, time_limit, memory_limit).wait(job, pipe, told)
+                job |= {"cwd": str(root()), "pipe": writing, "parent": os.getpid()}
+                return Watch(child, asked, options).wait(job, pipe, told)
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
@@ -162,16 +158,14 @@ class Watch:
     """The child process of a run, and what may end it."""
 
     child: subprocess.Popen[bytes]
-    progress: Progress
     stop: Stop
-    time_limit: float | None
-    memory_limit: float | None
+    options: Options
     kernels: list[int] = field(default_factory=list)
     start: float = field(default_factory=time.monotonic)
 
     def wait(self, job: Mapping[str, Any], pipe: IO[bytes], told: Path) -> Outcome:
         """Give the child its job; take in what it says through ``pipe`` and its training in the file ``told``."""
-        outcome, progress, n_told = Outcome(), self.progress, 0
+        outcome, progress, n_told = Outcome(), self.options.get("progress") or Progress(sys.stderr), 0
         try:
             _send(self.child, job)
             for message in _messages(self.child, pipe):
@@ -192,12 +186,13 @@ class Watch:
         return outcome
 
     def _why_to_stop(self) -> str | None:
+        seconds, gigabytes = self.options.get("time_limit"), self.options.get("memory_limit")
         if self.stop.signal is not None:
             return f"stopped by {signal.Signals(self.stop.signal).name}"
-        if self.time_limit is not None and time.monotonic() - self.start > self.time_limit:
-            return f"time limit of {self.time_limit:g} s reached"
-        if self.memory_limit is not None and (used := memory_gb(self.child.pid)) > self.memory_limit:
-            return f"memory limit of {self.memory_limit:g} GB reached ({used:.2g} GB in use)"
+        if seconds is not None and time.monotonic() - self.start > seconds:
+            return f"time limit of {seconds:g} s reached"
+        if gigabytes is not None and (used := memory_gb(self.child.pid)) > gigabytes:
+            return f"memory limit of {gigabytes:g} GB reached ({used:.2g} GB in use)"
         return None
 
     def _end(self, patience: float) -> int:
@@ -229,8 +224,6 @@ def _steps(path: Path, start: int) -> tuple[dict[str, Any] | None, int]:
 
 def memory_gb(pid: int) -> float:
     """Resident memory of a process and of all that it started, in GB of 10^9 bytes; shared pages count for each."""
-    import psutil
-
     total = 0
     with suppress(psutil.NoSuchProcess):
         root_process = psutil.Process(pid)

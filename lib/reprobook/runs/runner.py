@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+from filelock import FileLock, Timeout
 
 from reprobook import record
 from reprobook.content.key import content_key, run_id
@@ -27,7 +29,7 @@ from reprobook.runs.judge import executed, problem, tail
 from reprobook.runs.process import Outcome, Progress, execute
 
 if TYPE_CHECKING:
-    from reprobook.runs.process import Stop
+    from reprobook.runs.process import Options
 
 
 class BusyError(ReprobookError):
@@ -53,17 +55,15 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     *,
     again: bool = False,
-    time_limit: float | None = None,
-    memory_limit: float | None = None,
+    **options: Unpack[Options],
 ) -> RunResult:
     """Run a chapter, or skip it if the same run (chapter, parameters, code, data) is complete; an interrupted one goes
-    on from its checkpoints. ``again`` starts from nothing. ``time_limit`` is in seconds, ``memory_limit`` in GB.
+    on from its checkpoints. ``again`` starts from nothing.
 
     Raises :class:`ReprobookError` before any kernel starts if chapter, scale or a parameter is not valid, or if the
     same run is being executed. A run that fails is a result, not an error.
     """
-    folder, identity, params = prepare(slug, scale, overrides or {})
-    return run_in(folder, identity, params, again=again, time_limit=time_limit, memory_limit=memory_limit)
+    return run_in(*prepare(slug, scale, overrides or {}), again=again, **options)
 
 
 def prepare(slug: str, scale: str, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
@@ -85,36 +85,21 @@ def run_in(
     params: Mapping[str, Any],
     *,
     again: bool = False,
-    time_limit: float | None = None,
-    memory_limit: float | None = None,
-    env: Mapping[str, str] | None = None,
-    stop: Stop | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> RunResult:
     """Run the notebook of ``identity["slug"]`` in ``folder``. ``identity`` holds the fields that a failed record needs:
-    slug, scale, seed, run_id, and optionally data and content. ``env`` adds environment variables for the kernel.
-    ``stop`` ends the run (None: SIGINT and SIGTERM do); ``progress`` follows it (None: told on standard error). Runs
-    may work side by side in threads. Raises :class:`BusyError` if the run is being executed already."""
+    slug, scale, seed, run_id, and optionally data and content. Runs may work side by side in threads, each with a
+    ``stop`` (they may share one). Raises :class:`BusyError` if the run is being executed already."""
     with _disk_errors(folder), _lock(folder):
         if not again and (done := completed(folder, identity)):
             return RunResult(identity["run_id"], folder, "skipped", done)
         _make_room(folder, again)
         started, begin = _now(), time.monotonic()
-        progress = progress or Progress(sys.stderr)
         notebook, partial = notebook_path(identity["slug"]), folder / "notebook.partial.ipynb"
+        progress = options["progress"] = options.get("progress") or Progress(sys.stderr)
         progress.title = f"{identity['slug']} {identity['run_id']}"
         progress.n_cells = len(json.loads(notebook.read_text("utf-8"))["cells"]) + 1  # papermill adds the parameters
-        outcome = execute(
-            notebook,
-            partial,
-            {**params, "out_dir": str(folder)},
-            log=folder / "log.txt",
-            progress=progress,
-            time_limit=time_limit,
-            memory_limit=memory_limit,
-            env=env,
-            stop=stop,
-        )
+        outcome = execute(notebook, partial, {**params, "out_dir": str(folder)}, folder / "log.txt", **options)
         if executed(partial)[0]:  # papermill's saves are not atomic: only a whole notebook takes the name
             partial.replace(folder / "notebook.ipynb")
         where = problem(folder, outcome, identity)
@@ -179,8 +164,6 @@ def is_executed(folder: Path) -> bool:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keep the run to one thread of one process; the system frees the lock of a process that dies."""
-    from filelock import FileLock, Timeout
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(_lock_file(folder), timeout=0).acquire()

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from reprobook.errors import ReprobookError
-from reprobook.show.figures import COLOURS, animation, curves, explore, figure, grid, png, style
+from reprobook.show.figures import COLOURS, animation, curves, dots, explore, figure, grid, heatmap, panels, png, style
 from reprobook.show.output import Html, interactive, publish
 from reprobook.show.pictures import PNG_SIGNATURE, image_bytes, markdown, picture
 from reprobook.show.tables import (
@@ -35,9 +35,9 @@ from reprobook.show.tables import (
 
 __all__ = [
     "CHIPS", "COLOURS", "PNG_SIGNATURE", "Html", "animation", "chip",
-    "curves", "explore", "figure", "flat", "format_column", "grid",
-    "html_table", "image_bytes", "interactive",
-    "joined", "lines", "link", "markdown", "mean_sd", "number", "picture", "png", "publish",
+    "curves", "dots", "explore", "figure", "flat", "format_column", "grid",
+    "heatmap", "html_table", "image_bytes", "interactive",
+    "joined", "lines", "link", "markdown", "mean_sd", "number", "panels", "picture", "png", "publish",
     "side_by_side", "source", "source_markdown", "style", "table", "text_samples", "with_note",
 ]  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Figures: a shared style, curves with spread, contact sheets, captions, and figures that a reader can move."""
+"""Figures: a shared style, curves with spread, dots with intervals, heat maps, panels, contact sheets, captions, and
+figures that a reader can move."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 # Okabe and Ito's colour-blind-safe colours, the ones that stand out on white first
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -92,6 +94,7 @@ def curves(
 ) -> Figure:  # fmt: skip
     """Lines of ``y`` over ``x``, one per ``hue``: mean over column ``seed``, band of one standard deviation."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import AutoLocator
 
     needed = [name for name in (x, y, hue) if name is not None]
     missing = [name for name in needed if name not in frame.columns]
@@ -113,9 +116,113 @@ def curves(
         **({"xscale": "log"} if logx else {}),
         **({"yscale": "log"} if logy else {}),
     )
+    locator = axes.xaxis.get_major_locator()
+    if frame[x].dtype.kind in "iu" and isinstance(locator, AutoLocator):
+        locator.set_params(integer=True)  # there is no iteration 2.5
     if hue:
         axes.legend(title=hue)
     return axes.figure  # type: ignore[return-value]
+
+
+def dots(
+    frame: pd.DataFrame, x: str, y: str, hue: str | None = None, *, intervals: pd.DataFrame | None = None,
+    xlabel: str = "", title: str = "", zero: bool = True, ax: Axes | None = None,
+) -> Figure:  # fmt: skip
+    """One dot a row of ``frame`` (a seed) at ``x`` in the line of its ``y`` (a variant), and the pooled estimate with
+    its interval as a bar.
+
+    ``hue``: a column of which every value gets its own colour and its own place in the line. ``intervals``: pooled
+    values, columns ``y``, ``hue``, estimate, low, high; without it the mean of the dots and its 95 % t interval, right
+    where every seed has test units of its own. ``zero``: a line at 0.
+    """
+    import matplotlib.pyplot as plt
+
+    missing = [name for name in (x, y, *([hue] if hue else [])) if name not in frame.columns]
+    if missing:
+        raise ReprobookError(f"dots: no column {missing[0]!r}; columns: {', '.join(map(str, frame.columns))}")
+    lines, kinds = list(dict.fromkeys(frame[y])), list(dict.fromkeys(frame[hue])) if hue else [None]
+    axes = ax if ax is not None else plt.subplots(figsize=(7.0, 1.0 + 0.22 * len(lines) * (1 + len(kinds))))[1]
+    for k, kind in enumerate(kinds):
+        colour, shift = COLOURS[k % len(COLOURS)], 0.6 * ((k + 0.5) / len(kinds) - 0.5)
+        for row, line in enumerate(lines):
+            part = frame[(frame[y] == line) & (frame[hue] == kind)] if hue else frame[frame[y] == line]
+            values = part[x].dropna()
+            axes.plot(values, [row + shift] * len(values), "o", ms=4, mfc="none", color=colour, alpha=0.7)
+            estimate, low, high = _interval(values, intervals, {y: line, **({hue: kind} if hue else {})})
+            axes.plot([low, high], [row + shift] * 2, color=colour, lw=2.4, solid_capstyle="butt")
+            axes.plot([estimate], [row + shift], "D", ms=5, color=colour)
+        if hue:
+            axes.plot([], [], "D-", color=colour, label=str(kind))
+    if zero:
+        axes.axvline(0, color="#57606a", lw=1, zorder=0)
+    axes.set(xlabel=xlabel or x, title=title, ylim=(len(lines) - 0.5, -0.5))
+    axes.set_yticks(range(len(lines)), [str(line) for line in lines])
+    if hue:
+        axes.legend(title=hue)
+    return axes.figure  # type: ignore[return-value]
+
+
+def _interval(values: pd.Series, given: pd.DataFrame | None, key: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Estimate, low and high of the row ``key`` of ``given``, or those of the mean of ``values``; NaN: no interval."""
+    from scipy.stats import t
+
+    if given is not None:
+        for name, value in key.items():
+            given = given[given[name] == value]
+        return tuple(given[["estimate", "low", "high"]].iloc[0]) if len(given) else (math.nan,) * 3
+    half = t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5 if len(values) > 1 else math.nan
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def panels(
+    titles: Sequence[str], *, columns: int = 0, size: tuple[float, float] = (3.5, 3.6), extra: float = 0.0,
+    ylabel: str = "",
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """Small multiples: one titled panel each, all with the same axes, ``ylabel`` on the first of a row. ``columns``: in
+    a row (0: all); ``size``: inches of a panel; ``extra``: inches beside them for a legend or a colour bar."""
+    import matplotlib.pyplot as plt
+
+    if not titles:
+        raise ReprobookError("panels: needs at least one title")
+    columns = min(columns or len(titles), len(titles))
+    rows = math.ceil(len(titles) / columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(size[0] * columns + extra, size[1] * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for axis in axes.flat[len(titles) :]:
+        axis.axis("off")
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set_title(title)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    return fig, list(axes.flat[: len(titles)])
+
+
+def heatmap(
+    table: pd.DataFrame, *, decimals: int | None = 2, low: float | None = None, high: float | None = None,
+    cmap: str = "cividis", fontsize: float = 8, rotation: float = 0, ax: Axes | None = None,
+) -> AxesImage:  # fmt: skip
+    """Values of ``table`` as colours, its columns along x and its index down y, each value written in (``decimals``
+    None: not). ``low``, ``high``: ends of the scale; ``rotation`` of the column labels in degrees. Returns the image,
+    for a colour bar."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    axes = ax if ax is not None else plt.subplots()[1]
+    values = table.to_numpy(dtype=float)
+    image = axes.imshow(values, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    for (row, column), value in np.ndenumerate(values):
+        if decimals is not None and math.isfinite(value):
+            red, green, blue = ((c + 0.055) ** 2.4 / 1.137 for c in image.cmap(image.norm(value))[:3])
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179  # where white has the higher contrast
+            text = f"{value:.{decimals}f}".replace("-", "−")
+            axes.text(column, row, text, ha="center", va="center", fontsize=fontsize, color="w" if dark else "k")
+    beside = "right" if 0 < rotation < 90 else "center"
+    axes.set_xticks(range(table.shape[1]), table.columns, fontsize=fontsize, rotation=rotation, ha=beside)
+    axes.set_yticks(range(table.shape[0]), table.index, fontsize=fontsize)
+    axes.set(xlabel=table.columns.name or "", ylabel=table.index.name or "")
+    axes.grid(False)
+    return image
 
 
 def grid(

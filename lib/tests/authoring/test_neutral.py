@@ -8,7 +8,7 @@ import pytest
 from reprobook import record
 from reprobook.authoring.neutral import declare
 from reprobook.cli import main
-from reprobook.content.excuses import changed_definitions, excused, path
+from reprobook.content.excuses import to_excuse, excused, path
 from reprobook.content.key import content_key, differences
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
@@ -63,10 +63,10 @@ def test_what_cannot_be_excused() -> None:
     key = {"cells": "c", "params": {}, "data": {}, "packages": {"numpy": "2"}, "definitions": {"m:f": "1"}}
     for part, value in (("cells", "d"), ("params", {"lr": 1}), ("data", {"t": "x"}), ("packages", {"numpy": "3"})):
         with pytest.raises(ReprobookError, match=f"{part} changed: that cannot be excused"):
-            changed_definitions(key, {**key, part: value, "definitions": {"m:f": "2"}})
+            to_excuse(key, {**key, part: value, "definitions": {"m:f": "2"}})
     with pytest.raises(ReprobookError, match="no definition changed"):
-        changed_definitions(key, key)
-    assert changed_definitions(key, {**key, "definitions": {"m:g": "2"}}) == {"m:f": ["1", None], "m:g": [None, "2"]}
+        to_excuse(key, key)
+    assert to_excuse(key, {**key, "definitions": {"m:g": "2"}}) == {"m:f": ["1", None], "m:g": [None, "2"]}
 
 
 def test_nothing_to_compare_with_and_no_reason(checkout: Any) -> None:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reprobook import record
-from tiny_chapter import SLUG, logistic
+from reprobook.runs.runner import run
+from tiny_chapter import SLUG, Batches, logistic
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, new_checkout: Any) -> Path:
+    """A checkout with two complete laptop runs of clean, committed code, and a plan of three."""
+    with pytest.MonkeyPatch.context() as patch:
+        batches = Batches(new_checkout(tmp_path_factory.mktemp("made"), patch))
+        batches.checkout.write(".gitignore", "runs/\nother/\n")
+        batches.seeds(3, scale="laptop")
+        batches.checkout.commit()
+        for seed in (0, 1):
+            assert run(SLUG, "laptop", {"seed": seed}).status == "complete"
+        return batches.root
 
 
 @pytest.fixture
-def done(batches: Any) -> Any:
-    """Two complete laptop runs of clean, committed code, and their plan."""
-    batches.checkout.write(".gitignore", "runs/\nother/\n")
-    batches.plan_path = batches.seeds(3, scale="laptop")
-    for arguments in (["init"], ["add", "-A"], ["commit", "-m", "all"]):
-        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *who, *arguments], cwd=batches.root, check=True, capture_output=True, env={**os.environ})
-    from reprobook.runs.runner import run
-
-    for seed in (0, 1):
-        assert run(SLUG, "laptop", {"seed": seed}).status == "complete"
+def done(made: Path, batches: Any) -> Any:
+    """A copy of it."""
+    shutil.copytree(made, batches.root, dirs_exist_ok=True)
+    batches.plan_path = batches.root / "plan.yaml"
     return batches
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from filelock import FileLock
 from reprobook.batch.plan import PlanError, load
 from reprobook.batch.state import estimates, state
-from reprobook.batch.tasks import Task, expand
+from reprobook.batch.tasks import expand
 from reprobook.errors import ReprobookError
 from reprobook.runs.runner import prepare, run
 
@@ -82,7 +83,7 @@ def test_a_plan_that_is_not_there(batches: Any) -> None:
         load(batches.root / "none.yaml")
 
 
-def names(tasks: list[Task]) -> list[str]:
+def names(tasks: list[Any]) -> list[str]:
     return [state(task).name for task in tasks]
 
 
@@ -97,25 +98,22 @@ def test_states_and_estimates_come_from_records(batches: Any) -> None:
     assert estimates(tasks) == {(SLUG, "smoke"): 2.0}  # what the notebook says it took
 
 
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "reordered", "failed"])
-def test_a_record_counts_only_if_it_is_whole(batches: Any, damage: str) -> None:
-    import json
-
+def test_a_record_counts_only_if_it_is_whole(batches: Any) -> None:
     [task] = expand(load(batches.seeds(1)))
     run(SLUG, "smoke", {"seed": 0})
     path = task.folder / "record.json"
-    content = json.loads(path.read_text())
-    if damage == "truncated":
-        path.write_text(path.read_text()[:-40])
-    elif damage == "emptied":
-        path.write_text("")
-    elif damage == "reordered":  # by hand: read the slow way, and complete
-        path.write_text(json.dumps(dict(sorted(content.items()))))
-    else:
-        path.write_text(json.dumps({**content, "status": "failed", "where": "cell 3"}))
-    found = state(task)
-    assert found.name == ("complete" if damage == "reordered" else "failed")
-    assert found.where == "cell 3" if damage == "failed" else ("cut off" in found.where) == (damage != "reordered")
+    text = path.read_text()
+    content = json.loads(text)
+    for damaged, name, where in [
+        (text[:-40], "failed", "cut off"),
+        ("", "failed", "cut off"),
+        (json.dumps(dict(sorted(content.items()))), "complete", ""),  # written by hand
+        (json.dumps({**content, "status": "failed", "where": "cell 3"}), "failed", "cell 3"),
+    ]:
+        path.write_text(damaged)
+        found = state(task)
+        assert (found.name, where in found.where) == (name, True), found
+        assert where or not found.where
 
 
 def test_the_dry_run_says_what_there_is_to_do_and_starts_nothing(batches: Any) -> None:

@@ -39,12 +39,12 @@ def cluster(running: slurm_cluster.Cluster, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, value)
     yield running
     running.ask("scancel", "--user=root")
-    wait_for(lambda: not running.ask("squeue", "-h").strip(), 60)
+    wait_until_done(running, 60)
 
 
 def wait_until_done(cluster: slurm_cluster.Cluster, seconds: float = 180.0) -> None:
     """Until Slurm has no job left."""
-    wait_for(lambda: not cluster.ask("squeue", "-h").strip(), seconds)
+    wait_for(lambda: not cluster.ask("squeue", "-h").strip(), seconds, every=0.5)
 
 
 @needs_slurm
@@ -60,8 +60,8 @@ def test_an_array_of_six_runs_on_two_nodes(batches: Any, cluster: slurm_cluster.
         return not cluster.ask("squeue", "-h").strip()
 
     line = re.compile(r"running +block_diffusion smoke seed 0 .*: job \d+_0 on n[12]\n")
-    wait_for(lambda: line.search(batches.run("status", plan)), 30)
-    wait_for(both, 180)
+    wait_for(lambda: line.search(batches.run("status", plan)), 30, every=1.0)
+    wait_for(both, 180, every=0.3)
     assert nodes == {"n1", "n2"}
     batches.check_complete(6)
     assert "6 runs: 6 complete" in batches.run("status", plan)
@@ -91,7 +91,7 @@ def test_a_node_that_dies_during_a_run(batches: Any, cluster: slurm_cluster.Clus
     batches.check_complete(1)
     assert batches.records()[0].hardware["resumed"] >= 5
     cluster.start_node(node)
-    wait_for(lambda: cluster.ask("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", 60)
+    wait_for(lambda: cluster.ask("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", 60, every=0.5)
 
 
 @needs_slurm
@@ -164,6 +164,20 @@ def test_a_preempted_job_goes_on(batches: Any, cluster: slurm_cluster.Cluster) -
     wait_until_done(cluster)
     batches.check_complete(1)
     assert batches.records()[0].hardware["resumed"] >= 5
+
+
+@needs_slurm
+def test_what_an_sbatch_user_types(
+    checkout_with_plans: Any, page_commands: Any, cluster: slurm_cluster.Cluster
+) -> None:
+    """The commands of "How to run a chapter"."""
+    script, submit, status, cancel = page_commands("On a Slurm cluster")
+    assert checkout_with_plans.run(*script).startswith("#!/bin/bash")
+    assert "2 runs submitted" in checkout_with_plans.run(*submit)
+    assert "2 runs: " in checkout_with_plans.run(*status)
+    wait_until_done(cluster)
+    assert "2 runs: 2 complete" in checkout_with_plans.run(*status)
+    assert "0 jobs cancelled" in checkout_with_plans.run(*cancel)
 
 
 # ------------------------------------------------------------------------------------------------ without Slurm

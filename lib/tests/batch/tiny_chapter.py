@@ -136,12 +136,13 @@ def _pids(root: Path) -> list[int]:
     return [int(pid) for file in files for pid in file.read_text().split()]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0, every: float = 0.05) -> Any:
+    """The first true value of ``condition``, asked ``every`` so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
             return found
-        time.sleep(0.05)
+        time.sleep(every)
     raise AssertionError("nothing happened in time")
 
 

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from reprobook.content import key, source
+from reprobook.content import key
 from reprobook.content.key import content_key, differences, digest_with, run_id, staleness
 from reprobook.project import cache_dir
 from reprobook.record import Record
@@ -120,6 +120,12 @@ def test_definitions_are_those_that_the_cells_reach(library: Any) -> None:
         "reprobook.train:fit",
         "reprobook.nn.steps:step",
         "reprobook.nn.steps:RATE",
+        "reprobook:open_chapter",
+        "reprobook.chapter:open_chapter",
+        "reprobook.chapter:Base",
+        "reprobook.chapter:Chapter",
+        "reprobook.chapter:Chapter.fit",
+        "reprobook.chapter:Chapter.finish",
     }
     # torch, scipy and yaml are imported too, but by nothing that counts
     assert key["packages"] == {"numpy": "2.4.6", "scikit-learn": "1.9.1"}
@@ -135,7 +141,7 @@ def test_definitions_are_those_that_the_cells_reach(library: Any) -> None:
         ("train.py", "return 1", "return 2"),
         ("train.py", "import torch", "import torch\nimport os"),
         ("record.py", "return yaml", "return yaml, 1"),
-        ("chapter.py", "write(self)", "write(self), print()"),
+        ("chapter.py", "return perplexity(1)", "return perplexity(2)"),
         ("metrics/text.py", "return x", "return 2 * x"),
     ],
 )
@@ -150,6 +156,7 @@ def test_edits_that_keep_a_number_current(library: Any, path: str, old: str, new
         ("nn/steps.py", "RATE = 0.5", "RATE = 0.25", "reprobook.nn.steps:RATE changed"),
         (NOISE, "return 1", "return 2", "reprobook.papers.block_diffusion.noise:Schedule changed"),
         ("train.py", "range(3)", "range(4)", "reprobook.train:fit changed"),
+        ("chapter.py", "write(self)", "write(2 * self)", "reprobook.chapter:Chapter.finish changed"),
         ("nn/steps.py", "OTHER = 1", "print('side effect')", "reprobook.nn.steps:(top level) is used now"),
     ],
 )
@@ -162,6 +169,8 @@ def test_a_method_of_the_chapter_leads_to_what_it_calls(library: Any) -> None:
     library.notebook(*CELLS[:4], "ch.evaluate()\nch.score()", *CELLS[4:])
     assert differences(before, content_key(SLUG, PARAMS, {})) == [
         "a code cell changed",
+        "reprobook.chapter:Base.score is used now",
+        "reprobook.chapter:Chapter.evaluate is used now",
         "reprobook.metrics.text:perplexity is used now",
         "reprobook.metrics.text:score is used now",
     ]
@@ -228,7 +237,6 @@ def test_what_the_cache_keeps_is_asked_by_content_not_by_time(library: Any) -> N
     path.write_text(path.read_text().replace("0.5", "0.7"))
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     key._code_of.cache_clear()  # as a new process would
-    source._read_module.cache_clear()
     assert content_key(SLUG, PARAMS, {})["digest"] != before["digest"]
 
 

@@ -80,7 +80,8 @@ def test_a_hub_data_set_before_and_after_its_first_fetch(book: Any, tmp_path: Pa
     assert repository["contentUrl"] == "https://huggingface.co/datasets/org/set/tree/main"
     assert (files["includes"], files["encodingFormat"]) == (["data/*.parquet"], "application/x-parquet")
     origin = "dataset org/set@first fetch"
-    lock.write("demo", "set", lock.Locked(origin, COMMIT, {"data/a.parquet": "1" * 64}, {"data/a.parquet": 12}))
+    files = {"data/a.parquet": lock.LockedFile(sha256="1" * 64, bytes=12)}
+    lock.write("demo", "set", lock.Locked(origin=origin, revision=COMMIT, files=files))
     [file] = _checked(export("demo", tmp_path)[0])["distribution"]
     assert file["contentUrl"] == f"https://huggingface.co/datasets/org/set/resolve/{COMMIT}/data/a.parquet"
     assert (file["sha256"], file["contentSize"]) == ("1" * 64, "12 B")

@@ -103,11 +103,13 @@ def test_a_home_with_spaces_and_letters_beyond_ascii(
     home.mkdir(parents=True)
     env = {name: value for name, value in os.environ.items() if name != "REPROBOOK_CACHE"}
     env |= {"HOME": str(home), "LC_ALL": locale}
-    for do in ("plan", "fetch", "verify", "table"):
-        scale = [] if do == "table" else ["--scale", "smoke"]
-        command = [sys.executable, "-m", "reprobook.cli", "data", do, "block_diffusion", *scale]
-        done = subprocess.run(command, env=env, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode(errors="replace")
+    code = """if True:
+        from reprobook.cli import main
+        for do in ("plan", "fetch", "verify", "table"):
+            scale = [] if do == "table" else ["--scale", "smoke"]
+            assert main(["data", do, "block_diffusion", *scale]) == 0, do"""
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
     [stored] = home.rglob("text.txt")
     assert stored.read_bytes() == content and ".cache/reprobook/objects" in str(stored)
     stamps = [json.loads(path.read_text())[0] for path in home.rglob("stamps/*.json")]

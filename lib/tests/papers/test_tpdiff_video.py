@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from reprobook.errors import ReprobookError
+from reprobook.nn.needs import traced
 from reprobook.papers import tpdiff as tp
-from reprobook.papers.tpdiff import bench, costs, judging, naive, network, openvid, pictures, released, video
+from reprobook.papers.tpdiff import bench, judging, naive, network, openvid, pictures, released, video
 
 FM, VP = tp.FlowMatching(), tp.VariancePreserving()
 PATHS = pytest.mark.parametrize("path", [FM, VP], ids=["flow", "vp"])
@@ -403,8 +404,9 @@ def test_counted_operations_agree_with_the_formula() -> None:
     stage = tp.stages(FM, 1)[0]
     x = torch.empty(1, 8, 1, 16, 16, device="meta")
     prompt = torch.zeros(1, words, dtype=torch.long, device="meta")
-    _, attention = costs.counted_flops(lambda: net(x, torch.zeros(1, device="meta"), stage, prompt))
-    assert attention == layers * (4 * n * n * width + 4 * n * words * width)
+    with torch.no_grad():
+        found = traced(lambda: net(x, torch.zeros(1, device="meta"), stage, prompt))
+    assert found.kept == 0 and found.attention == layers * (4 * n * n * width + 4 * n * words * width)
 
 
 def test_predictions_of_the_benchmark() -> None:

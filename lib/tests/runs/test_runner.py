@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,19 @@ write(Record(slug="block_diffusion", scale=scale, seed=seed, run_id="", status="
              metrics={"loss": lr * steps}), Path(out_dir) / "record.json")
 print("finished")
 """
+
+
+SOCKETS = """
+import os
+from pathlib import Path
+(Path(out_dir) / "sockets.tmp").write_text(os.environ["JUPYTER_RUNTIME_DIR"])
+(Path(out_dir) / "sockets.tmp").rename(Path(out_dir) / "sockets")
+"""
+
+
+def _sockets(checkout: Any) -> list[Path]:
+    """Folders with the sockets of all runs so far."""
+    return [Path(file.read_text()) for file in (checkout.root / "runs").glob("*/*/sockets")]
 
 
 def test_a_good_run_completes_then_is_skipped_and_again_forces(checkout: Any) -> None:
@@ -52,7 +64,7 @@ def test_a_good_run_completes_then_is_skipped_and_again_forces(checkout: Any) ->
     ("cells", "cause"),
     [
         (["x = 1\nraise ValueError('too small')", FINISH], "ValueError: too small in cell 3 of 4 (A chapter)"),
-        (["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", FINISH], "the kernel died in cell 3 of 4"),
+        ([f"{SOCKETS}import signal\nos.kill(os.getpid(), signal.SIGKILL)", FINISH], "the kernel died in cell 3 of 4"),
         (["import sys\nsys.exit(0)", FINISH], "SystemExit: 0 in cell 3 of 4"),
         ([FINISH, "import sys\nsys.exit(0)"], "SystemExit: 0 in cell 4 of 4"),
         (["import os\nos._exit(0)", FINISH], "the kernel died in cell 3 of 4"),
@@ -71,6 +83,7 @@ def test_a_run_that_did_not_end_well_is_failed_and_says_where(checkout: Any, cel
     assert stored.content is not None and stored.ended is not None
     assert (result.folder / "notebook.ipynb").is_file() and result.tail
     assert completed(result.folder, {"slug": SLUG, "scale": "smoke", "seed": 0}) is None  # so it is never skipped
+    assert [path for path in _sockets(checkout) if path.exists()] == []
 
 
 def test_a_failed_run_goes_on_with_its_checkpoints(checkout: Any) -> None:
@@ -93,8 +106,8 @@ def test_a_failed_run_goes_on_with_its_checkpoints(checkout: Any) -> None:
 def test_time_limit(checkout: Any) -> None:
     checkout.notebook("import time\ntime.sleep(600)", FINISH)
     begin = time.monotonic()
-    result = run(SLUG, "smoke", time_limit=20.0)
-    assert result.status == "failed" and "time limit of 20 s reached in cell 3 of 4" in str(result.where)
+    result = run(SLUG, "smoke", time_limit=10.0)
+    assert result.status == "failed" and "time limit of 10 s reached in cell 3 of 4" in str(result.where)
     assert time.monotonic() - begin < 60
 
 
@@ -131,11 +144,10 @@ def _wait_for(condition: Any, seconds: float = 30.0) -> Any:
     raise AssertionError("nothing happened in time")
 
 
-SLEEPING = """
-import os, subprocess, sys, time
-from pathlib import Path
+SLEEPING = f"""{SOCKETS}
+import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-(Path(out_dir) / "pids.tmp").write_text(f"{os.getpid()} {child.pid}")
+(Path(out_dir) / "pids.tmp").write_text(f"{{os.getpid()}} {{child.pid}}")
 (Path(out_dir) / "pids.tmp").rename(Path(out_dir) / "pids")
 time.sleep(600)
 """
@@ -151,47 +163,29 @@ def test_a_signal_to_the_command_stops_everything(checkout: Any, number: signal.
     checkout.notebook(SLEEPING, FINISH)
     command = _command(checkout, "run", SLUG)
     pids = _pids(checkout)
+    with pytest.raises(ReprobookError, match="is being executed by another process"):  # the same run twice at once
+        run(SLUG, "smoke")
+    [sockets] = _sockets(checkout)
+    assert list(sockets.iterdir())
     command.send_signal(number)
     _, errors = command.communicate(timeout=30)
     assert command.returncode == 128 + number
     assert f"stopped by {number.name} in cell 3 of 4" in errors
-    assert alive(pids) == []
+    assert alive(pids) == [] and not sockets.exists()
     found = next((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
     assert record.read(found).status == "failed"
 
 
-def test_a_killed_command_leaves_no_process_and_no_complete_run(checkout: Any) -> None:
+def test_a_killed_command_leaves_no_process_no_sockets_and_no_complete_run(checkout: Any) -> None:
     checkout.notebook(SLEEPING.replace("child =", "child = None #").replace("child.pid", "0"), FINISH)
     command = _command(checkout, "run", SLUG)
     pids = _pids(checkout)[:1]
+    [sockets] = _sockets(checkout)
+    assert list(sockets.iterdir())
     command.kill()
     command.communicate()
-    _wait_for(lambda: not alive(pids))
+    _wait_for(lambda: not alive(pids) and not sockets.exists())
     assert not list((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
-
-
-def test_the_same_run_twice_at_once(checkout: Any) -> None:
-    checkout.notebook(SLEEPING, FINISH)
-    command = _command(checkout, "run", SLUG)
-    pids = _pids(checkout)
-    with pytest.raises(ReprobookError, match="is being executed by another process"):
-        run(SLUG, "smoke")
-    command.terminate()
-    command.communicate(timeout=30)
-    assert alive(pids) == []
-
-
-def test_runs_that_start_together_do_not_answer_each_other(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels of one working directory: jupyter_client would give them sockets of the same names."""
-    with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp") as sockets:
-        monkeypatch.setenv("TMPDIR", sockets)
-        checkout.notebook(FINISH)
-        commands = [_command(checkout, "run", SLUG, "-p", f"seed={seed}") for seed in range(3)]
-        ended = [(command.communicate(timeout=120), command.returncode) for command in commands]
-        assert [code for _, code in ended] == [0, 0, 0], ended
-        assert not list(Path(sockets).glob("reprobook-*"))  # the folders of the sockets are gone
-    found = [record.read(path) for path in (checkout.root / "runs" / SLUG).glob("smoke-*/record.json")]
-    assert sorted(each.seed for each in found) == [0, 1, 2]
 
 
 def test_exit_codes_and_last_lines(checkout: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from reprobook.nn.needs import needs, traced
 from reprobook.papers.alias_free_ldm.models import unet
 from reprobook.papers.alias_free_ldm.surgery import make_alias_free
 
@@ -45,26 +46,18 @@ def paper_needs() -> list[dict[str, float | str]]:
     """Per network: parameters (million), memory of weights, gradients and AdamW in fp32 (GB), activations that one
     image keeps for the backward pass, plain and alias-free (GB), operations of a forward pass (GFLOP; FFTs and the
     equivalent small matrix products are counted only where a matrix is used)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     rows = []
     for name, (network, shape) in paper_networks().items():
-        n = sum(p.numel() for p in network.parameters())
-        row: dict[str, float | str] = {"network": name, "parameters (M)": n / 1e6, "training state (GB)": 16 * n / 1e9}
-        weights = {id(p.untyped_storage()) for p in network.parameters()}
+        found = needs(network)
+        row: dict[str, float | str] = {
+            "network": name, "parameters (M)": found.parameters / 1e6,
+            "training state (GB)": found.training_state / 1e9,
+        }  # fmt: skip
         for kind in ("plain", "alias-free"):
             if kind == "alias-free":
                 make_alias_free(network)
-            kept: list[torch.Tensor] = []
-
-            def note(tensor: torch.Tensor, kept: list[torch.Tensor] = kept) -> torch.Tensor:
-                kept.append(tensor)
-                return tensor
-
-            with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-                _run(network, shape).sum()
-            stores = {id(t.untyped_storage()): t.untyped_storage().nbytes() for t in kept}
-            row[f"activations an image, {kind} (GB)"] = sum(b for i, b in stores.items() if i not in weights) / 1e9
-            row[f"GFLOP a pass, {kind}"] = counter.get_total_flops() / 1e9
+            one = traced(lambda network=network, shape=shape: _run(network, shape).sum(), network.parameters())
+            row[f"activations an image, {kind} (GB)"] = one.kept / 1e9
+            row[f"GFLOP a pass, {kind}"] = one.flops / 1e9
         rows.append(row)
     return rows

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from reprobook.nn.needs import traced
 from reprobook.papers.mc_diffusion_ransac.network import CNNet, n_parameters
 
 
 def paper_needs(blocks: int, channels: int, batch_size: int, n_matches: int) -> dict[str, float]:
     """Weights of CNNet, activations that a step keeps (MB, fp32), and operations of a training step (GFLOP)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     with torch.device("meta"):
         model = CNNet(blocks, channels)
         x = torch.empty(batch_size, n_matches, 5)
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        kept[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        model.train()(x).sum().backward()
+    found = traced(lambda: model.train()(x).sum().backward())
     return {
         "weights (thousand)": n_parameters(model) / 1e3,
-        "activations a step keeps (MB)": sum(kept.values()) / 1e6,
-        "operations of a step (GFLOP)": counter.get_total_flops() / 1e9,
+        "activations a step keeps (MB)": found.kept / 1e6,
+        "operations of a step (GFLOP)": found.flops / 1e9,
     }

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from matplotlib.collections import LineCollection
 
+from reprobook import show
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -50,13 +52,8 @@ def lines(
 
 def heatmap(ax: Axes, table: pd.DataFrame) -> None:
     """Per cents by training (rows) and test (columns), with their values written in."""
-    ax.imshow(table, cmap="viridis", vmin=0, vmax=100, aspect="auto")
-    for i, j in np.ndindex(table.shape):
-        value = table.iloc[i, j]
-        ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color="w" if value < 60 else "k")
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
-    ax.set_yticks(range(len(table)), table.index, fontsize=8)
-    ax.grid(False)
+    show.heatmap(table, decimals=0, low=0, high=100, cmap="viridis", rotation=30, ax=ax)
+    ax.set(xlabel="", ylabel="")
 
 
 def _frame(ax: Axes, size: Array) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.lm import add_lora
 from reprobook.papers.medical_assistant.augment import augment
 from reprobook.papers.medical_assistant.samples import AGENTS, IGNORED
 from reprobook.papers.medical_assistant.scenarios import make_case, play
@@ -84,15 +84,7 @@ def batches(
 
 def add_adapters(model: Any, names: Sequence[str], rank: int = 8, alpha: int = 16, dropout: float = 0.05) -> Any:
     """The model with one LoRA adapter for each name; the base is frozen and shared."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS, bias="none")
-    with warnings.catch_warnings():  # peft uses a name that transformers is giving up
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        wrapped = get_peft_model(model, config, adapter_name=names[0])
-        for name in names[1:]:
-            wrapped.add_adapter(name, config)
-    return wrapped
+    return add_lora(model, names, r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
 
 
 def adapter_parameters(config: Any, rank: int = 8) -> int:

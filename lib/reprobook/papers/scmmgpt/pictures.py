@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reprobook import show
 from reprobook.errors import ReprobookError
 
 MAPS = ("pca", "umap")
@@ -41,21 +42,18 @@ def draw_map(frame: pd.DataFrame, kinds: Sequence[str]) -> Any:
 
     types = list(dict.fromkeys(frame["type"]))
     colours = dict(zip(types, plt.get_cmap("tab10" if len(types) <= 10 else "tab20").colors * 3, strict=False))
-    fig, axes = plt.subplots(
-        1, len(kinds), figsize=(3.6 * len(kinds) + 1.6, 3.8), sharex=True, sharey=True, squeeze=False
-    )
+    fig, axes = show.panels(list(kinds), size=(3.6, 3.8), extra=1.6, ylabel="second coordinate")
     real = frame[frame["kind"] == kinds[0]]
-    for axis, kind in zip(axes[0], kinds, strict=True):
+    for axis, kind in zip(axes, kinds, strict=True):
         axis.scatter(real["x"], real["y"], s=6, c="#d0d7de", lw=0)
         part = frame[frame["kind"] == kind]
         for name, rows in part.groupby("type", sort=False):
             marker = "o" if kind == kinds[0] else "X"
             look = {"s": 8, "edgecolors": "none"} if marker == "o" else {"s": 45, "edgecolors": "black"}
             axis.scatter(rows["x"], rows["y"], color=colours[name], marker=marker, label=name, linewidths=0.4, **look)
-        axis.set(title=kind, xlabel="first coordinate", xticks=[], yticks=[])
+        axis.set(xlabel="first coordinate", xticks=[], yticks=[])
         axis.grid(False)
-    axes[0, 0].set_ylabel("second coordinate")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
     return fig
 
 
@@ -74,36 +72,28 @@ def draw_attention(weights: np.ndarray, genes: Sequence[str], title: str) -> Any
 
 def draw_confusion(tables: dict[str, np.ndarray], labels: Sequence[str]) -> Any:
     """One matrix per method: true types in rows, normalised to 1."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, len(tables), figsize=(3.5 * len(tables) + 1.3, 3.9), sharey=True, squeeze=False)
-    for axis, (name, counts) in zip(axes[0], tables.items(), strict=True):
-        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        image = axis.imshow(shares, vmin=0, vmax=1, cmap="cividis")
-        axis.set(title=name, xlabel="predicted")
-        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
-        axis.set_yticks(range(len(labels)), labels, fontsize=7)
-        axis.grid(False)
-    axes[0, 0].set_ylabel("true type")
-    fig.colorbar(image, ax=axes[0, -1], label="share of the true type")
+    fig, axes = show.panels(list(tables), size=(3.5, 3.9), extra=1.3)
+    for axis, counts in zip(axes, tables.values(), strict=True):
+        shares = pd.DataFrame(counts / np.maximum(counts.sum(1, keepdims=True), 1), labels, labels)
+        image = show.heatmap(shares, decimals=None, low=0, high=1, fontsize=7, rotation=90, ax=axis)
+        axis.set(xlabel="predicted", ylabel="true type" if axis is axes[0] else "", aspect="equal")
+    fig.colorbar(image, ax=axes[-1], label="share of the true type")
     return fig
 
 
 def draw_markers(groups: dict[str, pd.DataFrame], genes: Sequence[str]) -> Any:
     """Dot plot: size is the share of cells that express a gene, colour its mean value. Each frame has columns type,
     gene, share, mean."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups) + 1.2, 3.8), sharey=True, squeeze=False)
+    fig, axes = show.panels(list(groups), size=(4.6, 3.8), extra=1.2)
     top = max(frame["mean"].max() for frame in groups.values())
     types = list(dict.fromkeys(next(iter(groups.values()))["type"]))
-    for axis, (name, frame) in zip(axes[0], groups.items(), strict=True):
+    for axis, frame in zip(axes, groups.values(), strict=True):
         x, y = frame["gene"].map(list(genes).index), frame["type"].map(types.index)
         dots = axis.scatter(x, y, s=90 * frame["share"], c=frame["mean"], cmap="cividis_r", vmin=0, vmax=top)
         axis.set_xticks(range(len(genes)), genes, rotation=90, fontsize=8)
         axis.set_yticks(range(len(types)), types, fontsize=7)
-        axis.set(title=name, xlim=(-0.7, len(genes) - 0.3), ylim=(len(types) - 0.4, -0.6))
-    fig.colorbar(dots, ax=axes[0, -1], label="mean value, log1p(1e4 x / sum)")
+        axis.set(xlim=(-0.7, len(genes) - 0.3), ylim=(len(types) - 0.4, -0.6))
+    fig.colorbar(dots, ax=axes[-1], label="mean value, log1p(1e4 x / sum)")
     return fig
 
 

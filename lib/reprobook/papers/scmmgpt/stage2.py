@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.lm import add_lora
 from reprobook.papers.scmmgpt.decoder import expression_loss
 from reprobook.papers.scmmgpt.objectives import IGNORE
 
@@ -56,26 +56,20 @@ def add_cell_tokens(tokenizer: Any, lm: Any, n_slots: int = 32) -> CellIds:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the notes that transformers logs, and peft's use of a name that transformers is giving up."""
+    """Without the notes that transformers logs."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            yield
+        yield
     finally:
         logging.set_verbosity(level)
 
 
 def with_lora(lm: Any, rank: int = 8, alpha: int = 32, dropout: float = 0.1) -> Any:
     """The language model frozen, with LoRA on peft's default layers (q and v of a Llama), as released."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, task_type="CAUSAL_LM")
-    with quiet():
-        return get_peft_model(lm, config)
+    return add_lora(lm, r=rank, lora_alpha=alpha, lora_dropout=dropout, task_type="CAUSAL_LM")
 
 
 # --------------------------------------------------------------------------------------------------- sequences

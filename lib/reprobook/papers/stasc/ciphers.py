@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.stasc.dialogue import IGNORED, Prompts
+from reprobook.nn.chat import IGNORED
+from reprobook.papers.stasc.dialogue import Prompts
 from reprobook.papers.stasc.questions import Question, Splits
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class World:
         return Splits(*([self.question(k) for k in part] for part in parts[:3])), parts[3]
 
     def question(self, number: int) -> Question:
+        """The question of a number, with its only right answer."""
         text = _text(int(number))
         return Question(text, text, (f"{int(self.truth(np.array(number))):02d}",))
 
@@ -101,6 +103,11 @@ class World:
 
 def _text(number: int) -> str:
     return f"{TOPICS[number // 100]}{number % 100:02d}"
+
+
+def number(text: str) -> int:
+    """The number of a question from its text."""
+    return 100 * TOPICS.index(text[0]) + int(text[1:])
 
 
 def as_text(dialogue: np.ndarray) -> tuple[str, str, str]:
@@ -163,4 +170,4 @@ def corpus_batch(tokenizer: Any, dialogues: np.ndarray) -> dict[str, Tensor]:
     ids = torch.from_numpy(np.stack([*asked, *told, *again, *two(second), *same(end)], 1))
     trained = [False] * len(asked) + [True] * 3 + [False] * 4 + [True] * 3
     labels = torch.where(torch.tensor(trained), ids, IGNORED)
-    return {"ids": ids, "mask": torch.ones_like(ids), "labels": labels}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}

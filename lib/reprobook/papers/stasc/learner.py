@@ -21,31 +21,23 @@ import numpy as np
 import torch
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.stasc.dialogue import (
-    Example,
-    collate,
-    correction_loss,
-    prompt_ids,
-    stop_ids,
-    training_examples,
-)
-from reprobook.papers.stasc.sampling import Reader, sample, uniforms
+from reprobook.nn.chat import Example, collate, masked_loss, prompt_ids, stop_ids, training_examples
+from reprobook.nn.sampling import Reader, sample, uniforms
 from reprobook.project import atomic_write
 from reprobook.train import checkpoint
 
 if TYPE_CHECKING:
-    from reprobook.papers.stasc.dialogue import (
-        Messages,
-        Prompts,
-    )
+    from reprobook.nn.chat import Messages
+    from reprobook.nn.sampling import Sampling
+    from reprobook.papers.stasc.dialogue import Prompts
     from reprobook.papers.stasc.questions import Question
-    from reprobook.papers.stasc.sampling import Sampling
 
 logger = logging.getLogger("reprobook.train.stasc")  # the log of a run listens to reprobook.train
 Fit = Callable[..., Any]  # reprobook.chapter.Chapter.fit
 Train = Callable[[str, "Snapshot", Sequence[Example]], Path]
 Answers = list[list[str]]  # [question][initial answer]
 Corrections = list[list[list[str]]]  # [question][initial answer][correction]
+Samples = tuple[Corrections, list[float]]  # and, for each question, the share of them that the limit of length cut
 
 
 @dataclass(frozen=True)
@@ -144,6 +136,7 @@ class Learner:
         self.folder, self.seed, self.batch_size, self.chunk = Path(folder), seed, batch_size, chunk
         self.stops = stop_ids(model, tokenizer)
         self.drawn = 0  # samples that were drawn, not read from files
+        self.cut: dict[str, list[float]] = {}  # stream -> for each question, the share of answers cut by the limit
         self._start = {name: t.detach().cpu().clone() for name, t in checkpoint.weights(model).items()}
         fingerprint = hashlib.sha256()
         for name, t in self._start.items():
@@ -181,7 +174,7 @@ class Learner:
             assert self.fit is not None
             self.use(start)
             self.fit(
-                f"tune-{key}", self.model, tuning_batches(examples, self.tuning, self._pad, self.seed), correction_loss,
+                f"tune-{key}", self.model, tuning_batches(examples, self.tuning, self._pad, self.seed), masked_loss,
                 num_steps=steps, seed=self.seed, **self.tuning.options(len(told)),
             )  # fmt: skip
             self.current = Snapshot(key, file)
@@ -226,19 +219,22 @@ class Learner:
         self, by: Snapshot, questions: Sequence[Question], shown: Sequence[Sequence[str | None]], n: int, stream: str
     ) -> Corrections:
         found: Corrections = []
+        self.cut[stream] = []
         for at in range(0, len(questions), self.chunk):
             part, texts = questions[at : at + self.chunk], shown[at : at + self.chunk]
             key = digest(
                 by.key, [(q.qid, q.text) for q in part], texts, n, stream, self.seed, asdict(self.sampling),
                 asdict(self.prompts),
             )  # fmt: skip
-            found += self._stored(key, functools.partial(self._sample, by, part, texts, n, stream, at))
+            drawn, cut = self._stored(key, functools.partial(self._sample, by, part, texts, n, stream, at))
+            found += drawn
+            self.cut[stream] += cut
         return found
 
     def _sample(
         self, by: Snapshot, questions: Sequence[Question], shown: Sequence[Sequence[str | None]], n: int, stream: str,
         at: int,
-    ) -> Corrections:  # fmt: skip
+    ) -> Samples:  # fmt: skip
         self.use(by)
         logger.info("%s: %d questions from %d on, %d samples each", stream, len(questions), at, n)
         width = max(map(len, shown))
@@ -251,16 +247,19 @@ class Learner:
             self.model, ids, u, self.sampling, self.stops, stems=stems, batch_size=self.batch_size, reader=self._reader
         )  # fmt: skip
         self.drawn += len(made) * n
-        flat = self.tokenizer.batch_decode([row for rows in made for row in rows], skip_special_tokens=True)
-        texts = iter(text.strip() for text in flat)
-        return [[[next(texts) for _ in range(n)] for _ in row] for row in shown]
+        flat = [row for rows in made for row in rows]
+        texts = iter([text.strip() for text in self.tokenizer.batch_decode(flat, skip_special_tokens=True)])
+        cut = iter([len(row) == self.sampling.max_new_tokens for row in flat])
+        shares = [sum(next(cut) for _ in range(n * len(row))) / (n * len(row)) for row in shown]
+        return [[[next(texts) for _ in range(n)] for _ in row] for row in shown], shares
 
-    def _stored(self, key: str, make: Callable[[], Corrections]) -> Corrections:
+    def _stored(self, key: str, make: Callable[[], Samples]) -> Samples:
         """What the file of ``key`` holds, made and written (whole or not at all) if there is none."""
         path = self.folder / "samples" / f"{key}.json"
         if path.is_file():
             try:
-                return json.loads(path.read_text("utf-8"))
+                drawn, cut = json.loads(path.read_text("utf-8"))
+                return drawn, cut
             except ValueError as error:
                 raise ReprobookError(f"samples/{path.name} cannot be read ({error}): delete it") from error
         made = make()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.stasc.filters import PAIRINGS, kept_indices, transitions
+from reprobook.papers.stasc.filters import PAIRINGS, Variant, kept_indices, transitions
 from reprobook.papers.stasc.learner import Told
 from reprobook.papers.stasc.reward import rewards
 from reprobook.train.progress import watched
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from reprobook.papers.stasc.filters import FilterMode, Pairing, Variant
+    from reprobook.papers.stasc.filters import FilterMode, Pairing
     from reprobook.papers.stasc.learner import Learner, Snapshot
     from reprobook.papers.stasc.questions import Question, Splits
     from reprobook.papers.stasc.reward import Mode
@@ -40,16 +40,19 @@ class Plan:
     as_run: bool = False  # N keeps only right -> right, as the released code did
     pairing: Pairing = "matched"
     reward_mode: Mode = "default"
+    updates: int | None = None  # of every iteration, whatever was kept; None: one epoch of what was kept
 
     def __post_init__(self) -> None:
-        for name, value in (("N_init", self.n_init), ("N_corr", self.n_corr), ("N", self.n_iterations)):
-            if value < 1:
+        counts = {"N_init": self.n_init, "N_corr": self.n_corr, "N": self.n_iterations, "updates": self.updates}
+        for name, value in counts.items():
+            if value is not None and value < 1:
                 raise ReprobookError(f"{name} is {value}; it must be at least 1")
         if self.pairing not in PAIRINGS:
             raise ReprobookError(f"pairing {self.pairing!r} is not known; pairings: {', '.join(PAIRINGS)}")
 
     @property
     def filter_mode(self) -> FilterMode:
+        """What the letter in the middle keeps in this run."""
         return self.variant.filter_mode(self.as_run)
 
 
@@ -60,20 +63,36 @@ class Scores:
     initial: np.ndarray
     corrected: np.ndarray
 
+    @property
+    def net(self) -> np.ndarray:
+        """Net repairs (Q,): 1 for wrong to right, -1 for right to wrong, else 0. Copying the answer gives 0."""
+        return self.corrected - self.initial
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Steps 1 to 3 of an iteration: D_n, the rewards r1 (Q, J) and r2 (Q, J, K), and the number of pairs."""
+
+    told: list[Told]
+    r1: np.ndarray
+    r2: np.ndarray
+    pairs: int
+
+    @property
+    def kept(self) -> int:
+        """|D_n|."""
+        return len(self.told)
+
 
 @dataclass(frozen=True)
 class Iterate:
-    """Model M_n of a run: its scores, and the training set D_{n+1} that was drawn from it (last n: none)."""
+    """Model M_n of a run: its scores, and the training set D_{n+1} that was drawn from it (last n: None)."""
 
     n: int
     model: Snapshot
     valid: Scores
-    asked: Callable[[], Scores]  # asks the test questions
-    train_initial: float = float("nan")  # mean reward of the training samples of M_n
-    train_corrected: float = float("nan")
-    moves: dict[str, float] | None = None  # transition shares of the matched training pairs
-    pairs: int = 0
-    kept: int = 0
+    asked: Callable[[], Scores] = field(repr=False)  # asks the test questions
+    drawn: Drawn | None = None
     updates: int = 0
 
     @functools.cached_property
@@ -81,11 +100,22 @@ class Iterate:
         """Scores on the test questions, which are not asked before somebody wants to know."""
         return self.asked()
 
+    @functools.cached_property
+    def row(self) -> dict[str, float]:
+        """Accuracies, net repairs, kept pairs, updates and shares of moves in the training pairs (NaN without)."""
+        found: dict[str, float] = {"iteration": self.n, "updates": self.updates}
+        for name, scores in (("test", self.test), ("valid", self.valid)):
+            found |= {f"{name} initial": scores.initial.mean(), f"{name} correction": scores.corrected.mean()}
+        if self.drawn is None:
+            return found
+        found |= {"kept": self.drawn.kept, "pairs": self.drawn.pairs}
+        found |= {"train initial": self.drawn.r1.mean(), "train correction": self.drawn.r2.mean()}
+        moves: Mapping[str, float] = transitions(self.drawn.r1, self.drawn.r2)
+        return found | {f"train {name}": share for name, share in moves.items()}
 
-def one_iteration(
-    learner: Learner, plan: Plan, questions: Sequence[Question], latest: Snapshot, n: int
-) -> tuple[list[Told], np.ndarray, np.ndarray, int]:
-    """Steps 1 to 3 of iteration n: D_n, the rewards r1 (Q, J) and r2 (Q, J, K), and the number of pairs.
+
+def one_iteration(learner: Learner, plan: Plan, questions: Sequence[Question], latest: Snapshot, n: int) -> Drawn:
+    """Steps 1 to 3 of iteration n.
 
     Initial answers come from M_{n-1} or, with fixed initialisation, from M_0 (the same ones in every iteration);
     corrections always come from the latest model M_{n-1}.
@@ -97,7 +127,18 @@ def one_iteration(
     r1, r2 = rewards(y1, questions, plan.reward_mode), rewards(y2, questions, plan.reward_mode)
     indices, n_pairs = kept_indices(r1, r2, plan.filter_mode, plan.pairing)
     told = [Told(questions[i], y1[i][j], y2[i][own][k]) for i, j, own, k in indices.tolist()]
-    return told, r1, r2, n_pairs
+    return Drawn(told, r1, r2, n_pairs)
+
+
+def resized(told: Sequence[Told], size: int, seed: int) -> list[Told]:
+    """``size`` of the dialogues in random order: a part of them, or all of them again and again, each as often as the
+    others or once more. Nothing of nothing."""
+    if not told:
+        return []
+    rng = np.random.default_rng([seed, 13])
+    rounds = math.ceil(size / len(told))
+    order = np.concatenate([rng.permutation(len(told)) for _ in range(rounds)])[:size]
+    return [told[k] for k in order]
 
 
 def evaluate(learner: Learner, plan: Plan, questions: Sequence[Question], model: Snapshot, n: int, name: str) -> Scores:
@@ -108,6 +149,11 @@ def evaluate(learner: Learner, plan: Plan, questions: Sequence[Question], model:
     y2 = learner.corrections(model, questions, y1, 1, f"{name} corrections {n}")
     r1, r2 = rewards(y1, questions, plan.reward_mode), rewards(y2, questions, plan.reward_mode)
     return Scores(r1[:, 0], r2[:, 0, 0])
+
+
+def score(learner: Learner, model: Snapshot, questions: Sequence[Question], name: str = "test") -> Scores:
+    """Scores of a model that answers and corrects by itself, whatever trained it."""
+    return evaluate(learner, Plan(Variant("EIE"), 1, 1, 1), questions, model, 0, name)
 
 
 def run(learner: Learner, plan: Plan, splits: Splits, *, last_train: bool = False) -> list[Iterate]:
@@ -121,32 +167,24 @@ def run(learner: Learner, plan: Plan, splits: Splits, *, last_train: bool = Fals
     for n in tqdm(steps, desc=plan.variant.name, disable=not watched(), leave=False, file=sys.stderr):
         valid = evaluate(learner, plan, splits.valid, model, n - 1, "valid")
         test = functools.partial(evaluate, learner, plan, splits.test, model, n - 1, "test")
-        if n > plan.n_iterations and not last_train:
-            return [*found, Iterate(n - 1, model, valid, test)]
-        told, r1, r2, n_pairs = one_iteration(learner, plan, splits.train, model, n)
-        start = model if plan.variant.evolving_tuning else learner.base
-        after, updates = learner.tune(start, told) if n <= plan.n_iterations else (model, 0)
-        trained = float(r1.mean()), float(r2.mean()), transitions(r1, r2), n_pairs, len(told), updates
-        found.append(Iterate(n - 1, model, valid, test, *trained))
-        what = f"kept {len(told)} of {n_pairs}" if told else "nothing kept, the weights stay"
-        if n <= plan.n_iterations:
-            logger.info("%s: iteration %d of %d, %s", plan.variant.name, n, plan.n_iterations, what)
+        last = n > plan.n_iterations
+        drawn = None if last and not last_train else one_iteration(learner, plan, splits.train, model, n)
+        if last or drawn is None:
+            return [*found, Iterate(n - 1, model, valid, test, drawn)]
+        told = drawn.told
+        if plan.updates:
+            told = resized(told, plan.updates * learner.tuning.batch_size, learner.seed + n)
+        after, updates = learner.tune(model if plan.variant.evolving_tuning else learner.base, told)
+        found.append(Iterate(n - 1, model, valid, test, drawn, updates))
+        what = f"kept {drawn.kept} of {drawn.pairs}" if told else "nothing kept, the weights stay"
+        logger.info("%s: iteration %d of %d, %s", plan.variant.name, n, plan.n_iterations, what)
         model = after
     return found
 
 
 def frame(iterates: Iterable[Iterate]) -> pd.DataFrame:
-    """One row per iterate: accuracies, transition shares, kept pairs and updates."""
-    rows = []
-    for it in iterates:
-        row = {
-            "iteration": it.n, "test initial": it.test.initial.mean(), "test correction": it.test.corrected.mean(),
-            "valid initial": it.valid.initial.mean(), "valid correction": it.valid.corrected.mean(),
-            "train initial": it.train_initial, "train correction": it.train_corrected,
-            "kept": it.kept, "pairs": it.pairs, "updates": it.updates,
-        }  # fmt: skip
-        rows.append({**row, **{f"train {name}": share for name, share in (it.moves or {}).items()}})
-    return pd.DataFrame(rows)
+    """One row per iterate, see :attr:`Iterate.row`."""
+    return pd.DataFrame([it.row for it in iterates])
 
 
 def selected(iterates: Sequence[Iterate]) -> Iterate:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy import integrate, stats
 
 from reprobook.errors import ReprobookError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from reprobook.facts import Facts
 
 ITERATIONS = [str(k) for k in range(11)]
 
@@ -23,13 +24,6 @@ def series(logs: pd.DataFrame, run: str, measure: str) -> np.ndarray:
     if len(found) != 1:
         raise ReprobookError(f"the logs have {len(found)} series of {measure!r} for {run!r}")
     return found[ITERATIONS].iloc[0].to_numpy(dtype=np.float64)
-
-
-def correct_corrections(accuracy: float, n_questions: int, n_init: int, n_corr: int, pairing: str) -> float:
-    """Number of pairs whose correction is right, at a mean correction reward ``accuracy``: |I| + |equal| (identity 1).
-
-    ``matched``: Q J K pairs; ``cross``: Q J J K."""
-    return accuracy * n_questions * n_init * n_corr * (n_init if pairing == "cross" else 1)
 
 
 def spread_over_iterations(values: Sequence[float]) -> float:
@@ -58,3 +52,68 @@ def expected_maximum(n: int) -> float:
 def standard_error(p: float, n: int) -> float:
     """Standard error of an accuracy ``p`` over ``n`` questions."""
     return math.sqrt(p * (1 - p) / n)
+
+
+def counted(facts: Facts, n_questions: int = 500) -> pd.DataFrame:
+    """What I and N kept at iteration 0, as shares of the pairs. For 0/1 rewards the training accuracy of corrections is
+    the share that N as printed keeps, and that of I and N as run together."""
+    rows = []
+    for row in facts.frame("counts").itertuples(index=False):
+        model, runs, n_init, n_corr, improving, kept, logged_accuracy = row[:7]
+        pairs = n_questions * n_init * n_corr * n_init
+        close = abs((improving + kept) - logged_accuracy * pairs) < 1.5
+        rows.append({
+            "model": model, "runs": runs, "kept by I": improving, "kept by N": kept, "I + N": improving + kept,
+            "accuracy, logged": logged_accuracy, "N / crossed pairs": kept / pairs,
+            "(I + N) / crossed pairs": (improving + kept) / pairs,
+            "(I + N) / matched pairs": (improving + kept) / pairs * n_init,
+            "I + N is all that is right": bool(close) if logged_accuracy == logged_accuracy else None,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def logged(facts: Facts) -> pd.DataFrame:
+    """The printed maximum and "±" of each run beside what its logs give: maximum, spread over iterations, last
+    iteration, and net repairs (corrections minus initial answers) before training and at the end."""
+    logs, table = facts.frame("logs"), facts.frame("table2").set_index("Variant")
+    rows = []
+    for run in logs.loc[logs["measure"] == "correction", "run"]:
+        model, variant = run.split()
+        values = series(logs, run, "correction")
+        first = values[:1]  # of fixed runs Table 2 has the initial answers
+        if ((logs["run"] == run) & (logs["measure"] == "initial")).any():
+            first = series(logs, run, "initial")
+        elif variant[0] == "F":
+            first = np.full(len(values), table.loc[variant, f"{model} r(Y1)"])
+        net = values - first
+        there = np.isfinite(net)
+        rows.append({
+            "run": run, "best": np.nanmax(values), "printed best": table.loc[variant, f"{model} r(Y2)"],
+            "sd over iterations": spread_over_iterations(values), "printed ±": table.loc[variant, f"{model} sd 2"],
+            "last logged": values[np.isfinite(values)][-1], "net repairs, before": net[0],
+            "net repairs, last logged": net[there][-1],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def correlations(facts: Facts) -> pd.DataFrame:
+    """Kept pairs against the next change of accuracy, for the runs whose logs have both."""
+    logs = facts.frame("logs")
+    rows = []
+    for run in ("Phi-3 FIE", "Phi-3 ENE", "Qwen EIE", "Qwen EIF", "Qwen ENF"):
+        kept, change = kept_against_change(*(series(logs, run, measure) for measure in ("kept", "correction")))
+        rows.append({"run": run, "changes": len(kept), "r": np.corrcoef(kept, change)[0, 1]})
+    return pd.DataFrame(rows)
+
+
+def contradictions(facts: Facts) -> pd.DataFrame:
+    """What the printed figures say twice, and differently, or what cannot be."""
+    counts, second = facts.frame("counts").iloc[1], facts.frame("table2").set_index("Variant").loc["EIF"]
+    first = facts.frame("table1").set_index(["N_init", "N_corr"]).loc[(5, 5)]
+    best_of = expected_maximum(len(ITERATIONS)) * standard_error(0.23, 500)
+    return pd.DataFrame([
+        ("Qwen EIF at (5, 5), initial answers: Table 1, Table 2", first["Qwen r(Y1)"], second["Qwen r(Y1)"]),
+        ("Qwen EIF at (5, 5), corrections: Table 1, Table 2", first["Qwen r(Y2)"], second["Qwen r(Y2)"]),
+        ("Phi-3 FNE, fixed initial answers: kept first, most later", counts["kept by N"], counts["most later"]),
+        ("the best of 11 equal scores is too good by (0.23 right, 500 questions)", best_of, None),
+    ], columns=["what", "one", "other"])  # fmt: skip

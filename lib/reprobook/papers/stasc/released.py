@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.chat import Example, masked_loss
 from reprobook.nn.lm import load_lm
-from reprobook.papers.stasc.dialogue import Example, Prompts, correction_loss
+from reprobook.papers.stasc.dialogue import Prompts
 from reprobook.papers.stasc.learner import Tuning, tuning_batches
 from reprobook.papers.stasc.questions import Splits, read_split, take_valid
 from reprobook.train import checkpoint, fit
@@ -95,7 +96,7 @@ def tune(
         checkpoint.load_weights(model, checkpoint.read(Path(start))["model"])
     rows = [Example(tuple(ids), tuple(labels)) for ids, labels in examples]
     history = fit(
-        model, tuning_batches(rows, settings, pad, seed, processes), correction_loss, folder=folder / "fit", seed=seed,
+        model, tuning_batches(rows, settings, pad, seed, processes), masked_loss, folder=folder / "fit", seed=seed,
         num_steps=settings.steps(len(rows)), accumulation=settings.accumulation, **settings.options(len(rows)),
     )  # fmt: skip
     return {"updates": history.steps, "seconds": history.seconds}

@@ -1,7 +1,9 @@
 """In-accuracy (Section 3): a generation is right if it contains one of the reference answers.
 
 Containing means: as a contiguous run of tokens after normalisation, as in the open-domain QA scripts that the paper's
-code follows. Punctuation becomes a blank (SQuAD's F1 deletes it), so "U.S." is "u s" and not "us"; accents matter.
+code follows. Punctuation becomes a blank (SQuAD's F1 deletes it), so "U.S." is "u s" and not "us"; accents matter. The
+released code blanks ASCII punctuation alone; other marks (“ ” ’ –) stay as tokens of their own, so that "N’Djamena"
+does not match "N'Djamena" there. Ours blanks all punctuation; ``ascii_only`` is theirs.
 """
 
 from __future__ import annotations
@@ -22,17 +24,18 @@ if TYPE_CHECKING:
 
 Mode = Literal["default", "final"]
 MODES = ("default", "final")
-_PUNCTUATION = regex.compile(rf"[\p{{P}}{regex.escape(string.punctuation)}]")
+_ASCII = regex.escape(string.punctuation)
+_PUNCTUATION = {True: regex.compile(f"[{_ASCII}]"), False: regex.compile(rf"[\p{{P}}{_ASCII}]")}
 _ARTICLES = regex.compile(r"\b(?:a|an|the)\b")
 _TOKENS = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 _FINAL = regex.compile(r"final\s+answer\s*:", regex.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=200_000)
-def normalise(text: str) -> tuple[str, ...]:
+def normalise(text: str, ascii_only: bool = False) -> tuple[str, ...]:
     """Tokens of ``text``: NFD, lower case, punctuation and articles to blanks; then runs of letters, digits, marks."""
     text = unicodedata.normalize("NFD", text).lower()
-    return tuple(_TOKENS.findall(_ARTICLES.sub(" ", _PUNCTUATION.sub(" ", text))))
+    return tuple(_TOKENS.findall(_ARTICLES.sub(" ", _PUNCTUATION[ascii_only].sub(" ", text))))
 
 
 def final_answer(text: str) -> str:
@@ -41,15 +44,15 @@ def final_answer(text: str) -> str:
     return text[found.end() :] if found else ""
 
 
-def has_answer(text: str, references: Sequence[str]) -> bool:
+def has_answer(text: str, references: Sequence[str], ascii_only: bool = False) -> bool:
     """Whether the tokens of any reference occur in those of ``text``, side by side and in order.
 
     Raises :class:`ReprobookError` for a reference of which normalisation leaves nothing: it would match everything.
     """
-    line = _line(normalise(text))
+    line = _line(normalise(text, ascii_only))
     found = False
     for reference in references:
-        tokens = normalise(reference)
+        tokens = normalise(reference, ascii_only)
         if not tokens:
             raise ReprobookError(
                 f"reference {reference!r} normalises to nothing (articles and punctuation are blanks), so that every "

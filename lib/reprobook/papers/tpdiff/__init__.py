@@ -8,7 +8,7 @@ openvid, released, needs: public video models at paper scale.
 
 from reprobook.metrics.frechet import frechet, frechet_gap
 from reprobook.papers.tpdiff import gaussian, naive, openvid, pictures, pyramid, sampling
-from reprobook.papers.tpdiff.costs import counted_flops, predicted_speedup, relative_cost
+from reprobook.papers.tpdiff.costs import predicted_speedup, relative_cost
 from reprobook.papers.tpdiff.judging import (
     ClipClassifier,
     change,
@@ -40,7 +40,6 @@ __all__ = [
     "batches",
     "change",
     "classifier_loss",
-    "counted_flops",
     "diffuse",
     "draw_times",
     "frechet",

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from reprobook.bench import compare
 from reprobook.errors import ReprobookError
+from reprobook.nn.needs import traced
 from reprobook.papers.tpdiff import pyramid, sampling
-from reprobook.papers.tpdiff.costs import counted_flops
 from reprobook.papers.tpdiff.network import small_wan
 from reprobook.papers.tpdiff.schedule import FlowMatching
 from reprobook.papers.tpdiff.training import predictor, pyramid_loss
@@ -99,10 +99,12 @@ def predicted_speedups(model: StageNetwork, shape: Sequence[int], prompts: Tenso
 
     meta = copy.deepcopy(model).to("meta")
 
+    @torch.no_grad()
     def count(stage: Stage) -> tuple[int, int]:
         x = torch.empty(shape[0], stage.frames(shape[1]), *shape[2:], device="meta")
         times = torch.empty(shape[0], device="meta")
-        return counted_flops(lambda: meta(x, times, stage, prompts.to("meta")))
+        found = traced(lambda: meta(x, times, stage, prompts.to("meta")))
+        return found.flops, found.attention
 
     full = count(pyramid.stages(path, 1)[0])
     means = [sum(each) / 3 for each in zip(*map(count, pyramid.stages(path, 3)), strict=True)]
@@ -128,17 +130,6 @@ def peak_memory_mb(model: StageNetwork, videos: Tensor, prompts: Tensor, path: P
     loss = pyramid_loss([*pyramid.stages(path, 1), *pyramid.stages(path, 3)], path, align=False)
 
     def kept(index: int) -> float:
-        seen: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss(model, (videos, prompts, index))
-        for p in model.parameters():
-            seen.pop(p.untyped_storage().data_ptr(), None)  # weights are there anyway
-        return sum(seen.values()) / 1e6
+        return traced(lambda: loss(model, (videos, prompts, index)), model.parameters()).kept / 1e6
 
     return {"vanilla": kept(0), "TPDiff, largest stage": kept(3), "TPDiff, mean": sum(map(kept, (1, 2, 3))) / 3}

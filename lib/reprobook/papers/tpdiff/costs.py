@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from reprobook.errors import ReprobookError
 
@@ -28,18 +27,3 @@ def predicted_speedup(n_tokens: int, width: int, steps: Sequence[int], mlp_ratio
     linear, attention = (8 + 4 * mlp_ratio) * width, 4.0 * n_tokens
     pyramid = linear * relative_cost(steps, 1) + attention * relative_cost(steps, 2)
     return (linear + attention) / pyramid
-
-
-def counted_flops(call: Callable[[], Any]) -> tuple[int, int]:
-    """(all operations, those of attention) of ``call``, counted by torch as it runs.
-
-    Run it on the meta device: nothing is computed there, and attention is seen as its two batched products, which a
-    fused kernel on a processor hides.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    by_kind = counter.get_flop_counts()["Global"]
-    return counter.get_total_flops(), sum(n for kind, n in by_kind.items() if "bmm" in str(kind))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from reprobook.nn.needs import FP32, needs, traced
 from reprobook.papers.tpdiff import pyramid
-from reprobook.papers.tpdiff.costs import counted_flops
 from reprobook.papers.tpdiff.network import StageNetwork
 from reprobook.papers.tpdiff.released import add_lora, latent_frames
 from reprobook.papers.tpdiff.schedule import FlowMatching, VariancePreserving
@@ -48,18 +48,19 @@ def paper_needs(wan_clip: Sequence[int], animatediff_clip: Sequence[int], lora_r
 
 
 def _row(name: str, net: nn.Module, path: Path, latents: tuple[int, ...], text: Tensor) -> dict[str, Any]:
-    total = sum(p.numel() for p in net.parameters())
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    found = needs(net, frozen=FP32)
     network = StageNetwork(net).to("meta")
 
+    @torch.no_grad()
     def flops(stage: pyramid.Stage) -> float:
         x = torch.empty(1, stage.frames(latents[0]), *latents[1:], device="meta")
-        return counted_flops(lambda: network(x, torch.empty(1, device="meta"), stage, text))[0] / 1e15
+        return traced(lambda: network(x, torch.empty(1, device="meta"), stage, text)).flops / 1e15
 
     full = flops(pyramid.stages(path, 1)[0])
     mean = sum(flops(stage) for stage in pyramid.stages(path, 3)) / 3
     return {
-        "model": name, "parameters (M)": total / 1e6, "trained (M)": trained / 1e6, "weights (GB)": 4 * total / 1e9,
-        "gradients and AdamW (GB)": 12 * trained / 1e9, "latents (T, C, H, W)": str(latents),
-        "PFLOP a clip, vanilla": full, "PFLOP a clip, TPDiff": mean, "ratio": full / mean,
+        "model": name, "parameters (M)": found.parameters / 1e6, "trained (M)": found.trained / 1e6,
+        "weights (GB)": found.weights / 1e9, "gradients and AdamW (GB)": (found.gradients + found.moments) / 1e9,
+        "latents (T, C, H, W)": str(latents), "PFLOP a clip, vanilla": full, "PFLOP a clip, TPDiff": mean,
+        "ratio": full / mean,
     }  # fmt: skip
