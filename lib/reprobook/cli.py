@@ -61,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add("portability", _portability, "compare smoke metrics under other threads and vector instructions")
     _some(sub, every=True)
     sub.add_argument("--one", action="store_true", help="only the chapter whose turn it is, under three settings")
-    sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
-    sub.add_argument("slug", help="the chapter whose records stay current")
+    sub = add("neutral", _neutral, "note library changes that move no number, after smoke runs have shown it")
+    _some(sub, every=True)
     sub.add_argument("--why", required=True, help="why the change can move no number")
     add("new", _new, "start a chapter in all rooms").add_argument("slug", choices=project.SLUGS, metavar="slug")
     _some(add("check", _check, "check notebooks, parameters, facts and manifests without running anything"))
@@ -212,9 +212,7 @@ def _portability(options: argparse.Namespace) -> int:
 def _neutral(options: argparse.Namespace) -> int:
     from reprobook.authoring.neutral import declare
 
-    for name in declare(options.slug, options.why):
-        print(f"{options.slug}: {name} moved no number")
-    return 0
+    return 1 if declare(_slugs(options), options.why) else 0
 
 
 def _new(options: argparse.Namespace) -> int:

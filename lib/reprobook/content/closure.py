@@ -51,7 +51,7 @@ class Closure:
     definitions: dict[str, str] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
     tables: set[str] = field(default_factory=set)
-    left_out: dict[str, ast.stmt] = field(default_factory=dict)
+    left_out: dict[str, ast.AST] = field(default_factory=dict)
     unheard: Unheard = field(default_factory=Unheard)
     _counted: dict[str, tuple[list[ast.AST], Module]] = field(default_factory=dict)
     _seen: set[tuple[str, str]] = field(default_factory=set)
