@@ -161,7 +161,7 @@ def _call() -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         temporary = here / "returned.json.tmp"
         temporary.write_text(json.dumps(found))
-        os.replace(temporary, here / "returned.json")
+        temporary.replace(here / "returned.json")
 
 
 if __name__ == "__main__":
