@@ -140,7 +140,6 @@ def shuffled(
         epoch, offset = divmod(begin, dataset_len)
         head = order(epoch)[offset : offset + batch_size]
         rest = batch_size - len(head)
-        whole = torch.cat([head, order(epoch + 1)[:rest]]) if rest else head.clone()
-        return whole  # type: ignore[return-value]  # a LongTensor, which torch's stubs don't know
+        return torch.cat([head, order(epoch + 1)[:rest]]) if rest else head.clone()  # type: ignore[return-value]
 
     return indices
