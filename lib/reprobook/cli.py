@@ -62,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add("portability", _portability, "compare smoke metrics under other threads and vector instructions")
     _some(sub, every=True)
     sub.add_argument("--one", action="store_true", help="only the chapter whose turn it is, under three settings")
-    sub = add("neutral", _neutral, "note library changes that move no number, after a smoke run has shown it")
-    sub.add_argument("slug", help="the chapter whose records stay current")
+    sub = add("neutral", _neutral, "note library changes that move no number, after smoke runs have shown it")
+    _some(sub, every=True)
     sub.add_argument("--why", required=True, help="why the change can move no number")
     sub = add("verify", _verify, "run a published seed again: bit-equal, within tolerance, or what differs")
     sub.add_argument("record", help="file of a record, such as book/results/laptop/stasc.seed0.json")
@@ -226,9 +226,7 @@ def _portability(options: argparse.Namespace) -> int:
 def _neutral(options: argparse.Namespace) -> int:
     from reprobook.authoring.neutral import declare
 
-    for name in declare(options.slug, options.why):
-        print(f"{options.slug}: {name} moved no number")
-    return 0
+    return 1 if declare(_slugs(options), options.why) else 0
 
 
 def _verify(options: argparse.Namespace) -> int:

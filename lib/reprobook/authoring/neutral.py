@@ -1,53 +1,112 @@
-"""``reprobook neutral``: show by a smoke run that changes of the library move no number, and note them."""
+"""``reprobook neutral``: show by smoke runs that changes of the library move no number, and note them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from reprobook.content.excuses import HEAD, to_excuse, path
+from reprobook import record
+from reprobook.authoring.refresh import execute
+from reprobook.content.excuses import HEAD, excused, latest, path, to_excuse
+from reprobook.content.key import content_key, differences
+from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
-from reprobook.project import atomic_write, check_slug
+from reprobook.params import resolve
+from reprobook.project import atomic_write, check_slug, root
+
+if TYPE_CHECKING:
+    from reprobook.content.excuses import Change
+    from reprobook.record import Record
 
 
-def declare(slug: str, why: str) -> list[str]:
-    """Show by a smoke run that the changes since the smoke record of ``slug`` move no metric, and note them.
+def declare(slugs: Iterable[str], why: str, report: Callable[[str], object] = print) -> list[str]:
+    """Chapter by chapter: show by a smoke run that what changed in the library since its smoke record moves no metric,
+    and note that. Reports each chapter; one that moved does not keep the others from their turn.
 
-    Returns the definitions noted. Raises :class:`ReprobookError` if a metric moved, if something else than definitions
-    changed (cells, parameters, data, packages), if nothing did, or if ``why`` is empty.
+    Returns the chapters that are not shown to be neutral: a metric moved, more than definitions changed, or the run
+    failed. Raises :class:`ReprobookError` if ``why`` is empty.
     """
-    from reprobook import record
-    from reprobook.authoring.refresh import execute
-    from reprobook.params import resolve
-
     if not why.strip():
         raise ReprobookError("say why the change can move no number: --why '...'")
-    before = next(iter(record.results(check_slug(slug), "smoke")), None)
+    shown: dict[str, dict[str, Change]] = {}
+    left = []
+    try:
+        for slug in slugs:
+            try:
+                changed = neutral_changes(check_slug(slug))
+            except ReprobookError as error:
+                left.append(slug)
+                report(f"{slug}: {error}")
+                continue
+            shown[slug] = changed
+            report(
+                f"{slug}: {f'neutral, {len(changed)} definitions moved no number' if changed else 'nothing changed'}"
+            )
+    finally:  # what was shown is noted, even if a later chapter is interrupted
+        if any(shown.values()):
+            _note(shown, why.strip())
+    return left
+
+
+def neutral_changes(slug: str) -> dict[str, Change]:
+    """Definition -> [old digest, new digest] of what changed since the smoke record and moves no metric; {} if nothing
+    did. Raises :class:`ReprobookError` if a metric moved, if that cannot be told, or if the change cannot be excused.
+    """
+    before = next(iter(record.results(slug, "smoke")), None)
     if before is None or before.content is None:
-        raise ReprobookError(f"{slug} has no smoke record to compare with: reprobook refresh {slug}")
-    result = execute(slug, resolve(slug, "smoke"))
+        raise ReprobookError(f"no smoke record to compare with: reprobook refresh {slug}")
+    params = resolve(slug, "smoke")
+    known = {name: value for name, value in params.items() if name != "out_dir"}
+    now = content_key(slug, known, ChapterData(slug, "smoke").checksums())
+    if not differences(before.content, now, slug):
+        return {}
+    changed = to_excuse(before.content, now)
+    moved = _moved(before, _made(slug, now) or _make(slug, params))
+    if moved:
+        raise ReprobookError(
+            f"moved: {len(moved)} metrics, such as {moved[0]}. Make new records, or, if the smoke record comes from "
+            "another machine, refresh it here from the code before the change"
+        )
+    return {
+        name: [latest(slug, name, old), new]
+        for name, (old, new) in sorted(changed.items())
+        if not excused(slug, name, old, new)
+    }
+
+
+def _made(slug: str, now: Mapping[str, object]) -> Record | None:
+    """The record of the last smoke run, if it was made from just this code."""
+    file = root() / "runs" / slug / "refresh" / "record.json"
+    found = record.read(file) if file.is_file() else None
+    return found if found and found.status == "complete" and found.content == now else None
+
+
+def _make(slug: str, params: Mapping[str, object]) -> Record:
+    result = execute(slug, params)
     if result.status == "failed":
         raise ReprobookError(f"the smoke run failed: {result.where}")
-    changed = to_excuse(before.content, result.record.content or {})
-    moved = {
-        name: (before.metrics.get(name), result.record.metrics.get(name))
-        for name in sorted({*before.metrics, *result.record.metrics})
-        if before.metrics.get(name) != result.record.metrics.get(name)
-    }
-    if moved:
-        name, (old, new) = next(iter(moved.items()))
-        raise ReprobookError(
-            f"{len(moved)} metrics of {slug} moved, such as {name}: {old} -> {new}. Make new records, or, if the smoke "
-            "record comes from another machine, refresh it here from the code before the change"
-        )
-    _note(slug, why.strip(), changed)
-    return sorted(changed)
+    return result.record
 
 
-def _note(slug: str, why: str, definitions: Mapping[str, Any]) -> None:
+def _moved(before: Record, after: Record) -> list[str]:
+    """``name: old -> new`` of every metric that is not the same to the last bit."""
+    names = sorted({*before.metrics, *after.metrics})
+    pairs = [(name, before.metrics.get(name), after.metrics.get(name)) for name in names]
+    return [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+def _note(shown: Mapping[str, Mapping[str, Change]], why: str) -> None:
+    """Add changes (chapter -> definition -> digests) to the excuses: one entry for all chapters that share them."""
     import yaml
 
     entries = yaml.safe_load(path().read_text("utf-8")) if path().is_file() else []
-    entries.append({"slug": slug, "why": why, "definitions": dict(sorted(definitions.items()))})
+    chapters: dict[tuple[str, str | None, str | None], list[str]] = {}
+    for slug, changes in shown.items():
+        for name, (old, new) in changes.items():
+            chapters.setdefault((name, old, new), []).append(slug)
+    groups: dict[tuple[str, ...], dict[str, Change]] = {}
+    for (name, old, new), slugs in chapters.items():
+        groups.setdefault(tuple(slugs), {})[name] = [old, new]
+    entries += [{"slugs": list(slugs), "why": why, "definitions": changes} for slugs, changes in groups.items()]
     text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None)
     atomic_write(path(), HEAD + text)

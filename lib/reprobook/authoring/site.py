@@ -100,6 +100,7 @@ def build(source: Path, output: Path) -> Path:
 
 
 def notebooks(source: Path) -> list[Path]:
+    """The chapters among the gathered sources."""
     return sorted((source / "notebooks").glob("*.ipynb"))
 
 

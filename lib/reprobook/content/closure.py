@@ -34,7 +34,8 @@ DRAWING = f"{PACKAGE}.show"
 PAPERS = f"{PACKAGE}.papers"
 LAST = f"{PACKAGE}.chapter:Chapter.finish"  # the call that ends a run: it stores
 _FIGURES = frozenset({"Figure", "Axes"})
-_TEXT_OR_NOTHING = frozenset("None str bytes Html list tuple Sequence dict".split())
+_TEXT_OR_NOTHING = frozenset("None str bytes Html".split())
+_CONTAINERS = frozenset("list tuple Sequence".split())
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _KNOWN_BASES = frozenset("Protocol Generic NamedTuple TypedDict ABC Enum StrEnum BaseModel".split())  # call no others
 _PLAIN = frozenset("property cached_property staticmethod classmethod contextmanager overload setter".split())
@@ -51,7 +52,7 @@ class Closure:
     definitions: dict[str, str] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
     tables: set[str] = field(default_factory=set)
-    left_out: dict[str, ast.stmt] = field(default_factory=dict)
+    left_out: dict[str, ast.AST] = field(default_factory=dict)
     unheard: Unheard = field(default_factory=Unheard)
     _counted: dict[str, tuple[list[ast.AST], Module]] = field(default_factory=dict)
     _seen: set[tuple[str, str]] = field(default_factory=set)
@@ -266,11 +267,11 @@ class Closure:
         """Whether ``node`` is a function that only makes something to look at."""
         if not isinstance(node, _FUNCTIONS):
             return False
-        given = set(re.findall(r"\w+", ast.unparse(node.returns))) if node.returns else set()
-        if given and given <= _FIGURES:
-            return True
+        given = set(re.findall(r"\w+", ast.unparse(node.returns))) - _CONTAINERS if node.returns else set()
+        if not given or given <= _FIGURES:
+            return bool(given)
         if _is_in(module.name, DRAWING):
-            return bool(given) and given <= _FIGURES | _TEXT_OR_NOTHING
+            return given <= _FIGURES | _TEXT_OR_NOTHING
         return given == {"None"} and not _is_in(module.name, PAPERS) and self._only_shows(node.body, module)
 
     def _only_shows(self, body: Iterable[ast.stmt], module: Module) -> bool:

@@ -1,9 +1,9 @@
 """Changes of the library that were shown to move no number of a chapter.
 
-A definition's digest moves with its code, whether or not a number can. ``reprobook neutral <slug> --why "..."`` runs
-the chapter at smoke scale. Only if every metric is equal, to the last bit, to the smoke record that was made before the
-change, the digests of the changed definitions go into ``book/results/neutral.yaml``, with the reason; records made with
-the old ones then stay current. Changed cells, parameters, data and packages can't be excused.
+A definition's digest moves with its code, whether or not a number can. ``reprobook neutral --all --why "..."`` runs
+each chapter at smoke scale. Only if every metric is equal, to the last bit, to the smoke record that was made before
+the change, the digests of the changed definitions go into ``book/results/neutral.yaml``, with the reason; records made
+with the old ones then stay current. Changed cells, parameters, data, packages and facts can't be excused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from reprobook.errors import ReprobookError
 from reprobook.project import root
 
+Change = list[str | None]  # [old digest, new digest]; None: not used
 HEAD = "# Library changes shown to move no number (lib/reprobook/content/excuses.py), written by `reprobook neutral`.\n"
 
 
@@ -28,13 +29,22 @@ def path() -> Path:
 def excused(slug: str, definition: str, old: str | None, new: str | None) -> bool:
     """Whether the change of ``definition`` from digest ``old`` to ``new`` (None: not used) was shown to be neutral for
     this chapter, in one step or several."""
+    return new in _reached(slug, definition, old)
+
+
+def latest(slug: str, definition: str, old: str | None) -> str | None:
+    """The last digest that is known to move no more than ``old``: the next step begins there."""
+    return _reached(slug, definition, old)[-1]
+
+
+def _reached(slug: str, definition: str, old: str | None) -> list[str | None]:
+    """``old``, and the digests that noted steps lead to from it, in their order."""
     file = path()
     steps = _steps(file, file.stat().st_mtime_ns).get((slug, definition), ()) if file.is_file() else ()
-    reached, size = {old}, 0
-    while new not in reached and size < len(reached):
-        size = len(reached)
-        reached |= {after for before, after in steps if before in reached}
-    return new in reached
+    reached = [old]
+    for _ in steps:
+        reached += [after for before, after in steps if before in reached and after not in reached]
+    return reached
 
 
 @functools.lru_cache(maxsize=4)
@@ -43,8 +53,9 @@ def _steps(file: Path, _stamp: int) -> dict[tuple[str, str], list[tuple[str | No
 
     found: dict[tuple[str, str], list[tuple[str | None, str | None]]] = {}
     for entry in yaml.safe_load(file.read_text("utf-8")) or []:
-        for definition, (old, new) in entry["definitions"].items():
-            found.setdefault((entry["slug"], definition), []).append((old, new))
+        for slug in entry.get("slugs") or [entry["slug"]]:
+            for definition, (old, new) in entry["definitions"].items():
+                found.setdefault((slug, definition), []).append((old, new))
     return found
 
 
@@ -53,14 +64,14 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, A
     return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
 
 
-def changed_definitions(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, list[str | None]]:
+def changed_definitions(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, Change]:
     """Definition -> [old digest, new digest] (None: not used). What only moved to another module did not change."""
     found = changes(old, new)
     gone = Counter(_what(name, was) for name, was, now in found if now is None)
     came = Counter(_what(name, now) for name, was, now in found if was is None)
     moved = gone & came
     left, arrived = Counter(moved), Counter(moved)
-    changed: dict[str, list[str | None]] = {}
+    changed: dict[str, Change] = {}
     for name, was, now in found:
         counts = left if now is None else arrived
         if (was is None or now is None) and counts[_what(name, was or now)]:
@@ -75,7 +86,7 @@ def _what(name: str, digest: str) -> tuple[str, str]:
     return name.partition(":")[2], digest
 
 
-def to_excuse(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str | None]]:
+def to_excuse(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Change]:
     """What :func:`changed_definitions` finds; raises :class:`ReprobookError` if anything else changed, or nothing."""
     parts = ("cells", "params", "data", "packages", "facts")
     other = [part for part in parts if (then.get(part) or None) != (now.get(part) or None)]

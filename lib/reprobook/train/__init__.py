@@ -15,6 +15,8 @@ import torch
 
 from reprobook.train import checkpoint
 from reprobook.train.devices import make_accelerator, plain_forward
+from reprobook.train.ema import Average
+from reprobook.train.muon import Muon
 from reprobook.train.options import History, Options, TrainingError
 from reprobook.train.run import Run
 
@@ -82,7 +84,7 @@ def fit(
         lr,
         seed,
         weight_decay,
-        tuple(betas),
+        tuple(betas),  # type: ignore[arg-type]  # check() counts them
         eps,
         schedule,
         warmup_steps,
@@ -102,7 +104,10 @@ def fit(
         raise TrainingError(f"fit: {name} is {value}; it must be at least 1")
     accelerator = make_accelerator(device, precision, accumulation)
     with plain_forward(model), checkpoint.forked_rng(seed + accelerator.process_index, accelerator.device):
-        run = Run(accelerator, model, batches, loss, evaluate, options, Path(folder), keep)
+        run = Run(
+            accelerator, model, batches, loss, evaluate, options, Path(folder), keep,
+            average=Average if ema_decay is not None else None, muon=Muon if muon_lr is not None else None,
+        )  # fmt: skip
         if not run.resume():
             run.train(checkpoint_every, checkpoint_s)
     model.eval()
@@ -135,6 +140,6 @@ def shuffled(
         epoch, offset = divmod(begin, dataset_len)
         head = order(epoch)[offset : offset + batch_size]
         rest = batch_size - len(head)
-        return torch.cat([head, order(epoch + 1)[:rest]]) if rest else head.clone()
+        return torch.cat([head, order(epoch + 1)[:rest]]) if rest else head.clone()  # type: ignore[return-value]
 
     return indices

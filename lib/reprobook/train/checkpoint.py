@@ -42,11 +42,11 @@ def write(path: Path, payload: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as stream:
+        with temporary.open("wb") as stream:
             torch.save({"format": FORMAT, **payload}, stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns the first into the second
         temporary.unlink(missing_ok=True)
@@ -82,6 +82,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def step_file(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is."""
     return folder / f"step-{step:08d}.pt"
 
 
@@ -115,7 +116,7 @@ def prune(folder: Path, keep: int) -> None:
 
 def rng_state(device: torch.device) -> dict[str, Any]:
     """The states of the python, numpy, torch and (on a GPU) CUDA generators, as tensors and plain tuples."""
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - a chapter may draw from it
     state = {
         "python": random.getstate(),
         "numpy": (str(kind), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
@@ -130,7 +131,7 @@ def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Put back what :func:`rng_state` gave."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -141,7 +142,7 @@ def forked_rng(seed: int, device: torch.device) -> Iterator[None]:
     """Seed all generators with ``seed`` inside the block; afterwards they are as they were before it."""
     before = rng_state(device)
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
     try:
         yield
@@ -161,6 +162,7 @@ def weights(model: nn.Module) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, saved: Mapping[str, Any]) -> None:
+    """Put back what :func:`weights` gave."""
     with torch.no_grad():
         model.load_state_dict(dict(saved), strict=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class History:
 
     @property
     def steps_per_s(self) -> float:
+        """Updates a second; NaN before the first."""
         return self.steps / self.seconds if self.seconds else math.nan
 
 
@@ -72,13 +73,10 @@ class Options:
     ema_decay: float | None
     evaluate_every: int | None
     log_every: int
-    muon_lr: float | None = None
-
-    def shown(self) -> dict[str, Any]:
-        """As a dict, for the fingerprint; an option that was added later is in it only where it is used."""
-        return {name: value for name, value in asdict(self).items() if name != "muon_lr" or value is not None}
+    muon_lr: float | None
 
     def check(self) -> None:
+        """Raise :class:`TrainingError` for a wrong option; those of EMA and Muon are checked where they are used."""
         rules = [
             ("num_steps", self.num_steps >= 1, "at least 1"),
             ("lr", math.isfinite(self.lr) and self.lr > 0, "a positive number"),
@@ -90,10 +88,8 @@ class Options:
             ("grad_clip", self.grad_clip is None or self.grad_clip > 0, "a positive number or None"),
             ("accumulation", self.accumulation >= 1, "at least 1"),
             ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-            ("ema_decay", self.ema_decay is None or 0 <= self.ema_decay < 1, "in [0, 1) or None"),
             ("evaluate_every", self.evaluate_every is None or self.evaluate_every >= 1, "at least 1 or None"),
             ("log_every", self.log_every >= 1, "at least 1"),
-            ("muon_lr", self.muon_lr is None or 0 < self.muon_lr < math.inf, "a positive number or None"),
         ]
         for name, good, allowed in rules:
             if not good:

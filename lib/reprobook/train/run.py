@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import DistributedType, broadcast, gather_object, reduce, send_to_device
-from torch import nn
+from accelerate.utils import DistributedType, broadcast, gather_object, send_to_device
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from reprobook.train import checkpoint, shards
 from reprobook.train.devices import precision_name
 from reprobook.train.options import History, TrainingError, lr_factor
 from reprobook.train.progress import Progress, StopSignal
+from reprobook.train.rows import Rows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from reprobook.train.ema import Average
+    from reprobook.train.muon import Muon
     from reprobook.train.options import Evaluate, Loss, Options
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -30,7 +33,9 @@ EVALUATION_STREAM = 7919  # added to the seed in evaluations: their noise is not
 
 
 class Run:
-    """The state of one fit: what a checkpoint holds, and the steps that change it."""
+    """The state of one fit: what a checkpoint holds, and the steps that change it.
+
+    ``average`` and ``muon`` are the classes of what a fit may have beside AdamW (None: it has not)."""
 
     def __init__(
         self,
@@ -42,6 +47,8 @@ class Run:
         options: Options,
         folder: Path,
         keep: int,
+        average: type[Average] | None,
+        muon: type[Muon] | None,
     ) -> None:
         self.accelerator, self.raw = accelerator, model
         self.batches, self.loss, self.evaluate_fn = batches, loss, evaluate
@@ -49,7 +56,7 @@ class Run:
         if accelerator.distributed_type not in DATA_PARALLEL:
             kind = accelerator.distributed_type.value
             raise TrainingError(f"fit: launched with {kind}; launch it with reprobook.train.launch, or as one process")
-        shown = options.shown() | {"precision": precision_name(accelerator), "num_processes": accelerator.num_processes}
+        shown = asdict(options) | {"precision": precision_name(accelerator), "num_processes": accelerator.num_processes}
         self.fingerprint = checkpoint.fingerprint(shown, model)
         self.sharded = shards.shard(model, accelerator.device)
         if self.sharded and accelerator.scaler is not None:
@@ -59,8 +66,9 @@ class Run:
             raise TrainingError("fit: the model has no trainable parameters (requires_grad is False everywhere)")
         self.model = accelerator.prepare_model(model.train(), evaluation_mode=self.sharded)  # no DDP around shards
         fused = accelerator.device.type in ("cpu", "cuda") and accelerator.scaler is None
-        matrices = [] if options.muon_lr is None else self._matrices()
-        inner = {id(p) for p in matrices}
+        plain = not self.sharded and accelerator.scaler is None
+        self.muon = muon(model, self.params, options, plain=plain) if muon else None
+        inner = {id(p) for p in self.muon.matrices} if self.muon else set()
         adamw = torch.optim.AdamW(
             [p for p in self.params if id(p) not in inner],
             lr=options.lr,
@@ -72,25 +80,9 @@ class Run:
         # accelerate's wrapper of the optimiser is for fp16's loss scaling; without it AdamW alone saves 0.3 ms a step
         self.optimizer = adamw if accelerator.scaler is None else accelerator.prepare_optimizer(adamw)
         self.scheduler = LambdaLR(adamw, lambda step: lr_factor(step, options))
-        self.muon, self.muon_scheduler = None, None
-        if matrices:
-            self.muon = torch.optim.Muon(matrices, lr=options.muon_lr, weight_decay=options.weight_decay)
-            self.muon_scheduler = LambdaLR(self.muon, lambda step: lr_factor(step, options))
-        self.ema = [p.detach().clone() for p in self.params] if options.ema_decay is not None else None
-        self.update_ema = get_ema_multi_avg_fn(options.ema_decay) if self.ema is not None else None
+        self.ema = average(self.params, options.ema_decay or 0.0) if average else None
         self.history = History()
-        self.pending: list[Tensor] = []  # [loss, grad_norm, *extras] of the updates since the last row
-        self.extras: list[str] | None = None
-
-    def _matrices(self) -> list[nn.Parameter]:
-        """What Muon trains: matrices that are no embeddings."""
-        if self.sharded or self.accelerator.scaler is not None:
-            raise TrainingError("fit: muon_lr can't be used with fp16 or with sharded weights: use 'bf16', or 'ddp'")
-        tables = {id(m.weight) for m in self.raw.modules() if isinstance(m, nn.Embedding)}
-        matrices = [p for p in self.params if p.ndim == 2 and id(p) not in tables]
-        if not 0 < len(matrices) < len(self.params):
-            raise TrainingError("fit: muon_lr needs a model with matrices besides embeddings, and with something else")
-        return matrices
+        self.rows = Rows(folder.name, options, scaled=accelerator.scaler is not None)
 
     # --- checkpoints
 
@@ -114,17 +106,14 @@ class Run:
             return True
         self.optimizer.load_state_dict(self._spread_moments(saved["optimizer"]))
         self.scheduler.load_state_dict(saved["scheduler"])
-        if self.muon is not None:
-            self.muon.load_state_dict(saved["muon"])
-            self.muon_scheduler.load_state_dict(saved["muon scheduler"])
+        if self.muon:
+            self.muon.restore(saved)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
-        if self.ema is not None:
-            averages = zip(saved["ema"], self.ema, strict=True)
-            shards.copy(self.ema, [shards.like(t.to(self.accelerator.device), own) for t, own in averages])
-        self.extras = saved["extras"]
+        if self.ema:
+            self.ema.restore(saved["ema"])
         own = saved["processes"][self.accelerator.process_index]
-        self.pending = [row.to(self.accelerator.device) for row in own["pending"]]
+        self.rows.restore(own["pending"], saved["extras"], self.accelerator.device)
         checkpoint.set_rng_state(own["rng"], self.accelerator.device)
         return False
 
@@ -142,27 +131,29 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint of this step. Nothing is written if a loss since the last row was not finite."""
-        self._checked_pending()
-        own = {"rng": checkpoint.rng_state(self.accelerator.device), "pending": [row.cpu() for row in self.pending]}
+        pending = self.rows.pending
+        if pending:
+            self.rows.checked(self.history.steps)
+        own = {"rng": checkpoint.rng_state(self.accelerator.device), "pending": [row.cpu() for row in pending]}
         processes = gather_object([own])
         trained = {
             "model": checkpoint.weights(self.raw),
             "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema,
+            "ema": self.ema.values if self.ema else None,
         }
         if self.sharded:
             trained = shards.whole(trained, "cpu")
         if not self.accelerator.is_main_process:
             return
-        if self.muon is not None:
-            trained |= {"muon": self.muon.state_dict(), "muon scheduler": self.muon_scheduler.state_dict()}
+        if self.muon:
+            trained |= self.muon.state()
         payload = {
             "fingerprint": self.fingerprint,
             "history": self._history_state(),
             **trained,
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-            "extras": self.extras,
+            "extras": self.rows.extras,
             "processes": processes,
         }
         checkpoint.write(checkpoint.step_file(self.folder, self.history.steps), payload)
@@ -170,8 +161,8 @@ class Run:
 
     def finish(self) -> None:
         """Give the model its final weights, write ``finished.pt`` and delete the step files."""
-        if self.ema is not None:
-            shards.copy([p.detach() for p in self.params], self.ema)
+        if self.ema:
+            self.ema.keep()
         self.optimizer.zero_grad()
         weights = checkpoint.weights(self.raw)
         if self.sharded:
@@ -185,6 +176,7 @@ class Run:
     # --- the loop
 
     def train(self, checkpoint_every: int | None, checkpoint_s: float | None) -> None:
+        """All updates that are left, with their rows, evaluations and checkpoints."""
         options, history = self.options, self.history
         progress = Progress(
             self.folder.name, options.num_steps, history.steps, enabled=self.accelerator.is_main_process
@@ -197,7 +189,7 @@ class Run:
                     last = history.steps == options.num_steps
                     logs = last or history.steps % options.log_every == 0
                     if logs:
-                        self.log()
+                        history.rows.append(self.rows.close(history.steps))
                         progress.update(history.steps, history.rows[-1]["loss"])
                     now = time.monotonic()
                     history.seconds += now - began
@@ -206,7 +198,7 @@ class Run:
                     ):
                         self.evaluate()
                     late = checkpoint_s is not None and time.monotonic() - saved_at >= checkpoint_s
-                    due = bool(checkpoint_every) and history.steps % checkpoint_every == 0
+                    due = checkpoint_every is not None and history.steps % checkpoint_every == 0
                     if not last and (due or self._agreed(late or stop.received is not None, logs)):
                         self.save()
                         saved_at = time.monotonic()
@@ -226,7 +218,7 @@ class Run:
             batch = self.batches(i * accelerator.num_processes + accelerator.process_index)
             batch = send_to_device(batch, accelerator.device)
             with accelerator.accumulate(self.model):
-                value, values = self._losses(batch)
+                value, values = self.rows.losses(self.loss(self.model, batch))
                 accelerator.backward(value)
             total = values if total is None else total + values
         limit = options.grad_clip if options.grad_clip is not None else math.inf
@@ -234,78 +226,24 @@ class Run:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
-        if self.muon is not None:
+        if self.muon:
             self.muon.step()
-            self.muon_scheduler.step()
-            self.muon.zero_grad()
-        if self.ema is not None:
-            self.update_ema(self.ema, self.params, None)
-        total = total / options.accumulation
-        self.pending.append(torch.cat([total[:1], norm.detach().reshape(1).to(total), total[1:]]))
+        if self.ema:
+            self.ema.update()
+        assert total is not None
+        self.rows.add(total, norm)
         self.history.steps += 1
-
-    def _losses(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """The loss of one micro-step, and it with its extras as one detached vector."""
-        out = self.loss(self.model, batch)
-        value, extras = out if isinstance(out, tuple) else (out, {})
-        if self.extras is None:
-            self.extras = list(extras)
-        if list(extras) != self.extras:
-            raise TrainingError(
-                f"fit: the loss logged {list(extras)} after {self.extras}; it must log the same names always"
-            )
-        if value.ndim != 0:
-            raise TrainingError(f"fit: the loss has shape {list(value.shape)}; it must be a scalar")
-        values = [
-            value.detach(),
-            *(torch.as_tensor(extras[name], device=value.device).detach().reshape(()) for name in self.extras),
-        ]
-        return value, torch.stack([v.float() for v in values])
-
-    def _checked_pending(self) -> Tensor | None:
-        """``pending`` as (updates, 2 + extras), averaged over processes; raises at the first that is not finite."""
-        if not self.pending:
-            return None
-        table = reduce(torch.stack(self.pending), reduction="mean").cpu()
-        watched = table[:, :1] if self.accelerator.scaler is not None else table[:, :2]  # fp16 skips infinite gradients
-        bad = (~torch.isfinite(watched)).any(dim=1).nonzero()
-        if len(bad):
-            row = int(bad[0])
-            step = self.history.steps - len(self.pending) + row + 1
-            what = "loss" if not math.isfinite(table[row, 0]) else "gradient norm"
-            value = table[row, 0 if what == "loss" else 1].item()
-            raise TrainingError(
-                f"fit: the {what} is {value} at update {step} of {self.options.num_steps} in {self.folder.name!r}; "
-                f"nothing was saved after it. Lower lr ({self.options.lr}), set grad_clip, or use precision='fp32'."
-            )
-        return table
-
-    def log(self) -> None:
-        """Close the row of the updates since the last one."""
-        means = self._checked_pending().double().mean(dim=0).tolist()
-        step = self.history.steps
-        row = {
-            "step": step,
-            "loss": means[0],
-            "lr": self.options.lr * lr_factor(step - 1, self.options),
-            "grad_norm": means[1],
-        }
-        self.history.rows.append(row | dict(zip(self.extras or [], means[2:], strict=True)))
-        self.pending = []
 
     def evaluate(self) -> None:
         """Append one row of ``evaluate``; weights, mode and random states are afterwards as they were before."""
-        trained = [p.detach() for p in self.params]
-        backup = [p.clone() for p in trained] if self.ema is not None else None
+        assert self.evaluate_fn is not None
+        seed = self.options.seed + EVALUATION_STREAM
         try:
-            if self.ema is not None:
-                shards.copy(trained, self.ema)
-            self.raw.eval()
-            with torch.no_grad(), checkpoint.forked_rng(self.options.seed + EVALUATION_STREAM, self.accelerator.device):
-                metrics = self.evaluate_fn(self.raw, self.history.steps)
+            with self.ema.in_model() if self.ema else nullcontext():
+                self.raw.eval()
+                with torch.no_grad(), checkpoint.forked_rng(seed, self.accelerator.device):
+                    metrics = self.evaluate_fn(self.raw, self.history.steps)
         finally:
-            if backup is not None:
-                shards.copy(trained, backup)
             self.raw.train()
         self.history.eval_rows.append({"step": self.history.steps} | {k: float(v) for k, v in metrics.items()})
 

@@ -64,7 +64,7 @@ def whole(values: Any, to: str | None = None) -> Any:
     return tree_map(gather, values)
 
 
-def like(value: Tensor, target: Tensor) -> Tensor:
+def like(value: Tensor, target: Any) -> Tensor:
     """``value``, whole on every process, spread as ``target`` is; unchanged if that is not sharded."""
     if not hasattr(target, "full_tensor"):
         return value

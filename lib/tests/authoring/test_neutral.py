@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from reprobook import record
-from reprobook.authoring.neutral import declare
+from reprobook.authoring.neutral import _note, declare
 from reprobook.cli import main
-from reprobook.content.excuses import to_excuse, excused, path
+from reprobook.content.excuses import changed_definitions, excused, latest, path, to_excuse
 from reprobook.content.key import content_key, differences
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
@@ -44,7 +45,7 @@ def _before(checkout: Any, loss: float) -> dict[str, Any]:
 def test_a_change_that_moves_no_metric_is_noted_and_excused(checkout: Any, capsys: Any) -> None:
     then = _before(checkout, 2.5)
     assert main(["neutral", SLUG, "--why", "one more option"]) == 0
-    assert f"{MEAN_SD} moved no number" in capsys.readouterr().out
+    assert f"{SLUG}: neutral, 1 definitions moved no number" in capsys.readouterr().out
     now = content_key(SLUG, then["params"], {})
     assert differences(then, now) == [f"{MEAN_SD} changed"]  # the digests still differ,
     assert differences(then, now, SLUG) == []  # but this chapter's records stand,
@@ -54,9 +55,29 @@ def test_a_change_that_moves_no_metric_is_noted_and_excused(checkout: Any, capsy
 
 def test_a_change_that_moves_a_metric_is_refused(checkout: Any) -> None:
     _before(checkout, 2.5000001)
-    with pytest.raises(ReprobookError, match="1 metrics of block_diffusion moved, such as loss: 2.5000001 -> 2.5"):
-        declare(SLUG, "surely neutral")
+    told: list[str] = []
+    assert declare([SLUG], "surely neutral", told.append) == [SLUG]
+    assert told[0].startswith(f"{SLUG}: moved: 1 metrics, such as loss: 2.5000001 -> 2.5.")
     assert not path().exists()
+    again: list[str] = []
+    stamp = (checkout.root / "runs" / SLUG / "refresh" / "record.json").stat().st_mtime_ns
+    assert main(["neutral", "--all", "--why", "surely neutral"]) == 1
+    declare([SLUG], "surely neutral", again.append)
+    assert again == told  # from the record of the run that was just made
+    assert (checkout.root / "runs" / SLUG / "refresh" / "record.json").stat().st_mtime_ns == stamp
+
+
+def test_one_chapter_that_moves_does_not_stop_the_others(checkout: Any, capsys: Any) -> None:
+    _before(checkout, 2.5)
+    for room in ("notebooks/{}.ipynb", "data_manifests/{}.yaml", "book/results/smoke/{}.seed0.json"):
+        there = checkout.root / room.format(SLUG)
+        here = checkout.root / room.format("stasc")
+        here.write_text(there.read_text().replace(SLUG, "stasc").replace("[2.5", "[2.75"))
+    assert main(["neutral", "--all", "--why", "one more option"]) == 1
+    out = capsys.readouterr().out
+    assert f"{SLUG}: neutral, 1 definitions moved no number" in out and "stasc: cells changed" in out
+    assert main(["neutral", SLUG, "--why", "one more option"]) == 0
+    assert f"{SLUG}: nothing changed" in capsys.readouterr().out
 
 
 def test_what_cannot_be_excused() -> None:
@@ -71,10 +92,10 @@ def test_what_cannot_be_excused() -> None:
 
 def test_nothing_to_compare_with_and_no_reason(checkout: Any) -> None:
     checkout.notebook(FINISH.replace("LOSS", "1.0"))
-    with pytest.raises(ReprobookError, match="no smoke record"):
-        declare(SLUG, "because")
+    told: list[str] = []
+    assert declare([SLUG], "because", told.append) == [SLUG] and "no smoke record" in told[0]
     with pytest.raises(ReprobookError, match="say why"):
-        declare(SLUG, "  ")
+        declare([SLUG], "  ")
 
 
 def test_several_changes_in_a_row(checkout: Any) -> None:
@@ -87,3 +108,23 @@ def test_several_changes_in_a_row(checkout: Any) -> None:
     assert excused(SLUG, "m:new", None, "x")
     assert not excused(SLUG, "m:f", "three", "one")  # not backwards
     assert not excused(SLUG, "m:f", "one", "four") and not excused("stasc", "m:f", "one", "two")
+
+
+def test_entries_for_several_chapters_and_the_next_step(checkout: Any) -> None:
+    checkout.write(
+        "book/results/neutral.yaml",
+        f"- {{slugs: [{SLUG}, stasc], why: a, definitions: {{'m:f': [one, two]}}}}\n"
+        f"- {{slug: {SLUG}, why: b, definitions: {{'m:f': [two, three]}}}}\n",
+    )
+    assert excused(SLUG, "m:f", "one", "three") and excused("stasc", "m:f", "one", "two")
+    assert not excused("stasc", "m:f", "one", "three")
+    _note({SLUG: {"m:f": [latest(SLUG, "m:f", "one"), "four"], "m:g": ["x", "y"]}, "stasc": {"m:g": ["x", "y"]}}, "c")
+    assert excused(SLUG, "m:f", "three", "four")  # a record of the step between stays current too
+    assert [entry["slugs"] for entry in yaml.safe_load(path().read_text())[2:]] == [[SLUG], [SLUG, "stasc"]]
+
+
+def test_a_definition_that_only_moved_did_not_change() -> None:
+    old = {"reprobook.runs.a:f": "1", "reprobook.runs.a:C.m": "2", "m:g": "3", "m:h": "4"}
+    new = {"reprobook.other.b:f": "1", "reprobook.other.b:C.m": "2", "n:g": "5", "n:h": "4", "o:h": "4"}
+    found = changed_definitions(old, new)
+    assert found == {"m:g": ["3", None], "n:g": [None, "5"], "o:h": [None, "4"]}

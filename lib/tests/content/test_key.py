@@ -281,3 +281,141 @@ def test_staleness_of_a_record(library: Any) -> None:
     assert staleness(record.model_copy(update={"content": None})) == ["the record does not say what it was made from"]
     (library.root / "notebooks" / f"{SLUG}.ipynb").unlink()
     assert "unknown chapter" in staleness(record)[0]
+
+
+def _definitions(library: Any, cells: str, **modules: str) -> dict[str, str]:
+    """The definitions of module ``more`` that ``cells`` reach, by their bare names, once the modules are written."""
+    for name, text in modules.items():
+        library.write(f"lib/reprobook/{name}.py", text)
+    library.notebook(cells)
+    found = content_key(SLUG, PARAMS, {})["definitions"]
+    return {name.removeprefix("reprobook.more:"): digest for name, digest in found.items() if ".more:" in name}
+
+
+MORE = """
+    import foreign
+    from reprobook import show
+    from matplotlib.figure import Figure
+
+    class Plain:
+        size: int = 3
+        def __len__(self): return 1
+        def used(self): return self.helper()
+        def helper(self): return 1
+        def idle(self): return 2
+
+    class Called(foreign.Module):
+        def idle(self): return 2
+
+    class Child(Called):
+        def other(self): return 2
+
+    def fit(*, rate=1, slow=None, **rest):
+        return slowly(slow) if slow is not None else rate
+
+    def slowly(slow): return slow
+
+    def train(folder): return 1
+
+    def picture(x) -> Figure: return drawn(x)
+
+    def drawn(x): return x
+
+    def shows() -> None:
+        text = drawn(1)
+        show.table(text)
+    """
+SHOW = """
+    def table(frame, caption="") -> None: print(look(frame))
+    def look(frame): return frame
+    def flat(frame) -> list: return frame
+    """
+
+
+@pytest.mark.parametrize(
+    ("use", "reached"),
+    [
+        ("m.Plain().used()", {"Plain", "Plain.__len__", "Plain.used", "Plain.helper"}),
+        ("getattr(m.Plain(), 'idle')", {"Plain", "Plain.__len__", "Plain.idle"}),
+        ("getattr(m.Plain(), 'id' + 'le')", {"Plain", *(f"Plain.{n}" for n in ("__len__", "used", "helper", "idle"))}),
+        ("m.Called()", {"Called", "Called.idle"}),  # a class of another package may call any method
+        ("m.Child()", {"Called", "Called.idle", "Child", "Child.other"}),
+        ("m.fit(rate=2)", {"fit"}),
+        ("m.fit(slow=2)", {"fit", "slowly"}),
+        ("m.fit(**{'slow': 2})", {"fit", "slowly"}),
+        ("launch('reprobook.more:train')", {"train"}),
+        ("launch('more:train')", {"train"}),
+        ("m.picture(1)", set()),
+        ("m.shows()", set()),
+        ("m.show.table(m.drawn(1))", {"drawn"}),
+    ],
+)
+def test_what_is_reached(library: Any, use: str, reached: set[str]) -> None:
+    assert set(_definitions(library, f"from reprobook import more as m\n{use}", more=MORE, show=SHOW)) == reached
+
+
+def test_of_what_draws_only_what_gives_something_back_counts(library: Any) -> None:
+    _definitions(library, "from reprobook import show\nshow.table(show.flat([1]), 'a caption')", show=SHOW)
+    before = content_key(SLUG, PARAMS, {})
+    assert set(before["definitions"]) == {"reprobook.show:flat"}
+    library.notebook("from reprobook import show\nshow.table(show.flat([1]), 'other words')")
+    assert differences(before, content_key(SLUG, PARAMS, {})) == []
+    library.notebook("from reprobook import show\nshow.table(show.flat([2]), 'other words')")
+    assert differences(before, content_key(SLUG, PARAMS, {})) == ["a code cell changed"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "counts"),
+    [
+        ("said = str(error)", True),
+        ("said.append(f'{error}')", True),
+        ("raise RuntimeError(f'no: {error}') from error", False),
+        ("print(error)", False),
+        ("pass", False),
+    ],
+)
+def test_texts_of_errors_count_only_where_the_chapter_goes_on_with_one(
+    library: Any, handler: str, counts: bool
+) -> None:
+    cell = f"from reprobook.more import f\nsaid = []\ntry:\n    f(1)\nexcept ValueError as error:\n    {handler}\n"
+    text = "def f(x):\n    if x:\n        raise ValueError(f'the text {x}')\n    print('a message', x)\n"
+    before = _definitions(library, cell, more=text)
+    assert (_definitions(library, cell, more=text.replace("the text", "other text")) != before) == counts
+    assert _definitions(library, cell, more=text.replace("a message", "another")) == before
+    assert _definitions(library, cell, more=text.replace("'a message', x", "'a message', x + 1")) != before
+
+
+FACTS = """
+    tables:
+      one: {columns: [a], rows: [[1]], caption: here}
+      two: {columns: [a], rows: [[2]], caption: there}
+    claims:
+      C1: {paper: {gain: 2}, tests: [{effect: gain, above: 0.0}], seeds: 5, extension: null}
+    """
+
+
+@pytest.mark.parametrize(
+    ("use", "read"),
+    [
+        ("ch.facts.frame('one')", ["one"]),
+        ("facts = ch.facts\nfor name in ('one', 'two'):\n    facts.table(name)", ["one", "two"]),
+        ("[ch.facts.frame(name) for name in ('two',)]", ["two"]),
+        ("ch.facts.frame(name)", ["one", "two"]),
+        ("ch.facts.tables['one']", ["one", "two"]),
+        ("ch.table('one', 1, paper_table='two')", []),
+        ("from reprobook.papers.block_diffusion.more import f\nf(ch.facts)", ["two"]),
+    ],
+)
+def test_tables_of_the_facts_that_the_chapter_reads(library: Any, use: str, read: list[str]) -> None:
+    library.write(f"book/papers/{SLUG}.yaml", FACTS)
+    library.write("lib/reprobook/papers/block_diffusion/more.py", "def f(paper):\n    return paper.frame('two')\n")
+    library.notebook(use)
+    before = content_key(SLUG, PARAMS, {})
+    tables = [f"table {name} of the facts" for name in read]
+    assert list(before["facts"]) == sorted([*tables, "the seeds of C1", "the tests of C1"])
+    for table, value in (("one", "[[1]]"), ("two", "[[2]]")):
+        library.write(f"book/papers/{SLUG}.yaml", FACTS.replace(value, "[[3]]").replace("here", "elsewhere"))
+        reasons = [f"table {table} of the facts changed"] if table in read else []
+        assert differences(before, content_key(SLUG, PARAMS, {})) == reasons
+    library.write(f"book/papers/{SLUG}.yaml", FACTS.replace("above: 0.0", "above: 0.1"))
+    assert differences(before, content_key(SLUG, PARAMS, {})) == ["the tests of C1 changed"]

@@ -32,6 +32,7 @@ MOVES = [  # file, text, what it becomes, chapters that it makes stale
     (f"{LIB}/train/__init__.py", "weight_decay: float = 0.0", "weight_decay: float = 0.1", EVERY),
     (f"{LIB}/train/__init__.py", "order(epoch + 1)[:rest]", "order(epoch + 2)[:rest]", EVERY),
     (f"{LIB}/train/options.py", "(1.0 + math.cos(math.pi * done))\n", "(1.0 + math.sin(math.pi * done))\n", EVERY),
+    (f"{LIB}/train/ema.py", "self._update(self.values,", "self._update(self.values[:1],", TPDIFF + BLOCK),
     (f"{LIB}/record/__init__.py", "isinstance(value, float) and not math.isfinite(value)", "value == 0.0", EVERY),
     (f"{LIB}/params.py", "return float(value)", "return float(value) * 2", EVERY),
     (f"{LIB}/metrics/statistics.py", "np.random.default_rng(seed)", "np.random.default_rng(seed + 1)", STASC + BLOCK),
