@@ -39,14 +39,14 @@ ifdef CHAPTER
 test: data
 	$(BIN)/ruff check lib notebooks/$(CHAPTER).ipynb
 	reprobook check $(CHAPTER)
-	$(MAKE) --no-print-directory -j 2 test-rehearsal test-unit test-notebook test-types
+	$(MAKE) --no-print-directory --keep-going -j 2 test-rehearsal test-unit test-notebook test-types
 else
 test: data browser slurm ## run all checks; with CHAPTER=<slug> what one chapter needs
 	$(BIN)/ruff check lib notebooks
-	$(MAKE) --no-print-directory -j 2 test-types test-library
+	$(MAKE) --no-print-directory --keep-going -j 2 test-types test-library
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(WORKERS)
 	basename -a -s .ipynb notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -n 1 -P 2 reprobook rehearse
-	$(MAKE) --no-print-directory -j 2 test-portability test-pages
+	$(MAKE) --no-print-directory --keep-going -j 2 test-portability test-pages
 endif
 
 test-types:

@@ -61,7 +61,7 @@ def neutral_changes(slug: str) -> dict[str, Change]:
     if not differences(before.content, now, slug):
         return {}
     changed = to_excuse(before.content, now)
-    moved = _moved(before, _made(slug, now) or _make(slug, params))
+    moved = _moved(before, _made(slug, now) or _make(slug))
     if moved:
         raise ReprobookError(
             f"moved: {len(moved)} metrics, such as {moved[0]}. Make new records, or, if the smoke record comes from "
@@ -81,8 +81,8 @@ def _made(slug: str, now: Mapping[str, object]) -> Record | None:
     return found if found and found.status == "complete" and found.content == now else None
 
 
-def _make(slug: str, params: Mapping[str, object]) -> Record:
-    result = execute(slug, params)
+def _make(slug: str) -> Record:
+    result = execute(slug)
     if result.status == "failed":
         raise ReprobookError(f"the smoke run failed: {result.where}")
     return result.record

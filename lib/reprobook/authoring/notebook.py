@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reprobook import record
 from reprobook.content.key import plain_python
-from reprobook.project import notebook_path
+from reprobook.project import atomic_write, notebook_path
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -122,8 +123,6 @@ def _ids(cells: list[dict[str, Any]]) -> list[str]:
 def write(nb: NotebookNode, path: Path) -> None:
     """Store a notebook, atomically, in the layout that Jupyter writes."""
     import nbformat
-
-    from reprobook.project import atomic_write
 
     nbformat.validate(nb)
     atomic_write(path, nbformat.writes(nb) + "\n")
@@ -265,9 +264,7 @@ def _machine() -> dict[str, str]:
 
 def _decimals(slug: str, cells: list[NotebookNode]) -> Iterator[str]:
     """A smoke metric is printed with no more decimals than its tolerance supports: the others differ elsewhere."""
-    from reprobook.record import expected
-
-    metrics = {name: entry for name, entry in (expected(slug) or {}).items() if entry["value"]}
+    metrics = {name: entry for name, entry in (record.expected(slug) or {}).items() if entry["value"]}
     for k, cell in enumerate(cells, start=1):
         texts = " ".join(_text(output) for output in cell.get("outputs", []))
         for number in dict.fromkeys(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", texts)):

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reprobook import project
+from reprobook import project, record
+from reprobook.authoring.refresh import execute
 from reprobook.errors import ReprobookError
+from reprobook.record import circumstances
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,6 @@ def check(slug: str, settings: Sequence[Setting] = ALL, report: Callable[[str], 
 
     Raises :class:`ReprobookError` if the chapter has no expected metrics.
     """
-    from reprobook import record
-
     expected = record.expected(project.check_slug(slug))
     if not expected:
         raise ReprobookError(f"notebooks/expected/{slug}.json has no metrics: run `reprobook refresh {slug}`")
@@ -60,15 +60,7 @@ def check(slug: str, settings: Sequence[Setting] = ALL, report: Callable[[str], 
 
 def _measure(slug: str, setting: Setting) -> dict[str, float | None] | str:
     """The metrics of a smoke run under ``setting``, or why there are none."""
-    from reprobook.params import resolve
-    from reprobook.runs.runner import run_in
-
-    params = resolve(slug, "smoke")
-    params.pop("out_dir", None)
-    identity = {"slug": slug, "scale": "smoke", "seed": params["seed"], "run_id": f"portability-{setting.name}"}
-    folder = project.root() / "runs" / slug / "portability" / setting.name
-    env = {**setting.environment(), "REPROBOOK_REFRESH": "1"}  # the comparison is made here
-    result = run_in(folder, identity, params, again=True, env=env)
+    result = execute(slug, f"portability/{setting.name}", setting.environment())
     return result.record.metrics if result.status == "complete" else str(result.where)
 
 
@@ -92,6 +84,4 @@ def tolerance(entry: Mapping[str, Any]) -> float:
 
 def in_turn(slugs: Sequence[str]) -> str:
     """One of the chapters: the next one after each commit."""
-    from reprobook.record.circumstances import commit_count
-
-    return slugs[commit_count() % len(slugs)]
+    return slugs[circumstances.commit_count() % len(slugs)]

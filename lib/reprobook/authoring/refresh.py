@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reprobook import record
+from reprobook.authoring.notebook import normalise, write
+from reprobook.params import resolve
 from reprobook.project import atomic_write, check_slug, notebook_path, root
 from reprobook.runs.runner import run_in
 
@@ -24,15 +27,11 @@ def refresh(slug: str, report: Callable[[str], object] = print) -> RunResult:
 
     Reports what changes before it writes. Tolerances and their reasons are kept; a new metric gets a usual one.
     """
-    from reprobook import record
-    from reprobook.params import resolve
-
-    params = resolve(check_slug(slug), "smoke")
     path = root() / "notebooks" / "expected" / f"{slug}.json"
-    old = record.expected(slug)
+    old = record.expected(check_slug(slug))
     if old is None:
         atomic_write(path, "{}\n")  # so that the stored last line is the one that later runs print
-    result = execute(slug, params)
+    result = execute(slug)
     if result.status == "failed":
         if old is None:
             path.unlink()
@@ -44,18 +43,17 @@ def refresh(slug: str, report: Callable[[str], object] = print) -> RunResult:
     return result
 
 
-def execute(slug: str, params: Mapping[str, Any]) -> RunResult:
-    """Execute ``slug`` at smoke scale in ``runs/<slug>/refresh``; its metrics are not compared with expected ones."""
-    identity = {"slug": slug, "scale": "smoke", "seed": params["seed"], "run_id": "refresh"}
-    params = {name: value for name, value in params.items() if name != "out_dir"}
-    env = {"REPROBOOK_REFRESH": "1", **ONE_THREAD}
-    return run_in(root() / "runs" / slug / "refresh", identity, params, again=True, env=env)
+def execute(slug: str, place: str = "refresh", env: Mapping[str, str] = ONE_THREAD) -> RunResult:
+    """Execute ``slug`` at smoke scale in ``runs/<slug>/<place>``; its metrics are not compared with expected ones."""
+    params = resolve(slug, "smoke")
+    params.pop("out_dir", None)
+    identity = {"slug": slug, "scale": "smoke", "seed": params["seed"], "run_id": place.replace("/", "-")}
+    folder = root() / "runs" / slug / place
+    return run_in(folder, identity, params, again=True, env={"REPROBOOK_REFRESH": "1", **env})
 
 
 def _store(slug: str, folder: Path, expected: Path, metrics: Mapping[str, Any]) -> None:
     import nbformat
-
-    from reprobook.authoring.notebook import normalise, write
 
     write(normalise(nbformat.read(folder / "notebook.ipynb", as_version=4)), notebook_path(slug))
     atomic_write(expected, json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
@@ -64,12 +62,10 @@ def _store(slug: str, folder: Path, expected: Path, metrics: Mapping[str, Any]) 
 def merge(old: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
     """Expected values from measured ones. A metric that hardly moved keeps its old value; one that moved by more than a
     tenth of its tolerance does not: the tolerance is there for other machines, not for what changed in the chapter."""
-    from reprobook.record import compare
-
     merged = {}
     for name, value in sorted(metrics.items()):
         kept = old.get(name)
-        if kept and not compare({name: value}, {name: _a_tenth(kept)}):
+        if kept and not record.compare({name: value}, {name: _a_tenth(kept)}):
             merged[name] = dict(kept)
             continue
         rounded = None if value is None else float(f"{value:.6g}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reprobook import record
+from reprobook.content.key import staleness
 from reprobook.errors import ReprobookError
 from reprobook.project import root
 
 
 def published(slug: str) -> list[str]:
     """One line per published scale: seeds and whether they are current, then a line per reason."""
-    from reprobook import record
-    from reprobook.content.key import staleness
-
     lines = []
     for scale in ("laptop", "paper"):
         records = record.results(slug, scale)
@@ -42,8 +41,6 @@ def unfinished(slug: str) -> list[str]:
 
 
 def _state(folder: Path) -> str | None:
-    from reprobook import record
-
     if not (folder / "record.json").is_file():
         return "was interrupted; running it again goes on from its checkpoints"
     try:
