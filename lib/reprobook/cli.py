@@ -163,7 +163,8 @@ def _report(slug: str, result: object) -> int:
         found = result.record
         note = "complete" if result.status == "complete" else "complete already, skipped (--again runs it anew)"
         print(f"{slug} {result.run_id}: {note}")
-        print(f"  {len(found.metrics)} metrics, {len(found.claims)} claims, {found.wall_s or 0:.0f} s; {folder}")
+        judged = f"{len(found.effects)} effects" if found.effects else f"{len(found.claims)} claims"
+        print(f"  {len(found.metrics)} metrics, {judged}, {found.wall_s or 0:.0f} s; {folder}")
         return 0
     print(f"{slug} {result.run_id}: failed: {result.where}", file=sys.stderr)
     print(f"  {folder} holds the notebook, the record and log.txt, whose last lines are:", file=sys.stderr)

@@ -78,7 +78,7 @@ def _cited(keys: list[str]) -> list[str]:
 
 
 def _records(slug: str) -> list[str]:
-    """Expected metrics and published records can be read; a published record has the claims that the facts list."""
+    """Expected metrics and published records can be read; a record of the old kind has the claims of the facts."""
     expected = record.expected(slug)
     if expected is None:
         return [f"notebooks/expected/{slug}.json does not exist: run `reprobook refresh {slug}`"]
@@ -87,7 +87,7 @@ def _records(slug: str) -> list[str]:
         f"book/results/{scale}/{slug}.seed{found.seed}.json has other claims than the facts: {', '.join(sorted(other))}"
         for scale in ("laptop", "paper")
         for found in record.results(slug, scale)
-        if (other := claims ^ set(found.claims))
+        if not found.effects and (other := claims ^ set(found.claims))  # effects: verdicts are computed
     ]
 
 

@@ -55,6 +55,16 @@ def test_an_effect_that_the_runs_lack_is_named(checkout: Any, recorded: list[str
     assert len(said) == found
 
 
+def test_a_record_of_the_old_kind_has_the_claims_of_the_facts(checkout: Any) -> None:
+    checkout.write(f"book/papers/{SLUG}.yaml", FACTS)
+    checkout.write(f"notebooks/expected/{SLUG}.json", "{}")
+    checkout.notebook("ch.metric('a', 1)")
+    for effects, n in (({}, 1), ({"gain": EffectData(kind="exact", estimate=1.0, unit="x")}, 0)):
+        made = Record(slug=SLUG, scale="laptop", seed=1, run_id="r", status="complete", effects=effects)
+        write(made, checkout.root / "book" / "results" / "laptop" / f"{SLUG}.seed1.json")
+        assert len(_about(checkout, "has other claims than the facts: C1")) == n
+
+
 def test_a_notebook_that_cannot_be_read_is_a_problem(checkout: Any) -> None:
     checkout.write(f"book/papers/{SLUG}.yaml", FACTS)
     checkout.write(f"notebooks/{SLUG}.ipynb", "{")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,13 +13,18 @@ from typing import Any
 
 import pytest
 import reprobook
+import yaml
 from reprobook.authoring.check import problems
 from reprobook.authoring.notebook import check_shape
-from reprobook.authoring.scaffold import in_contents, new
+from reprobook.authoring.scaffold import files, in_contents, new
+from reprobook.chapter import Chapter
+from reprobook.cli import parser
 from reprobook.errors import ReprobookError
+from reprobook.facts import Claim
 from reprobook.project import PARTS
 
 SLUG = "gtr"
+ROOT = Path(__file__).parents[3]
 CONTENTS = """\
 parts:
   - caption: Language models
@@ -55,12 +62,36 @@ def test_a_new_chapter_is_complete_and_works(copy: Any) -> None:
     with pytest.raises(ReprobookError, match="exists already"):
         new(SLUG)
 
-    nbval = _call(copy, "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", f"notebooks/{SLUG}.ipynb")
-    assert nbval.returncode == 0, nbval.stdout
-    own = _call(copy, "pytest", "-q", "-p", "no:cacheprovider", f"lib/tests/papers/test_{SLUG}.py")
-    assert own.returncode == 0, own.stdout
+    written = [f"lib/reprobook/papers/{SLUG}", f"lib/tests/papers/test_{SLUG}.py", f"notebooks/{SLUG}.ipynb"]
+    style = _call(copy, "ruff", "check", "--no-cache", "--config", str(ROOT / "pyproject.toml"), *written)
+    assert style.returncode == 0, style.stdout
+    tests = _call(copy, "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", *written[1:])
+    assert tests.returncode == 0, tests.stdout
     rehearsed = _call(copy, "reprobook.cli", "rehearse", SLUG)
     assert rehearsed.returncode == 0, rehearsed.stderr
+
+
+def test_a_new_chapter_names_the_example_nowhere() -> None:
+    texts = files(SLUG)
+    assert not [path for path, text in texts.items() if "example_paper" in path + text or "authoring" in text]
+    assert {path.split("/")[0] for path in texts} == {"book", "data_manifests", "lib", "notebooks"}
+
+
+def test_the_page_about_chapters_names_what_there_is() -> None:
+    page = (ROOT / "book" / "writing_a_chapter.md").read_text()
+    for line in re.findall(r"^reprobook .*|(?<=`)reprobook [a-z]+(?: <slug>)?(?=`)", page, re.MULTILINE):
+        parser().parse_args(
+            shlex.split(line.replace("<slug>", "stasc"))[1:] + (["stasc"] if line.endswith("new") else [])
+        )
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"\bmake ([a-z-]+)", page)) - {"there", "sure"} <= set(targets)
+    assert all(hasattr(Chapter, name) for name in re.findall(r"\bch\.([a-z_]+)", page) if name != "data")
+    plan = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])["claims"]["C1"]
+    assert Claim.model_validate(plan).controls[0].effect == "over majority"
+    new_files = [
+        path.replace(SLUG, "<slug>") for path in files(SLUG) if path.endswith((".py", ".ipynb", f"{SLUG}.yaml"))
+    ]
+    assert not [path for path in new_files if f"`{path}`" not in page and "__init__" not in path]
 
 
 def test_contents(checkout: Any) -> None:
