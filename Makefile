@@ -76,9 +76,8 @@ test-slurm: $(STAMP) slurm ## only the tests on a real Slurm: a controller and t
 test-faults: $(STAMP) ## kill a batch at 20 random moments and finish it each time (7 minutes)
 	OMP_NUM_THREADS=1 REPROBOOK_KILLS=20 $(PYTEST) lib/tests/batch/test_local.py -k power_cuts
 
-bench: data ## measure speed: the headline ratio of each chapter, with proof that both ways agree; and of batches
+bench: data ## measure speed: the headline ratio of each chapter, with proof that both ways agree
 	reprobook bench
-	$(BIN)/python -m reprobook.batch.bench
 
 rehearse: $(STAMP) ## run the paper-scale code of every chapter on miniatures, offline
 	reprobook rehearse --all

@@ -127,7 +127,7 @@ def _run(plan: Plan, tasks: Sequence[Task]) -> int:
         print(f"{len(tasks)} runs; Ctrl-C stops them, the same command goes on", file=sys.stderr)
     begin = time.monotonic()
     with View(estimates(tasks)) as view:
-        done = run(tasks, slots(plan.local), view)
+        done = run(tasks, slots(plan.local), view.show, view.ended)
     for line in summary(done, time.monotonic() - begin):
         print(line)
     if done.stop.signal is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +15,6 @@ from reprobook.runs.process import Progress, stop_on_signals
 if TYPE_CHECKING:
     from reprobook.batch.slots import Slots
     from reprobook.batch.tasks import Task
-    from reprobook.batch.view import View
     from reprobook.runs.process import Stop
 
 BUSY_S = 2.0  # before a run that another process executes is tried again
@@ -49,9 +48,10 @@ class Batch:
         return found
 
 
-def run(tasks: Sequence[Task], slots: Slots, view: View) -> Batch:
-    """Run all tasks; a failed one never stops the others. SIGINT and SIGTERM stop the runs (they save) and the batch;
-    a second signal ends the runs at once. Raises :class:`ReprobookError` first if a task can never fit."""
+def run(tasks: Sequence[Task], slots: Slots, show: Callable[[Batch], None], ended: Callable[[Result], None]) -> Batch:
+    """Run all tasks; a failed one never stops the others. ``show`` is told how the batch is about twice a second,
+    ``ended`` each run that ends. SIGINT and SIGTERM stop the runs (they save) and the batch; a second signal ends the
+    runs at once. Raises :class:`ReprobookError` first if a task can never fit."""
     for task in tasks:
         slots.check(task.resources, str(task))
     order = sorted(tasks, key=lambda t: (t.resources.gpus, t.resources.cpus, t.resources.memory_gb or 0), reverse=True)
@@ -60,8 +60,8 @@ def run(tasks: Sequence[Task], slots: Slots, view: View) -> Batch:
         try:
             while batch.running or (batch.waiting and stop.signal is None):
                 _start_what_fits(batch, pool)
-                _see_to_the_ended(batch, view)
-                view.show(batch)
+                _see_to_the_ended(batch, ended)
+                show(batch)
         except BaseException:  # an error of our own: the pool waits for its threads
             stop.ask(signal.SIGTERM)
             raise
@@ -85,7 +85,7 @@ def _start_what_fits(batch: Batch, pool: ThreadPoolExecutor) -> None:
     batch.waiting = waiting
 
 
-def _see_to_the_ended(batch: Batch, view: View) -> None:
+def _see_to_the_ended(batch: Batch, ended: Callable[[Result], None]) -> None:
     """Wait for half a second, or until a run ends."""
     if not batch.running:
         time.sleep(0.2)  # all that is left is busy elsewhere
@@ -99,4 +99,4 @@ def _see_to_the_ended(batch: Batch, view: View) -> None:
             batch.waiting.append(each.task)
             continue
         batch.results.append(result)
-        view.ended(result)
+        ended(result)

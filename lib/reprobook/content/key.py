@@ -136,7 +136,9 @@ def _code(slug: str) -> dict[str, Any]:
 def _code_of(slug: str, seen: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:  # noqa: ARG001 - the cache's key
     """:func:`_code`, remembered as long as none of the files in ``seen`` changes."""
     reached = _reached(slug)
-    packages = {name: version for name, version in sorted(map(_version, reached["imports"])) if version}
+    pinned = _pinned()
+    found = sorted(_version(name, pinned) for name in reached["imports"])
+    packages = {name: version for name, version in found if version}
     facts = _facts(slug, reached["tables"])
     return {"cells": reached["cells"], "packages": packages, "definitions": reached["definitions"], "facts": facts}
 
@@ -232,9 +234,8 @@ def library_folder() -> Path:
     return inside if (inside / "reprobook").is_dir() else Path(__file__).resolve().parents[2]
 
 
-def _version(package: str) -> tuple[str, str]:
+def _version(package: str, pinned: Mapping[str, str]) -> tuple[str, str]:
     """``(distribution, version)`` of an import name: as pinned in requirements.lock, else as installed, else ''."""
-    pinned = _pinned()
     others = [found.name for found in _distributions().get(package, [])] if _normal(package) not in pinned else []
     names = [package, *others]
     for name in names:

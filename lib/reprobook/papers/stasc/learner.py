@@ -13,7 +13,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,14 +158,16 @@ class Learner:
             self._reader.forget()
         self.model.eval()
 
-    def tune(self, start: Snapshot, told: Sequence[Told]) -> tuple[Snapshot, int]:
+    def tune(self, start: Snapshot, told: Sequence[Told], rate: float = 1.0) -> tuple[Snapshot, int]:
         """Weights after one pass of fine-tuning of ``start`` on ``told``, and the number of updates. A fresh optimiser
-        and schedule each time. Nothing to train on: the weights of ``start``, 0 updates."""
+        and schedule each time; ``rate`` multiplies the learning rate. Nothing to train on: the weights of ``start``, 0
+        updates."""
         if not told:
             return start, 0
         rows = [(t.question.qid, t.question.text, t.shown, t.answer) for t in told]
-        key = digest(start.key, rows, asdict(self.tuning), asdict(self.prompts), self.seed)
-        steps = self.tuning.steps(len(told))
+        tuning = replace(self.tuning, lr=rate * self.tuning.lr)
+        key = digest(start.key, rows, asdict(tuning), asdict(self.prompts), self.seed)
+        steps = tuning.steps(len(told))
         file = self.folder / "checkpoints" / f"tune-{key}" / checkpoint.FINISHED
         if not file.is_file():
             examples = self._encode(told)
@@ -174,8 +176,8 @@ class Learner:
             assert self.fit is not None
             self.use(start)
             self.fit(
-                f"tune-{key}", self.model, tuning_batches(examples, self.tuning, self._pad, self.seed), masked_loss,
-                num_steps=steps, seed=self.seed, **self.tuning.options(len(told)),
+                f"tune-{key}", self.model, tuning_batches(examples, tuning, self._pad, self.seed), masked_loss,
+                num_steps=steps, seed=self.seed, **tuning.options(len(told)),
             )  # fmt: skip
             self.current = Snapshot(key, file)
             self._reader.forget()

@@ -41,6 +41,7 @@ class Plan:
     pairing: Pairing = "matched"
     reward_mode: Mode = "default"
     updates: int | None = None  # of every iteration, whatever was kept; None: one epoch of what was kept
+    rate: float = 1.0  # factor of the learning rate
 
     def __post_init__(self) -> None:
         counts = {"N_init": self.n_init, "N_corr": self.n_corr, "N": self.n_iterations, "updates": self.updates}
@@ -174,7 +175,7 @@ def run(learner: Learner, plan: Plan, splits: Splits, *, last_train: bool = Fals
         told = drawn.told
         if plan.updates:
             told = resized(told, plan.updates * learner.tuning.batch_size, learner.seed + n)
-        after, updates = learner.tune(model if plan.variant.evolving_tuning else learner.base, told)
+        after, updates = learner.tune(model if plan.variant.evolving_tuning else learner.base, told, plan.rate)
         found.append(Iterate(n - 1, model, valid, test, drawn, updates))
         what = f"kept {drawn.kept} of {drawn.pairs}" if told else "nothing kept, the weights stay"
         logger.info("%s: iteration %d of %d, %s", plan.variant.name, n, plan.n_iterations, what)

@@ -106,7 +106,7 @@ def panels(
     return fig
 
 
-def dots(values: pd.DataFrame, value: str, label: str) -> Figure:
+def dots(values: pd.DataFrame, value: str, label: str = "") -> Figure:
     """A dot for each seed and row (column ``what``), a bar for their mean, and a line at 0: no change."""
     import matplotlib.pyplot as plt
 
@@ -117,7 +117,7 @@ def dots(values: pd.DataFrame, value: str, label: str) -> Figure:
         ax.plot(found, np.full(len(found), y), "o", color=show.COLOURS[y % 6], alpha=0.6)
         ax.plot([np.mean(found)] * 2, [y - 0.3, y + 0.3], color=show.COLOURS[y % 6], lw=3)
     ax.axvline(0, color="0.4", lw=1)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=label)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=label or value)
     ax.invert_yaxis()
     return fig
 

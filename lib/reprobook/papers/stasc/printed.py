@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ def series(logs: pd.DataFrame, run: str, measure: str) -> np.ndarray:
     return found[ITERATIONS].iloc[0].to_numpy(dtype=np.float64)
 
 
-def spread_over_iterations(values: Sequence[float]) -> float:
+def spread_over_iterations(values: Sequence[float] | np.ndarray) -> float:
     """Population standard deviation (divisor n) over the logged iterations: the paper's "±"."""
     array = np.asarray(values, dtype=np.float64)
     return float(np.nanstd(array))
@@ -59,7 +59,8 @@ def counted(facts: Facts, n_questions: int = 500) -> pd.DataFrame:
     the share that N as printed keeps, and that of I and N as run together."""
     rows = []
     for row in facts.frame("counts").itertuples(index=False):
-        model, runs, n_init, n_corr, improving, kept, logged_accuracy = row[:7]
+        values: tuple[Any, ...] = row[:7]
+        model, runs, n_init, n_corr, improving, kept, logged_accuracy = values
         pairs = n_questions * n_init * n_corr * n_init
         close = abs((improving + kept) - logged_accuracy * pairs) < 1.5
         rows.append({
@@ -108,8 +109,9 @@ def correlations(facts: Facts) -> pd.DataFrame:
 
 def contradictions(facts: Facts) -> pd.DataFrame:
     """What the printed figures say twice, and differently, or what cannot be."""
-    counts, second = facts.frame("counts").iloc[1], facts.frame("table2").set_index("Variant").loc["EIF"]
-    first = facts.frame("table1").set_index(["N_init", "N_corr"]).loc[(5, 5)]
+    counts: Any = facts.frame("counts").iloc[1]
+    second: Any = facts.frame("table2").set_index("Variant").loc["EIF"]
+    first: Any = facts.frame("table1").set_index(["N_init", "N_corr"]).loc[(5, 5)]
     best_of = expected_maximum(len(ITERATIONS)) * standard_error(0.23, 500)
     return pd.DataFrame([
         ("Qwen EIF at (5, 5), initial answers: Table 1, Table 2", first["Qwen r(Y1)"], second["Qwen r(Y1)"]),

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.chat import Example, masked_loss
 from reprobook.nn.lm import load_lm
+from reprobook.papers.stasc.baselines import sft
 from reprobook.papers.stasc.dialogue import Prompts
-from reprobook.papers.stasc.learner import Tuning, tuning_batches
+from reprobook.papers.stasc.learner import Learner, Tuning, tuning_batches
+from reprobook.papers.stasc.loop import Iterate, frame, run, score
 from reprobook.papers.stasc.questions import Splits, read_split, take_valid
+from reprobook.papers.stasc.study import gains, plan
 from reprobook.train import checkpoint, fit
 from reprobook.train.launch import launch
 
 if TYPE_CHECKING:
+    from reprobook.nn.sampling import Sampling
     from reprobook.papers.stasc.learner import Snapshot
+    from reprobook.papers.stasc.study import Pairs
 
 LAYERS = {"qwen2.5-1.5b-instruct": "Qwen2DecoderLayer", "phi-3-mini": "Phi3DecoderLayer"}  # the units that FSDP shards
 SIZES: dict[str, dict[str, Any]] = {  # configurations of the released models
@@ -84,6 +91,18 @@ def launched_tuning(
     return train
 
 
+def open_learner(
+    name: str, source: Path, sampling: Sampling, seed: int, folder: Path, device: torch.device, n_gpus: int
+) -> Learner:
+    """A learner over one of the paper's models in ``source``: batch of 8, one epoch, fully sharded over ``n_gpus``."""
+    model, tokenizer = load_lm(source, dtype="bf16", device=device)
+    tuning = Tuning(batch_size=8, accumulation=8 // n_gpus, precision="bf16")
+    train = launched_tuning(name, source, tuning, tokenizer, seed, folder, n_gpus, device.type == "cpu")
+    return Learner(
+        model, tokenizer, PROMPTS, sampling, tuning, train=train, folder=folder, seed=seed, batch_size=16, chunk=50
+    )
+
+
 def tune(
     folder: Path, source: str, start: str | None, pad: int, seed: int, tuning: dict[str, Any], examples: list[Any]
 ) -> dict[str, Any]:
@@ -100,6 +119,32 @@ def tune(
         num_steps=settings.steps(len(rows)), accumulation=settings.accumulation, **settings.options(len(rows)),
     )  # fmt: skip
     return {"updates": history.steps, "seconds": history.seconds}
+
+
+def study(
+    learner: Learner, splits: Splits, names: Sequence[str], counts: tuple[int, int], n_iterations: int
+) -> dict[str, list[Iterate]]:
+    """Runs of the variants, and ``gold answers``: M_0 and what fine-tuning on them gives."""
+    found = {name: run(learner, plan(name, *counts, n_iterations), splits, last_train=True) for name in names}
+    gold = sft(learner, splits.train)
+    test = functools.partial(score, learner, gold, splits.test)
+    return {**found, "gold answers": [Iterate(0, gold, score(learner, gold, splits.valid, "valid"), test)]}
+
+
+def effects(name: str, found: Mapping[str, list[Iterate]]) -> Pairs:
+    """The paired effects of the plan at paper scale: what each variant gained, and FIE against FIF."""
+    pairs: Pairs = {}
+    for variant, iterates in found.items():
+        if len(iterates) > 1:
+            pairs |= gains(f"{name} {variant}", [iterates])
+    if {"FIE", "FIF"} <= set(found):
+        pairs[f"{name} FIE minus FIF"] = found["FIE"][-1].test.corrected, found["FIF"][-1].test.corrected
+    return pairs
+
+
+def table(name: str, found: Mapping[str, list[Iterate]]) -> pd.DataFrame:
+    """Every iterate of a model's runs."""
+    return pd.concat([frame(iterates).assign(model=name, run=variant) for variant, iterates in found.items()])
 
 
 def needs(config: dict[str, Any], n_gpus: int = 2) -> dict[str, float]:

@@ -16,16 +16,17 @@ import pandas as pd
 
 from reprobook.nn.chat import masked_loss, training_examples
 from reprobook.papers.stasc import baselines, ciphers, countries
+from reprobook.papers.stasc.dialogue import marked
 from reprobook.papers.stasc.filters import Variant
 from reprobook.papers.stasc.learner import Learner, Told
 from reprobook.papers.stasc.loop import Iterate, Plan, Scores, optimistic, run, score, selected
 from reprobook.papers.stasc.questions import Splits, split_by_entity
+from reprobook.papers.stasc.reward import has_answer, normalise
 from reprobook.train import shuffled
 
 if TYPE_CHECKING:
     import torch
 
-    from reprobook.nn.chat import Example
     from reprobook.nn.sampling import Sampling
     from reprobook.papers.stasc.dialogue import Prompts
     from reprobook.papers.stasc.learner import Fit, Tuning
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 MOST_WORLDS = 16  # of one seed
 When = Literal["before", "chosen", "last"]
 Runs = dict[str, list[list[Iterate]]]  # name of the run -> the iterates of each world
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # name of an effect -> scores of the same units, first minus second
+VERSUS = (  # corrections at the last iteration, compared between runs
+    ("EIE", "ENE"), ("EIE", "ENE as run"), ("EIE, equal updates", "ENE, equal updates"),
+    ("EIE, equal updates", "ENE as run, equal updates"), ("FIE", "FIF"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ def open_toy(
     return Toy(world, splits, dialogues, learner)
 
 
+def kept_first(worlds: Sequence[Sequence[Iterate]]) -> list[int]:
+    """Pairs kept in the first iteration of each world."""
+    return [its[0].drawn.kept for its in worlds if its[0].drawn]
+
+
 def corpus_rates(toys: Sequence[Toy]) -> pd.DataFrame:
     """What the corpora hold: shares of right answers, of right answers kept and wrong ones repaired, and of test
     questions that can be answered from them at all."""
@@ -98,15 +109,37 @@ def corpus_rates(toys: Sequence[Toy]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def rewarded(cases: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """The reward of (generation, reference) by example, under both readings of punctuation."""
+    return pd.DataFrame([
+        {
+            "generation": text, "reference": reference, "tokens": " | ".join(normalise(text)),
+            "reward": int(has_answer(text, [reference])),
+            "reward, ASCII punctuation": int(has_answer(text, [reference], ascii_only=True)),
+        }
+        for text, reference in cases
+    ])  # fmt: skip
+
+
+def spoken(prompts: Prompts, question: str, shown: str, answer: str) -> list[list[tuple[str, bool]]]:
+    """The training example of one kept triple of the cipher, as the model sees it: lines of (token, trained)."""
+    tokenizer = ciphers.tokenizer()
+    turns = [prompts.corrected(question, shown)]
+    (example,) = training_examples(tokenizer, turns, [answer], [tokenizer.eos_token_id])
+    return marked(tokenizer, example)
+
+
 # ------------------------------------------------------------------------------------------------------------ variants
 
 
 def plan(name: str, n_init: int, n_corr: int, n_iterations: int, updates: int | None = None) -> Plan:
     """The plan of a run by its name: a variant and marks. ``ENE as run`` keeps only right to right; ``EIE crossed``
-    pairs as the released code does; ``EIE, equal updates`` makes ``updates`` updates in every iteration."""
+    pairs as the released code does; ``EIE, equal updates`` makes ``updates`` updates in every iteration, ``EIE, double
+    rate`` learns twice as fast."""
     return Plan(
         Variant(name[:3]), n_init, n_corr, n_iterations, as_run="as run" in name,
         pairing="cross" if "crossed" in name else "matched", updates=updates if "equal updates" in name else None,
+        rate=2.0 if "double rate" in name else 1.0,
     )  # fmt: skip
 
 
@@ -115,13 +148,14 @@ def variants(toys: Sequence[Toy], names: Sequence[str], counts: tuple[int, int],
     return {
         name: [run(toy.learner, plan(name, *counts, n, updates), toy.splits, last_train=True) for toy in toys]
         for name in names
+        if toys
     }
 
 
 def sample_counts(toys: Sequence[Toy], counts: Sequence[int], n: int, updates: int) -> Runs:
     """EIF for every (N_init, N_corr), with its own number of updates and with equal ones: ``EIF (1, 5)``, ..."""
     found: Runs = {}
-    for mark in ("", ", equal updates"):
+    for mark in ("", ", equal updates") if toys else ():
         for a in counts:
             for b in counts:
                 found[f"EIF ({a}, {b}){mark}"] = variants(toys, ["EIF" + mark], (a, b), n, updates)["EIF" + mark]
@@ -143,24 +177,53 @@ def joined(scores: Sequence[Scores]) -> Scores:
     return Scores(np.concatenate([s.initial for s in scores]), np.concatenate([s.corrected for s in scores]))
 
 
-def gains(worlds: Sequence[Sequence[Iterate]], when: When = "last") -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What training changed: scores after and before it, of the same test questions."""
+def gains(name: str, worlds: Sequence[Sequence[Iterate]], when: When = "last") -> Pairs:
+    """What training changed in a run: scores after and before it, of the same test questions."""
     after, before = tested(worlds, when), tested(worlds, "before")
     return {
-        "corrections": (after.corrected, before.corrected),
-        "initial answers": (after.initial, before.initial),
-        "net repairs": (after.net, before.net),
+        f"{name}: corrections": (after.corrected, before.corrected),
+        f"{name}: initial answers": (after.initial, before.initial),
+        f"{name}: net repairs": (after.net, before.net),
     }
 
 
-def more_samples(found: Runs, counts: Sequence[int], mark: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Corrections right at the last iteration with the most and with the fewest initial answers, each the mean over
-    N_corr; (Q,) and (Q,)."""
-    many, few = (
-        np.mean([tested(found[f"EIF ({a}, {b}){mark}"]).corrected for b in counts], axis=0)
-        for a in (max(counts), min(counts))
-    )
-    return many, few
+def comparisons(runs: Runs, found: Runs, rivals: Mapping[str, Scores], counts: Sequence[int]) -> Pairs:
+    """The paired effects of the plan, those whose runs there are: at the last iteration, over all test questions.
+
+    ``found``: EIF over sample counts; a mark says whether with equal updates. More initial answers are compared as
+    means over N_corr."""
+    pairs: Pairs = {}
+    for name, worlds in runs.items():
+        pairs |= gains(name, worlds)
+    for a, b in VERSUS:
+        if a in runs and b in runs:
+            pairs[f"{a} minus {b}"] = tested(runs[a]).corrected, tested(runs[b]).corrected
+    for mark in ("", ", equal updates") if found else ():
+        many, few = (
+            np.mean([tested(found[f"EIF ({a}, {b}){mark}"]).corrected for b in counts], axis=0)
+            for a in (max(counts), min(counts))
+        )
+        pairs[f"EIF: more initial answers{mark}"] = many, few
+    if found:
+        pairs |= gains("EIF (1, 1)", found["EIF (1, 1)"])
+    if rivals and "EIE" in runs:
+        start, gold = rivals["no training"], rivals["gold answers"]
+        pairs["gold answers minus M_0: corrections"] = gold.corrected, start.corrected
+        pairs["gold answers minus M_0: initial answers"] = gold.initial, start.initial
+        pairs["EIE minus majority: corrections"] = tested(runs["EIE"]).corrected, rivals["majority"].corrected
+    return pairs
+
+
+def levels(runs: Runs) -> dict[str, np.ndarray]:
+    """The unpaired effects of the plan: where M_0 stands, what gap EIE leaves (test questions), and how many pairs the
+    filters keep first (one number a world)."""
+    if "EIE" not in runs:
+        return {}
+    start, end = tested(runs["EIE"], "before"), tested(runs["EIE"])
+    return {
+        "M_0: initial answers right": start.initial, "M_0: corrections right": start.corrected,
+        "M_0: net repairs": start.net, "EIE: net repairs left": end.net,
+    }  # fmt: skip
 
 
 def groups(toys: Sequence[Toy]) -> list[int]:
@@ -172,6 +235,21 @@ def curves(runs: Runs) -> pd.DataFrame:
     """Every iterate of every run, means over its worlds."""
     rows = [{"run": name, **it.row} for name, worlds in runs.items() for its in worlds for it in its]
     return pd.DataFrame(rows).groupby(["run", "iteration"], sort=False).mean().reset_index()
+
+
+def changes(table: pd.DataFrame, shown: Sequence[str]) -> pd.DataFrame:
+    """Change of the accuracy of corrections by training for each seed of a recorded :func:`summary`."""
+    part = pd.concat([table[table["run"] == name] for name in shown])
+    return part.assign(what=part["run"], **{"last minus before": part["correction, last"] - part["correction, before"]})
+
+
+def count_table(found: Runs) -> pd.DataFrame:
+    """:func:`summary` of the runs over sample counts, with N_init, N_corr and whose number of updates it was."""
+    rows = summary(found)
+    pairs = rows["run"].str.extract(r"\((\d+), (\d+)\)(.*)")
+    first = {"N_init": pairs[0].astype(int), "N_corr": pairs[1].astype(int), "updates": pairs[2].map({"": "own"})}
+    columns = pd.DataFrame(first).fillna({"updates": "equal"})
+    return pd.concat([columns, rows.drop(columns="run")], axis=1)
 
 
 def summary(runs: Runs) -> pd.DataFrame:
@@ -209,7 +287,7 @@ def rivals(toys: Sequence[Toy], n_samples: int, n_iterations: int, n_votes: int,
         for name, scores in {
             "plain digits always": Scores(plain, plain), "no training": start,
             "no training, answer repeated": Scores(start.initial, start.initial),
-            f"majority of {n_votes} answers": Scores(votes, votes), "STaR": score(learner, best, test),
+            "majority": Scores(votes, votes), "STaR": score(learner, best, test),
             "gold answers": score(learner, gold, test),
         }.items():  # fmt: skip
             found.setdefault(name, []).append(scores)
@@ -222,12 +300,6 @@ def scoreboard(scores: Mapping[str, Scores]) -> pd.DataFrame:
         {"method": name, "initial": s.initial.mean(), "correction": s.corrected.mean(), "net repairs": s.net.mean()}
         for name, s in scores.items()
     ])  # fmt: skip
-
-
-def one_dialogue(learner: Learner, question: Question, shown: str, answer: str) -> Example:
-    """The training example of one kept triple, as the model sees it."""
-    turns = learner.prompts.corrected(question.text, shown)
-    return training_examples(learner.tokenizer, [turns], [answer], learner.stops)[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- SmolLM2
@@ -252,11 +324,32 @@ def open_speaker(
     )  # fmt: skip
 
 
-def speak(learner: Learner, splits: Splits, n_corr: int, n_iterations: int) -> tuple[list[Iterate], Scores]:
-    """EIE of a speaker with one initial answer a question; and the scores of fine-tuning on gold answers."""
-    its = run(learner, plan("EIE", 1, n_corr, n_iterations), splits)
+class Speech(NamedTuple):
+    """EIE of a speaker, and what fine-tuning on gold answers gives."""
+
+    iterates: list[Iterate]
+    gold: Scores
+
+    def table(self, learner: Learner) -> pd.DataFrame:
+        """Test accuracy, net repairs, and the shares of answers and corrections that the limit of length cut."""
+        rows = [(f"iterate {it.n}", it.test, "test", it.n) for it in self.iterates]
+        found: list[pd.DataFrame] = []
+        for name, scores, stream, n in [*rows, ("gold answers", self.gold, "gold", 0)]:
+            shares = {f"{what} cut": cut(learner, f"{stream} {what} {n}") for what in ("initial", "corrections")}
+            found.append(scoreboard({name: scores}).assign(**shares))
+        return pd.concat(found, ignore_index=True)
+
+
+def cut(learner: Learner, stream: str) -> float:
+    """Share of the answers of a stream that the limit of length cut."""
+    return float(np.mean(learner.cut[stream]))
+
+
+def speak(learner: Learner, splits: Splits, n_corr: int, n_iterations: int) -> Speech:
+    """EIE of a speaker with one initial answer a question."""
+    its = run(learner, plan("EIE", 1, n_corr, n_iterations), splits, last_train=False)
     gold, _ = learner.tune(learner.base, [Told(q, None, q.references[0]) for q in splits.train])
-    return its, score(learner, gold, splits.test, "gold")
+    return Speech(its, score(learner, gold, splits.test, "gold"))
 
 
 def country_splits(folder: Path, sizes: Sequence[int], seed: int) -> Splits:
