@@ -1,10 +1,9 @@
-"""Measures of text: likelihood per token and per character, entropy and diversity. Likelihoods are in nats."""
+"""Measures of text: likelihood per token, in nats."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reprobook.errors import ReprobookError
@@ -18,34 +17,10 @@ def perplexity(nll_sum: float, n_tokens: int) -> float:
     return math.exp(_per_unit(nll_sum, n_tokens, "n_tokens"))
 
 
-def bits_per_character(nll_sum: float, n_characters: int) -> float:
-    """``nll_sum`` (nats, of a whole text) in bits, per character of that text."""
-    return _per_unit(nll_sum, n_characters, "n_characters") / math.log(2)
-
-
 def _per_unit(total: float, n: int, name: str) -> float:
     if n < 1:
         raise ReprobookError(f"{name} is {n}; it must be at least 1")
     return float(total) / n
-
-
-def unigram_entropy(tokens: Sequence[Hashable] | Tensor) -> float:
-    """Entropy in nats of the token frequencies of one sequence: low for text that repeats itself; 0 if empty."""
-    counts = Counter(_plain(tokens))
-    total = sum(counts.values())
-    return math.fsum(c / total * math.log(total / c) for c in counts.values())
-
-
-def distinct_n(sequences: Sequence[Sequence[Hashable] | Tensor], n: int) -> float:
-    """Distinct n-grams as a part of all n-grams of ``sequences`` (n-grams don't cross them); 0 if there are none."""
-    if n < 1:
-        raise ReprobookError(f"distinct_n: n is {n}; it must be at least 1")
-    grams = [tuple(s[i : i + n]) for s in map(_plain, sequences) for i in range(len(s) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _plain(tokens: Sequence[Hashable] | Tensor) -> Sequence[Hashable]:
-    return tokens.tolist() if hasattr(tokens, "tolist") else tokens  # tensors hash by identity
 
 
 def windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:

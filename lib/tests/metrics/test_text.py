@@ -7,29 +7,13 @@ import math
 import pytest
 import torch
 from reprobook.errors import ReprobookError
-from reprobook.metrics.text import bits_per_character, distinct_n, perplexity, unigram_entropy, windowed_nll, windows
+from reprobook.metrics.text import perplexity, windowed_nll, windows
 
 
 def test_likelihood_measures_by_hand() -> None:
     assert perplexity(10 * math.log(7), 10) == pytest.approx(7.0)
-    assert bits_per_character(6 * math.log(2), 3) == pytest.approx(2.0)
     with pytest.raises(ReprobookError, match="n_tokens is 0"):
         perplexity(1.0, 0)
-
-
-def test_unigram_entropy_by_hand() -> None:
-    assert unigram_entropy([5, 5, 5]) == 0.0 == unigram_entropy([])
-    assert unigram_entropy("abcd") == pytest.approx(math.log(4))
-    assert unigram_entropy([0, 0, 0, 1]) == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4))
-    assert unigram_entropy(torch.tensor([1, 1, 2, 2])) == pytest.approx(math.log(2))
-
-
-def test_distinct_n_by_hand() -> None:
-    assert distinct_n(["abab", "ab"], 2) == pytest.approx(2 / 4)  # ab ba ab | ab
-    assert distinct_n([torch.tensor([1, 1, 1])], 1) == pytest.approx(1 / 3)
-    assert distinct_n(["a"], 2) == 0.0
-    with pytest.raises(ReprobookError, match="n is 0"):
-        distinct_n(["a"], 0)
 
 
 def test_windows_by_hand() -> None:

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reprobook.errors import ReprobookError
-from reprobook.metrics.text import unigram_entropy
 from reprobook.papers import block_diffusion as bd
 from reprobook.papers.block_diffusion import noise, objectives, sampling
 from reprobook.papers.block_diffusion.bench import sampling_costs, training_costs
 from reprobook.papers.block_diffusion.model import KVCache, flex_training_mask
+from scipy import stats
 
 L, V = 16, 9
 MASK = V - 1
@@ -540,6 +540,11 @@ def test_categorical_draws_follow_the_probabilities() -> None:
     counts = sampling.categorical(p.expand(40_000, 4), torch.Generator().manual_seed(0)).bincount(minlength=4) / 40_000
     torch.testing.assert_close(counts, p, atol=0.01, rtol=0)
     assert counts[1] == 0
+
+
+def unigram_entropy(tokens: torch.Tensor) -> float:
+    """Entropy in nats of the token frequencies, by scipy."""
+    return float(stats.entropy(torch.unique(tokens, return_counts=True)[1].numpy()))
 
 
 def test_stop_rules() -> None:
