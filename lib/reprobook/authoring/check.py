@@ -22,7 +22,7 @@ UNKNOWN_ARXIV = "0000.00000"  # what `reprobook new` writes
 def problems(slug: str) -> list[str]:
     """What is wrong with the files of chapter ``slug`` in all rooms, one line each; [] if nothing is."""
     found = []
-    for check in (_notebook, _prose, _parameters, _facts, _manifest, _records, _effects, _rooms):
+    for check in (_notebook, _prose, _parameters, _facts, _manifest, _records, _effects, _sets, _rooms):
         found += _caught(check, slug)
     return found
 
@@ -104,6 +104,20 @@ def _effects(slug: str) -> list[str]:
         if measured := {name for each in record.results(slug, scale) for name in each.effects}:
             check_effects(paper, scale, measured)
     return list(dict.fromkeys(found))
+
+
+def _sets(slug: str) -> list[str]:
+    """The records of a scale are one set: all with effects or none, and made from one commit."""
+    found = []
+    for scale in ("laptop", "paper"):
+        records, place = record.results(slug, scale), f"book/results/{scale}"
+        new = [each for each in records if each.effects]
+        if new and len(new) < len(records):
+            old = ", ".join(str(each.seed) for each in records if not each.effects)
+            found.append(f"{place}: seeds {old} of {slug} are of the old kind: delete them or run them again")
+        if len(commits := {each.commit for each in new}) > 1:
+            found.append(f"{place}: the records of {slug} come from {len(commits)} commits: one set, one commit")
+    return found
 
 
 def unexplained(slug: str, expected: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -65,6 +65,24 @@ def test_a_record_of_the_old_kind_has_the_claims_of_the_facts(checkout: Any) -> 
         assert len(_about(checkout, "has other claims than the facts: C1")) == n
 
 
+def test_records_of_a_scale_are_one_set(checkout: Any) -> None:
+    checkout.write(f"book/papers/{SLUG}.yaml", FACTS)
+    checkout.notebook("ch.exact('gain', 1.0, unit='x')", "ch.exact('floor', 1.0, unit='x')")
+    effects = {name: EffectData(kind="exact", estimate=1.0, unit="x") for name in ("gain", "floor")}
+
+    def commit(seed: int, commit: str, **fields: Any) -> None:
+        made = Record(slug=SLUG, scale="laptop", seed=seed, run_id="r", status="complete", commit=commit, **fields)
+        write(made, checkout.root / "book" / "results" / "laptop" / f"{SLUG}.seed{seed}.json")
+
+    commit(0, "a", effects=effects), commit(1, "a", effects=effects)
+    assert _about(checkout, "book/results/laptop:") == []
+    commit(2, "b", effects=effects), commit(3, "b")
+    assert _about(checkout, "book/results/laptop:") == [
+        f"book/results/laptop: seeds 3 of {SLUG} are of the old kind: delete them or run them again",
+        f"book/results/laptop: the records of {SLUG} come from 2 commits: one set, one commit",
+    ]
+
+
 def test_a_notebook_that_cannot_be_read_is_a_problem(checkout: Any) -> None:
     checkout.write(f"book/papers/{SLUG}.yaml", FACTS)
     checkout.write(f"notebooks/{SLUG}.ipynb", "{")
