@@ -56,14 +56,14 @@ def paired_bootstrap(
     Raises :class:`ReprobookError` if they differ in length or hold values that are not finite."""
     from scipy.stats import bootstrap
 
-    a, b = _finite("a", a), _finite("b", b)
+    a, b = _finite("a", a), _finite("b", b)  # type: ignore[assignment]
     if len(a) != len(b):
         raise ReprobookError(f"paired_bootstrap: a has {len(a)} values and b has {len(b)}; they must be pairs")
     if not 0 < confidence < 1 or n_resamples < 1:
         raise ReprobookError(
             f"paired_bootstrap: confidence {confidence} must be in (0, 1), n_resamples {n_resamples} >= 1"
         )
-    difference = a - b
+    difference = a - b  # type: ignore[operator]
     mean = float(difference.mean())
     if len(difference) == 1:
         return Interval(mean, math.nan, math.nan, 1)
