@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.chat import Example, masked_loss
 from reprobook.nn.lm import load_lm
+from reprobook.nn.needs import causal_lm, gpu_hours, lm_step
+from reprobook.nn.needs import needs as needs_of
 from reprobook.papers.stasc.baselines import sft
 from reprobook.papers.stasc.dialogue import Prompts
 from reprobook.papers.stasc.learner import Learner, Tuning, tuning_batches
@@ -24,10 +25,13 @@ from reprobook.train import checkpoint, fit
 from reprobook.train.launch import launch
 
 if TYPE_CHECKING:
+    import torch
+
     from reprobook.nn.sampling import Sampling
     from reprobook.papers.stasc.learner import Snapshot
     from reprobook.papers.stasc.study import Pairs
 
+TOKENS = 512  # of a dialogue with a short rationale in both answers
 LAYERS = {"qwen2.5-1.5b-instruct": "Qwen2DecoderLayer", "phi-3-mini": "Phi3DecoderLayer"}  # the units that FSDP shards
 SIZES: dict[str, dict[str, Any]] = {  # configurations of the released models
     "Qwen2.5-1.5B-Instruct": {
@@ -148,14 +152,17 @@ def table(name: str, found: Mapping[str, list[Iterate]]) -> pd.DataFrame:
 
 
 def needs(config: dict[str, Any], n_gpus: int = 2) -> dict[str, float]:
-    """Parameters (millions) of an architecture instantiated without storage, and gigabytes of full fine-tuning: fp32
-    weights, gradients and AdamW's two moments (16 bytes a parameter), in all and on each of ``n_gpus``."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
-    n = sum(p.numel() for p in model.parameters())
+    """What full fine-tuning of an architecture and sampling from it need, found without storage: parameters (millions),
+    gigabytes of fp32 weights, gradients and AdamW's moments in all and on each of ``n_gpus``, of the activations of one
+    dialogue of :data:`TOKENS` tokens, of bf16 weights, and A100 hours of 1,000 such dialogues (operations over 40 % of
+    the peak: our estimate)."""
+    model = causal_lm(config)
+    found = needs_of(model, lm_step(model, 1, TOKENS))
+    state = found.training_state / 1e9
     return {
-        "parameters (M)": n / 1e6, "tuning (GB)": 16 * n / 1e9, "tuning, each GPU (GB)": 16 * n / n_gpus / 1e9,
-        "sampling, bf16 weights (GB)": 2 * n / 1e9, "one stored iterate (GB)": 4 * n / 1e9,
+        "parameters (M)": found.parameters / 1e6, "tuning (GB)": state, "tuning, each GPU (GB)": state / n_gpus,
+        "activations of a dialogue (GB)": (found.activations or 0) / 1e9,
+        "sampling, bf16 weights (GB)": 2 * found.parameters / 1e9,
+        "one stored iterate (GB)": 4 * found.parameters / 1e9,
+        "A100 hours, 1,000 dialogues": gpu_hours(1000 * (found.flops or 0), "A100, bf16"),
     }  # fmt: skip
