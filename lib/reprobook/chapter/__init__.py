@@ -153,8 +153,9 @@ class Chapter:
         self._effects[name] = effect
 
     def effects_table(self, *names: str, caption: str = "Effects") -> None:
-        """Show the named effects (default: all of this run), pooled over the committed records where there are any."""
-        wanted = names or tuple(self._effects)
+        """Show the named effects (default: those that the plan names), pooled over the committed records where there
+        are any."""
+        wanted = names or tuple(self.facts.effects_at(self.scale)) or tuple(self._effects)
         records = self._committed["laptop"] if self.scale == "smoke" else []
         show.table(tables.effects(self._effects, wanted, records), f"{caption} ({self._where(wanted, records)})")
 
