@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 import torch
 from reprobook.errors import ReprobookError
-from reprobook.nn.chat import IGNORED, Example, masked_loss, prompt_ids, training_examples
+from reprobook.nn.chat import IGNORED, Example, masked_loss, training_examples
 from reprobook.nn.sampling import Sampling
-from reprobook.papers.stasc import baselines, bench, ciphers, learner, loop, pictures, released, study
+from reprobook.papers.stasc import bench, ciphers, learner, loop, pictures, released, study
 from reprobook.papers.stasc.baselines import majority, self_consistency, sft, star
 from reprobook.papers.stasc.dialogue import Prompts, marked
 from reprobook.papers.stasc.filters import VARIANTS, Variant
 from reprobook.papers.stasc.learner import Learner, Told, Tuning, tuning_batches
 from reprobook.papers.stasc.loop import Plan, frame, one_iteration, optimistic, resized, run, selected
 from reprobook.papers.stasc.questions import Question, Splits
-from reprobook.papers.stasc.reward import reward, rewards
+from reprobook.papers.stasc.reward import reward
 from reprobook.rehearsal.models import write_model
 from reprobook.train import checkpoint, fit
-from torch.nn import functional as F
 
 TOKENIZER = ciphers.tokenizer()
 QWEN = (
@@ -227,24 +226,23 @@ def test_invariants_of_the_loop(tmp_path: Path, net: Any, splits: Any) -> None:
         assert len(firsts) == 1
     for name, its in runs.items():
         assert [it.n for it in its] == [0, 1, 2]
-        assert its[0].pairs == 40 * 2 * 3 and its[-1].updates == 0
+        assert its[0].drawn.pairs == 40 * 2 * 3 and its[-1].updates == 0
         if name[0] == "F":  # 3: initial answers and their accuracy stay
-            assert len({it.train_initial for it in its}) == 1
+            assert len({it.row["train initial"] for it in its}) == 1
             assert all(np.array_equal(it.test.initial, its[0].test.initial) for it in its)
         if name[1] == "N":
-            assert its[0].kept == round(its[0].train_corrected * its[0].pairs)
+            assert its[0].drawn.kept == round(its[0].row["train correction"] * its[0].drawn.pairs)
         assert optimistic(its) >= its[0].test.corrected.mean()
         assert selected(its).valid.corrected.mean() == max(it.valid.corrected.mean() for it in its)
-        moves = its[0].moves
-        gap = moves["wrong to right"] - moves["right to wrong"]
-        assert its[0].train_corrected - its[0].train_initial == pytest.approx(gap)
-    assert (
-        runs["EIE"][0].kept + run(one, Plan(Variant("ENE"), 2, 3, 1, as_run=True), splits)[0].kept
-        == runs["ENE"][0].kept
-    )  # 1
+        row = its[0].row
+        gap = row["train wrong to right"] - row["train right to wrong"]
+        assert row["train correction"] - row["train initial"] == pytest.approx(gap)
+        assert its[0].test.net.mean() == pytest.approx(row["test correction"] - row["test initial"])
+    as_run = run(one, Plan(Variant("ENE"), 2, 3, 1, as_run=True), splits)
+    assert runs["EIE"][0].drawn.kept + as_run[0].drawn.kept == runs["ENE"][0].drawn.kept  # 1
     fixed, evolving = runs["EIF"][2].model, runs["EIE"][2].model
     assert fixed.key != evolving.key  # the same D_2, other starts: 4
-    told, _, _, _ = one_iteration(one, Plan(Variant("EIF"), 2, 3, 2), splits.train, runs["EIF"][1].model, 2)
+    told = one_iteration(one, Plan(Variant("EIF"), 2, 3, 2), splits.train, runs["EIF"][1].model, 2).told
     assert one.tune(one.base, told)[0].key == fixed.key and one.tune(runs["EIE"][1].model, told)[0].key == evolving.key
 
 
@@ -275,7 +273,7 @@ def test_an_empty_set_leaves_the_weights_alone(tmp_path: Path, splits: Any) -> N
     parts = Splits(never, splits.valid, splits.test)
     for name in ("EIE", "FIF"):
         its = run(one, Plan(Variant(name), 1, 1, 2), parts)
-        assert [it.kept for it in its[:2]] == [0, 0] and {it.model.key for it in its} == {one.base.key}
+        assert [it.drawn.kept for it in its[:2]] == [0, 0] and {it.model.key for it in its} == {one.base.key}
 
 
 def test_crossed_pairs_show_answers_that_the_correction_was_not_written_for(
@@ -283,12 +281,13 @@ def test_crossed_pairs_show_answers_that_the_correction_was_not_written_for(
 ) -> None:
     one = make(tmp_path, net)
     plans = [Plan(Variant("EIE"), 3, 2, 1, pairing=p) for p in ("matched", "cross")]
-    (matched, *_, n), (crossed, *_, m) = (one_iteration(one, p, splits.train, one.base, 1) for p in plans)
-    assert m == 3 * n and set(matched) <= set(crossed) and len(crossed) > len(matched)
-    assert all(reward(t.answer, t.question.references) > reward(t.shown, t.question.references) for t in crossed)
+    matched, crossed = (one_iteration(one, p, splits.train, one.base, 1) for p in plans)
+    assert crossed.pairs == 3 * matched.pairs and crossed.kept > matched.kept
+    assert set(matched.told) <= set(crossed.told)
+    assert all(reward(t.answer, t.question.references) > reward(t.shown, t.question.references) for t in crossed.told)
     single = [Plan(Variant("EIE"), 1, 2, 1, pairing=p) for p in ("matched", "cross")]
     a, b = (one_iteration(one, p, splits.train, one.base, 1) for p in single)
-    assert a[0] == b[0] and a[3] == b[3]
+    assert (a.told, a.pairs) == (b.told, b.pairs)
 
 
 # ---------------------------------------------------------------------------------------------------------- baselines
@@ -345,11 +344,10 @@ def test_lora_starts_again_from_nothing(tmp_path: Path, net: Any, splits: Any) -
 
 
 def test_the_real_architectures_have_their_published_sizes() -> None:
-    sizes = {name: released.needs(config) for name, config in released.SIZES.items()}
-    assert round(sizes["Qwen2.5-1.5B-Instruct"]["parameters (M)"] * 1e6) == 1_543_714_304
-    assert round(sizes["Phi-3-mini-4k-instruct"]["parameters (M)"] * 1e6) == 3_821_079_552
-    phi = sizes["Phi-3-mini-4k-instruct"]
+    qwen, phi = (released.needs(config) for config in released.SIZES.values())
+    assert [round(each["parameters (M)"] * 1e6) for each in (qwen, phi)] == [1_543_714_304, 3_821_079_552]
     assert phi["tuning (GB)"] == pytest.approx(16 * 3.821079552) and phi["tuning, each GPU (GB)"] < 31
+    assert 0 < qwen["A100 hours, 1,000 dialogues"] < phi["A100 hours, 1,000 dialogues"]
 
 
 def test_wrong_names_at_paper_scale_are_told(tmp_path: Path) -> None:
@@ -363,9 +361,111 @@ def test_wrong_names_at_paper_scale_are_told(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_refuses_ways_that_disagree(net: Any, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampling = Sampling(1.0, 1.0, 3)
-    asked = (net, TOKENIZER, ciphers.PROMPTS, splits.test[:3], sampling, 2, 2)
-    assert set(bench.sampling_seconds(*asked)) == set(bench.WAYS)
+    asked = (net, TOKENIZER, ciphers.PROMPTS, splits.test[:3], Sampling(1.0, 1.0, 3), 2, 2, 1)
+    found = bench.sampling(*asked)
+    assert set(found.seconds) == {"one call a sample", "shared", "batched"} and found.same
     monkeypatch.setattr(bench, "uniforms", lambda seed, stream, shape: np.full(shape, 0.999))
-    with pytest.raises(ReprobookError, match="'shared' and 'batched' drew different samples"):
-        bench.sampling_seconds(*asked)
+    with pytest.raises(ReprobookError, match="gave different results"):
+        bench.sampling(*asked)
+
+
+# ------------------------------------------------------------------------------------------------------- experiments
+
+
+def test_the_names_of_runs_say_what_they_do() -> None:
+    crossed = study.plan("ENE as run, crossed, equal updates", 5, 4, 3, 16)
+    assert crossed == Plan(Variant("ENE"), 5, 4, 3, as_run=True, pairing="cross", updates=16)
+    assert study.plan("EIE", 1, 1, 1, 16).updates is None and study.plan("EIE, double rate", 1, 1, 1).rate == 2
+    with pytest.raises(ReprobookError, match="updates is 0; it must be at least 1"):
+        study.plan("EIE, equal updates", 1, 1, 1, 0)
+
+
+@pytest.mark.parametrize("size", [3, 7, 14, 20])
+def test_a_set_is_resized_evenly(size: int) -> None:
+    told = [Told(Question(str(k), "?", ("x",)), None, str(k)) for k in range(7)]
+    found = resized(told, size, seed=1)
+    counts = [found.count(each) for each in told]
+    assert len(found) == size and max(counts) - min(counts) <= 1
+    assert found == resized(told, size, seed=1) != resized(told, size, seed=2)
+    assert resized([], size, seed=1) == []
+
+
+def test_every_filter_makes_equal_updates_whatever_it_kept(tmp_path: Path, net: Any, splits: Any) -> None:
+    one = make(tmp_path, net)
+    names = ("EIE, equal updates", "ENE, equal updates", "ENE as run, equal updates")
+    runs = {name: run(one, study.plan(name, 2, 3, 2, 3), splits) for name in names}
+    assert all(it.updates == 3 for its in runs.values() for it in its[:-1] if it.drawn.kept)
+    kept = [its[0].drawn.kept for its in runs.values()]
+    assert kept[0] + kept[2] == kept[1]
+    assert len({its[1].model.key for its in runs.values()}) == 3
+
+
+def test_a_doubled_rate_makes_other_weights_of_the_same_pairs(tmp_path: Path, net: Any, splits: Any) -> None:
+    one = make(tmp_path, net)
+    plain, fast = (run(one, study.plan(f"ENE{mark}", 2, 3, 1), splits) for mark in ("", ", double rate"))
+    assert plain[0].drawn.told == fast[0].drawn.told and plain[1].model.key != fast[1].model.key
+
+
+def test_cut_answers_are_counted_also_when_they_are_read_from_files(tmp_path: Path, net: Any, splits: Any) -> None:
+    """Against the texts themselves: an answer of the cipher has as many characters as tokens."""
+    one = make(tmp_path, net)
+    for _ in range(2):
+        answers = one.answers(one.base, splits.train, 4, "x")
+        assert one.cut["x"] == pytest.approx([np.mean([len(text) == 3 for text in row]) for row in answers])
+        assert one.drawn == 160
+    y2 = one.corrections(one.base, splits.train[:5], answers[:5], 2, "y")
+    assert one.cut["y"] == pytest.approx([np.mean([len(t) == 3 for row in rows for t in row]) for rows in y2])
+    assert study.cut(one, "x") == pytest.approx(np.mean(one.cut["x"]))
+
+
+def test_an_experiment_of_two_worlds_from_corpus_to_effects(tmp_path: Path) -> None:
+    sizes = study.Sizes(3, 16, 6, 10, 16, 1, 30, 1e-2)
+    tuning, drawn = Tuning(lr=1e-2, batch_size=8, precision="fp32"), Sampling(1.0, 1.0, 3)
+    tools = {"fit": trainer(tmp_path), "folder": tmp_path, "device": torch.device("cpu")}
+    toys = [study.open_toy(k, 0, sizes, tuning, drawn, **tools) for k in range(2)]
+    assert toys[0].learner.base != toys[1].learner.base and study.corpus_rates(toys)["world"].tolist() == [0, 1]
+    runs = study.variants(toys, ["EIE", "ENE", "FIE", "FIF"], (2, 2), 1, 2)
+    sampled = study.sample_counts(toys, [1, 2], 1, 2)
+    rivals = study.rivals(toys, 2, 1, 3, 1)
+    pairs = study.comparisons(runs, sampled, rivals, [1, 2])
+    assert all(a.shape == b.shape == (20,) for a, b in pairs.values()) and study.groups(toys) == [0] * 10 + [1] * 10
+    after, before = pairs["EIE: net repairs"]
+    assert np.array_equal(before, pairs["EIE: corrections"][1] - pairs["EIE: initial answers"][1])
+    assert np.array_equal(study.levels(runs)["EIE: net repairs left"], after)
+    assert rivals["no training, answer repeated"].net.tolist() == [0.0] * 20
+    many, few = pairs["EIF: more initial answers"]
+    last = {key: study.tested(sampled[f"EIF {key}"]).corrected for key in ("(1, 1)", "(1, 2)", "(2, 1)", "(2, 2)")}
+    assert np.array_equal(many, (last["(2, 1)"] + last["(2, 2)"]) / 2)
+    assert np.array_equal(few, (last["(1, 1)"] + last["(1, 2)"]) / 2)
+    table = study.count_table(sampled)
+    assert set(zip(table["N_init"], table["N_corr"], table["updates"], strict=True)) == {
+        (a, b, whose) for a in (1, 2) for b in (1, 2) for whose in ("own", "equal")
+    }
+    summary, curves = study.summary(runs), study.curves(runs)
+    assert len(curves) == 4 * 2 and summary["run"].tolist() == list(runs)
+    assert study.changes(summary, ["EIE"])["last minus before"].item() == pytest.approx(
+        np.subtract(*pairs["EIE: corrections"]).mean()
+    )
+    assert study.variants([], ["EIE"], (1, 1), 1, 1) == {} == study.comparisons({}, {}, {}, [1])
+
+
+def test_the_plan_at_paper_scale_names_effects_that_a_run_gives() -> None:
+    from reprobook import facts
+
+    planned = facts.load("stasc").effects_at("paper")
+    scores = loop.Scores(np.zeros(2), np.ones(2))
+    its = [loop.Iterate(n, learner.Snapshot("x"), scores, lambda: scores) for n in range(2)]
+    names = ("EIE", "EIF", "ENE", "ENE as run", "FIE", "FIF")
+    models = ("qwen2.5-1.5b-instruct", "phi-3-mini")
+    found = {e for m in models for e in released.effects(m, {**dict.fromkeys(names, its), "gold answers": its[:1]})}
+    assert planned and set(planned) <= found
+
+
+def test_a_dialogue_is_marked_where_it_is_trained() -> None:
+    lines = study.spoken(ciphers.PROMPTS, "c37", "84", "52")
+    flat = [token for line in lines for token in line]
+    assert "".join(text for text, _ in flat) == "<user>c37<end><assistant>84<end><user>?<end><assistant>52<end>"
+    assert "".join(text for text, trained in flat if trained) == "52<end>"
+    (example,) = training_examples(TOKENIZER, [ciphers.PROMPTS.initial("c37")], ["84"], [TOKENIZER.eos_token_id])
+    assert all(sum(len(text) for text, _ in line) <= 12 for line in marked(TOKENIZER, example, width=12))
+    assert len(pictures.dialogue(lines).axes) == 1
