@@ -315,8 +315,14 @@ def test_texts_that_differ_are_not_glued_and_truths_are_counted() -> None:
     def table(**cells: Any) -> TableData:
         return TableData(columns=["run", *cells], rows=[["A", *cells.values()]], key=["run"])
 
-    frame, how = over_seeds({0: table(text="x", yes=True), 1: table(text="y", yes=False), 2: table(text="x", yes=True)})
-    assert frame.to_dict("records") == [{"run": "A", "text": "differs", "yes": "yes in 2 of 3"}] and how == "3 seeds"
+    several = {0: table(text="x", yes=True), 1: table(text="y", yes=False), 2: table(text="x", yes=True)}
+    frame, how = over_seeds(several)  # samples: no table over seeds can be made of them
+    assert frame["text"].tolist() == ["x"] and how == "seed 0 of 3; other seeds have other texts (text)"
+    for each in several.values():
+        each.rows.append(["B", "same", True])
+    frame, how = over_seeds(several)
+    assert frame["text"].tolist() == ["differs", "same"] and frame["yes"].tolist() == ["yes in 2 of 3", True]
+    assert how == "3 seeds"
 
 
 def test_rows_without_names_are_never_merged_by_position() -> None:

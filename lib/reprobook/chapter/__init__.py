@@ -18,7 +18,7 @@ from reprobook.chapter import setup, tables
 from reprobook.errors import ReprobookError
 from reprobook.evidence import claims as evidence_module
 from reprobook.evidence.effects import measure, scores_of
-from reprobook.project import atomic_write, check_scale, check_slug
+from reprobook.project import atomic_write, check_packages, check_scale, check_slug
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,7 @@ def open_chapter(
     """
     check_slug(slug)
     check_scale(scale)
+    check_packages(slug)
     given = {"scale": scale, "seed": seed, "device": device, "out_dir": str(out_dir)}
     values = setup.parameters(slug, given, params)
     facts = facts_module.load(slug)
@@ -182,14 +183,14 @@ class Chapter:
         self._show_picture(name, image, caption, alt)
 
     def _show_picture(self, name: str, image: bytes, caption: str, alt: str) -> None:
-        committed, where = self._committed_picture(name)
-        show.picture(committed or image, self._numbered(f"{caption} ({where or self._this_run()})"), alt)
+        found = self._committed_picture(name) or (image, self._this_run())
+        show.picture(found[0], self._numbered(f"{caption} ({found[1]})"), alt)
 
-    def _committed_picture(self, name: str) -> tuple[bytes | None, str]:
+    def _committed_picture(self, name: str) -> tuple[bytes, str] | None:
         """In a smoke run: the picture of the first committed laptop seed, if there is one, and what to call it."""
         found = [r for r in self._committed["laptop"] if name in r.pictures] if self.scale == "smoke" else []
         if not found:
-            return None, ""
+            return None
         path = record.result_path(self.slug, "laptop", found[0].seed)
         image = path.with_name(f"{path.stem}.{found[0].pictures[name].file}").read_bytes()
         return image, f"laptop scale, seed {found[0].seed}"
@@ -220,26 +221,20 @@ class Chapter:
         ``key``: the columns that name a row; rows of several seeds are matched by them. A smoke run shows the committed
         laptop records in its place, over their seeds, as soon as there are any; in a JupyterLab session it shows both,
         so that a reader who moves a parameter sees what it does."""
-        reported = self.facts.table(paper_table) if paper_table else None
         frame = show.flat(frame)
         if self.facts.judged and len(frame) > 1 and not key:
             raise ReprobookError(f"table {name!r}: name the columns that tell its {len(frame)} rows apart, key=[...]")
+        if paper_table:
+            self.facts.table(paper_table)  # an unknown name is an error
         self._keep_table(name, frame, caption, paper_table, key)
-        if not display:
-            return
-        ours = f"{caption or name} ({self._this_run()})"
+        if display:
+            self._show_table(name, frame, caption, paper_table)
+
+    def _show_table(self, name: str, frame: pd.DataFrame, caption: str, paper_table: str | None) -> None:
         committed = self._committed["laptop"] if self.scale == "smoke" else []
-        if found := {r.seed: r.tables[name] for r in committed if name in r.tables}:
-            if show.interactive():
-                show.table(frame, ours)
-            frame, how = tables.over_seeds(found)
-            said = next(iter(found.values())).caption or caption or name  # sizes in it are those of the records
-            ours = f"{said} (laptop scale, {how})"
-        if reported is None:
-            show.table(frame, ours)
-        else:
-            captions = (ours, f"Paper, {reported.where}: {reported.caption}")
-            show.side_by_side(frame, self.facts.frame(str(paper_table)), captions)
+        ours = (frame, f"{caption or name} ({self._this_run()})")
+        recorded = tables.recorded(name, caption, committed)
+        show.beside(tables.pages(ours, recorded), tables.reported(self.facts, paper_table))
 
     def claim(self, cid: str, *, value: Mapping[str, float | None], holds: bool | None, note: str = "") -> None:
         """Keep what this run found about claim ``cid``: the numbers, and whether it holds (None: cannot tell)."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from reprobook.record import EffectData, Record, TableData
 
 
+DIFFERS = "differs"
+
+
 def identity(facts: Facts) -> pd.DataFrame:
     """Which paper this is: title, authors, versions, code, licences."""
     rows = []
@@ -99,6 +102,33 @@ def _value(value: Any) -> str:
     return "none" if value is None or value == [] else "(empty)" if value == "" else show.joined(value)
 
 
+Page = tuple["pd.DataFrame", str]  # a table and its caption
+
+
+def recorded(name: str, caption: str, committed: Sequence[Record]) -> Page | None:
+    """Table ``name`` over the seeds of the committed records that hold it; the caption is theirs, with its sizes."""
+    found = {r.seed: r.tables[name] for r in committed if name in r.tables}
+    if not found:
+        return None
+    frame, how = over_seeds(found)
+    return frame, f"{next(iter(found.values())).caption or caption or name} (laptop scale, {how})"
+
+
+def pages(ours: Page, recorded: Page | None) -> list[Page]:
+    """What a reader sees: the records where there are any, and this run's table, too, if somebody moves a parameter."""
+    if recorded is None:
+        return [ours]
+    return [ours, recorded] if show.interactive() else [recorded]
+
+
+def reported(facts: Facts, name: str | None) -> Page | None:
+    """The paper's own table ``name`` with where it stands."""
+    if name is None:
+        return None
+    table = facts.table(name)
+    return facts.frame(name), f"Paper, {table.where}: {table.caption}"
+
+
 def over_seeds(found: Mapping[int, TableData]) -> tuple[pd.DataFrame, str]:
     """One table for the runs of several seeds (seed -> table), and what it is: ``5 seeds, mean ± sd``.
 
@@ -124,11 +154,19 @@ def over_seeds(found: Mapping[int, TableData]) -> tuple[pd.DataFrame, str]:
         {name: _merged([c[name] for c in cells if name in c], len(cells)) for name in columns}
         for cells in merged.values()
     ]
+    if samples := _samples(rows, columns):
+        frame = pd.DataFrame(first.rows, columns=first.columns, dtype=object)
+        return frame, f"seed {seed} of {k}; other seeds have other texts ({', '.join(samples)})"
     counts = [len(cells) for cells in merged.values()]
     if min(counts, default=k) < k:
         rows, columns = [{**row, "n": n} for row, n in zip(rows, counts, strict=True)], [*columns, "n"]
     spread = any(isinstance(cell, str) and " ± " in cell for row in rows for cell in row.values())
     return pd.DataFrame(rows, columns=columns, dtype=object), f"{k} seeds" + (", mean ± sd" if spread else "")
+
+
+def _samples(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Columns whose text is another in every run: samples, of which no table over seeds can be made."""
+    return [name for name in columns if rows and all(row.get(name) == DIFFERS for row in rows)]
 
 
 def _naming_columns(found: Sequence[TableData]) -> list[str] | None:
@@ -161,7 +199,7 @@ def _merged(cells: Sequence[Any], n: int) -> Any:
         return f"yes in {sum(cells)} of {len(cells)}"
     numbers = [cell for cell in cells if isinstance(cell, int | float) and not isinstance(cell, bool)]
     if len(numbers) + sum(cell is None for cell in cells) < len(cells):
-        return "differs"
+        return DIFFERS
     sd = stdev(numbers) if len(numbers) > 1 else None
     return show.mean_sd({"mean": mean(numbers), "sd": sd, "n": len(numbers)}, n)
 

@@ -19,6 +19,7 @@ from reprobook.show.output import Html, interactive, publish
 from reprobook.show.pictures import PNG_SIGNATURE, image_bytes, markdown, picture
 from reprobook.show.tables import (
     CHIPS,
+    beside,
     chip,
     flat,
     format_column,
@@ -34,7 +35,7 @@ from reprobook.show.tables import (
 )
 
 __all__ = [
-    "CHIPS", "COLOURS", "PNG_SIGNATURE", "Html", "animation", "chip",
+    "CHIPS", "COLOURS", "PNG_SIGNATURE", "Html", "animation", "beside", "chip",
     "curves", "dots", "explore", "figure", "flat", "format_column", "grid",
     "heatmap", "html_table", "image_bytes", "interactive",
     "joined", "lines", "link", "markdown", "mean_sd", "number", "panels", "picture", "png", "publish",

@@ -168,6 +168,17 @@ def side_by_side(
     publish({"text/html": html, "text/plain": f"{_summary(ours, captions[0])} | {_summary(paper, captions[1])}"})
 
 
+def beside(pages: Sequence[tuple[pd.DataFrame, str]], paper: tuple[pd.DataFrame, str] | None) -> None:
+    """Show tables with their captions, the last one beside the paper's if there is one."""
+    *first, (frame, caption) = pages
+    for each in first:
+        table(*each)
+    if paper is None:
+        table(frame, caption)
+    else:
+        side_by_side(frame, paper[0], (caption, paper[1]))
+
+
 def chip(verdict: str) -> Html:
     """A verdict as a coloured label; the inline style serves JupyterLab, the class serves the book."""
     if verdict not in CHIPS:

@@ -118,12 +118,13 @@ def test_tables_of_committed_records_merge_by_name(slug: str) -> None:
     for name in dict.fromkeys(name for r in records for name in r.tables):
         found = {r.seed: r.tables[name] for r in records if name in r.tables}
         frame, how = over_seeds(found)
-        assert how.startswith(f"{len(found)} seed") or " alone: " in how, (name, how)
+        one = " alone: " in how or f" of {len(found)}; " in how
+        assert how.startswith(f"{len(found)} seed") or one, (name, how)
         texts = [cell for cell in frame.to_numpy().ravel() if isinstance(cell, str)]
         assert not any(" / " in cell and cell not in str(found) for cell in texts), name
         spread = [cell for cell in texts if " ± " in cell]
         assert ("mean ± sd" in how) == bool(spread), (name, how)
-        if " alone: " not in how and len(found) > 1:
+        if not one and len(found) > 1:
             longest = max(len(each.rows) for each in found.values())
             assert len(frame) <= len({tuple(map(str, row)) for each in found.values() for row in each.rows})
             assert len(frame) >= longest, name
