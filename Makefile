@@ -36,8 +36,9 @@ lab: data ## open JupyterLab with the chapters
 
 # What waits or works on one core runs beside other work (-j 2).
 ifdef CHAPTER
+OWN_TESTS := $(wildcard lib/tests/papers/test_$(CHAPTER).py lib/tests/papers/test_$(CHAPTER)_*.py)
 test: data
-	$(BIN)/ruff check lib notebooks/$(CHAPTER).ipynb
+	$(BIN)/ruff check lib/reprobook/papers/$(CHAPTER) $(OWN_TESTS) notebooks/$(CHAPTER).ipynb
 	reprobook check $(CHAPTER)
 	$(MAKE) --no-print-directory --keep-going -j 2 test-rehearsal test-unit test-notebook test-types
 else
@@ -62,7 +63,7 @@ test-portability:
 	reprobook portability --all --one
 
 test-unit:
-	OMP_NUM_THREADS=1 $(PYTEST) $(wildcard lib/tests/papers/test_$(CHAPTER).py lib/tests/papers/test_$(CHAPTER)_*.py) lib/tests/test_imports.py
+	OMP_NUM_THREADS=1 $(PYTEST) $(OWN_TESTS) lib/tests/test_imports.py
 
 test-notebook:
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks/$(CHAPTER).ipynb

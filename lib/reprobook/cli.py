@@ -260,7 +260,7 @@ def _check(options: argparse.Namespace) -> int:
     found = [f"{slug}: {problem}" for slug in slugs for problem in problems(slug)]
     for line in found:
         print(line, file=sys.stderr)
-    print(f"{len(slugs)} chapters checked, {len(found)} problems")
+    print(f"chapters checked: {len(slugs)}, problems: {len(found)}")
     return 1 if found else 0
 
 

@@ -83,7 +83,7 @@ def test_check_counts_problems(checkout: Any, capsys: pytest.CaptureFixture[str]
     checkout.notebook("x = 1")
     assert main(["check"]) == 1
     said = capsys.readouterr()
-    assert "1 chapters checked" in said.out and f"notebooks/{SLUG}.ipynb: sections (##) must be" in said.err
+    assert "chapters checked: 1" in said.out and f"notebooks/{SLUG}.ipynb: sections (##) must be" in said.err
 
 
 def test_data_commands(checkout: Any, capsys: pytest.CaptureFixture[str]) -> None:

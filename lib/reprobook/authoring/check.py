@@ -7,24 +7,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reprobook import facts, record
+from reprobook.authoring import scaffold
 from reprobook.authoring.notebook import check_shape, effect_names
 from reprobook.authoring.prose import typed_numbers
 from reprobook.data import load_manifest
 from reprobook.errors import ReprobookError
 from reprobook.evidence.claims import check_effects
 from reprobook.params import provenance, resolve
-from reprobook.project import SCALES, root
+from reprobook.project import SCALES, notebook_path, root
 
 LOOSE, TINY = 0.05, 1e-4  # a tolerance above this share of the value, and above this, needs a reason
+SHORT_PROSE = 12  # words; shorter cells are headings and the like
 UNKNOWN_ARXIV = "0000.00000"  # what `reprobook new` writes
 
 
 def problems(slug: str) -> list[str]:
     """What is wrong with the files of chapter ``slug`` in all rooms, one line each; [] if nothing is."""
     found = []
-    for check in (_notebook, _prose, _parameters, _facts, _manifest, _records, _effects, _sets, _rooms):
+    for check in (_notebook, _scaffold, _prose, _parameters, _facts, _manifest, _records, _effects, _sets, _rooms):
         found += _caught(check, slug)
-    return found
+    return list(dict.fromkeys(found))  # a file that several checks need is named once
 
 
 def _caught(check: Callable[[str], list[str]], slug: str) -> list[str]:
@@ -36,6 +38,21 @@ def _caught(check: Callable[[str], list[str]], slug: str) -> list[str]:
 
 def _notebook(slug: str) -> list[str]:
     return [f"notebooks/{slug}.ipynb: {problem}" for problem in check_shape(slug, _is_judged(slug))]
+
+
+def _scaffold(slug: str) -> list[str]:
+    """Prose that the author of a new chapter has not replaced: the scaffold's cells of more than a few words."""
+    import nbformat
+
+    theirs, ours = (
+        nbformat.reads(text, as_version=4).cells for text in (scaffold.notebook(slug), notebook_path(slug).read_text())
+    )
+    known = {cell.source for cell in theirs if cell.cell_type == "markdown" and len(cell.source.split()) > SHORT_PROSE}
+    return [
+        f"notebooks/{slug}.ipynb: cell {k} still holds the scaffold's words: {' '.join(cell.source.split())[:60]!r}"
+        for k, cell in enumerate(ours, start=1)
+        if cell.cell_type == "markdown" and cell.source in known
+    ]
 
 
 def _prose(slug: str) -> list[str]:
@@ -60,8 +77,9 @@ def _parameters(slug: str) -> list[str]:
 def _facts(slug: str) -> list[str]:
     found = facts.load(slug)
     invented = found.arxiv.id == UNKNOWN_ARXIV
-    problems = [f"book/papers/{slug}.yaml still holds the scaffold's facts: fill in the paper's"] if invented else []
-    return problems + _cited([found.citation])
+    place = f"book/papers/{slug}.yaml"
+    problems = [f"{place}: arxiv.id is still {UNKNOWN_ARXIV}, as the scaffold wrote it: fill in the paper's facts"]
+    return (problems if invented else []) + _cited([found.citation])
 
 
 def _manifest(slug: str) -> list[str]:

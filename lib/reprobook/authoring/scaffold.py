@@ -33,6 +33,11 @@ def new(slug: str) -> list[Path]:
     return [*(base / path for path in texts), *_enter(slug, bibliography)]
 
 
+def notebook(slug: str) -> str:
+    """The example's notebook as chapter ``slug`` has it."""
+    return _named(EXAMPLE / "notebooks" / f"{NAME}.ipynb", slug)
+
+
 def files(slug: str) -> dict[str, str]:
     """Path -> text of every file of the example, as chapter ``slug`` has them."""
     import nbformat

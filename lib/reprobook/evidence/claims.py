@@ -53,7 +53,8 @@ class Evidence:
         if self.challenge:
             return self.challenge
         if self.judgement:
-            return f"{self.judgement.n_seeds} seeds: {self.judgement.why}"
+            n = self.judgement.n_seeds
+            return f"{n} seed{'' if n == 1 else 's'}: {self.judgement.why}"
         holds, n = self.summary["holds"], self.summary["n"]
         silent = len(self.records) - n
         return f"holds in {holds} of {n} runs (old rules)" + (f", {silent} could not tell" if silent else "")
