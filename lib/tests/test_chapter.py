@@ -486,6 +486,10 @@ def test_figures_in_prose_come_from_the_records(judged: Any, shown: list[dict[st
     commit_runs(judged)
     measured().say("The gain is {gain}, or {gain:.1f}, over {pairs}.")
     assert shown.pop()["text/markdown"] == "The gain is 1.02 [1, 1.04], or 1.0, over 6."
+    ch = measured()
+    ch.exact("EIE: gain", 3, unit="points")
+    ch.say("{EIE: gain}, {EIE: gain:.1f}")
+    assert shown.pop()["text/markdown"] == "–, –"
     with pytest.raises(ReprobookError, match="no effect 'gian'; effects of this run: gain, learned, pairs"):
         measured().say("{gian}")
 

@@ -233,17 +233,20 @@ def filled(text: str, own: Mapping[str, EffectData], records: Sequence[Record]) 
     """``text`` with ``{effect}`` as ``0.12 [0.05, 0.19]`` and ``{effect:.2f}`` as the estimate, from ``records``; a run
     without records has no evidence, so a dash stands there."""
 
+    known = {*own, *(name for r in records for name in r.effects)}
+
     def figure(found: re.Match[str]) -> str:
-        pooled, _, held = _pooled(found[1], own, records)
+        name, _, form = (found[1], "", "") if found[1] in known else found[1].rpartition(":")  # names may hold colons
+        pooled, _, held = _pooled(name or form, own, records)
         if pooled is None or not held:
             return "–"
         estimate, (low, high) = pooled.shown(pooled.estimate), pooled.interval()
-        if found[2]:
-            return format(estimate, found[2]).replace("-", "−")
+        if form:
+            return format(estimate, form).replace("-", "−")
         interval = "" if pooled.exact or low != low else f" [{low:.3g}, {high:.3g}]"
         return f"{estimate:.3g}{interval}".replace("-", "−")
 
-    return re.sub(r"\{([^{}:]+)(?::([^{}]+))?\}", figure, text)
+    return re.sub(r"\{([^{}]+)\}", figure, text)
 
 
 def _frame(rows: Sequence[Sequence[Any]], columns: list[str]) -> pd.DataFrame:
