@@ -165,8 +165,8 @@ def over_seeds(found: Mapping[int, TableData]) -> tuple[pd.DataFrame, str]:
 
 
 def _samples(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    """Columns whose text is another in every run: samples, of which no table over seeds can be made."""
-    return [name for name in columns if rows and all(row.get(name) == DIFFERS for row in rows)]
+    """Columns whose text differs between runs in most rows: samples, of which no table over seeds can be made."""
+    return [name for name in columns if 2 * sum(row.get(name) == DIFFERS for row in rows) > len(rows)]
 
 
 def _naming_columns(found: Sequence[TableData]) -> list[str] | None:
