@@ -32,7 +32,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_slimpajama_is_joined_by_eos_and_cut(data: SimpleNamespace) -> None:
     corpus = gqa.open_corpus("slimpajama", data, 32)
-    assert corpus.vocab_size == 50_304 and corpus.length == 32 and len(corpus.valid) == len(corpus.test) > 0
+    assert corpus.vocab_size == 50_304 and corpus.train.shape[1] == 32 and len(corpus.valid) == len(corpus.test) > 0
     stream = np.concatenate([corpus.train, corpus.valid, corpus.test]).reshape(-1)
     documents = [json.loads(row)["text"] for name in ("chunk1/a", "chunk2/b")
                  for row in (data.path("slimpajama-chunked") / f"{name}.jsonl").read_text().splitlines()]  # fmt: skip
