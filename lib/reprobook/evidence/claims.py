@@ -61,15 +61,19 @@ class Evidence:
 
     @property
     def figures(self) -> dict[str, str]:
-        """Label -> figure with its spread: of the tests and controls, or the values that runs of the old kind gave."""
+        """Label -> figure with its spread: of the tests, and of controls that do not hold; or the values that runs of the
+        old kind gave."""
         from reprobook.show import mean_sd
 
         if not self.judgement:
             n = len(self.records)
             return {key: mean_sd(spread, n) for key, spread in self.summary["value"].items()}
         tests = {each.test.effect: f"{each.figures}: {each.state}" for each in self.judgement.tests}
-        controls = {f"control {each.test.effect}": f"{each.figures}: {each.state}" for each in self.judgement.controls}
-        return tests | controls
+        controls = self.judgement.controls
+        held = [each for each in controls if each.state == "holds"]
+        count = {"controls": f"{len(held)} of {len(controls)} hold"} if controls else {}
+        rest = {f"control {c.test.effect}": f"{c.figures}: {c.state}" for c in controls if c not in held}
+        return tests | count | rest
 
 
 def pooled(
