@@ -61,8 +61,8 @@ class Evidence:
 
     @property
     def figures(self) -> dict[str, str]:
-        """Label -> figure with its spread: of the tests, and of controls that do not hold; or the values that runs of the
-        old kind gave."""
+        """Label -> figure with its spread: of the tests, and of controls that do not hold; or the values that runs of
+        the old kind gave."""
         from reprobook.show import mean_sd
 
         if not self.judgement:
