@@ -1,4 +1,4 @@
-"""Effects of one run and of several: estimates with intervals over independent units (DESIGN: evidence).
+"""Effects of one run and of several: estimates with intervals over independent units.
 
 An effect is one number with a sign and a unit: a mean of scores, a paired difference or a ratio of means. Within a run
 its error is that of the delete-one-group jackknife with Student's t over the groups (with few groups the percentile
