@@ -32,7 +32,7 @@ SECTIONS = (
     "References",
 )
 CHECKED = "NBVAL_CHECK_OUTPUT"
-TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hide-input", "hide-output"})
+TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hero", "hide-input", "hide-output"})
 MAX_BYTES, MIN_FIGURES = 1_500_000, 2
 MAX_LINES, MEDIAN_LINES, MAX_WORDS = 25, 8, 250  # of a code cell, of all code cells, of a prose cell
 PROSE = (0.7, 1.5)  # prose cells for each code cell

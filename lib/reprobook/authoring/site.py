@@ -16,8 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from reprobook import project
 from reprobook.authoring import pages
+from reprobook.authoring.page import as_page
+from reprobook.authoring.standing import standings
 from reprobook.errors import ReprobookError
 
 SOURCES = (
@@ -31,14 +35,22 @@ def gather(executed: bool = False) -> Path:
 
     A file is written only if its content changed, so that a second build has little to do.
     """
-    pages.write_generated()
+    chapters = standings()
+    pages.write_generated(chapters)
     root, target = project.root(), project.root() / "_build" / "source"
     wanted = {
         path.relative_to(root): path.read_bytes() for glob in SOURCES for path in root.glob(glob) if path.is_file()
     }
-    for slug in project.chapters():
-        path = project.notebook_path(slug)
-        wanted[path.relative_to(root)] = _executed(slug) if executed else path.read_bytes()
+    for chapter in chapters:
+        path = project.notebook_path(chapter.slug)
+        stored = _executed(chapter.slug) if executed else path.read_bytes()
+        page, hero = as_page(nbformat.reads(stored.decode(), as_version=4), chapter)
+        wanted[path.relative_to(root)] = nbformat.writes(page).encode()
+        if hero:
+            wanted[path.relative_to(root).with_suffix(".hero.png")] = hero
+    for suffix in ("json", "csv"):
+        file = Path("book/_static") / f"scoreboard.{suffix}"
+        wanted[file] = (root / "book" / "_generated" / file.name).read_bytes()
     for old in [path for path in target.rglob("*") if path.is_file() and path.relative_to(target) not in wanted]:
         old.unlink()
     for name, content in wanted.items():
@@ -65,8 +77,6 @@ def _executed(slug: str) -> bytes:
 
 def normalised(path: Path) -> bytes:
     """The notebook without papermill's banners, times and paths."""
-    import nbformat
-
     from reprobook.authoring.notebook import normalise
 
     return nbformat.writes(normalise(nbformat.read(path, as_version=4))).encode()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from reprobook import project
+from reprobook import facts, project
 from reprobook.show import CHIPS
 
 PAGES = [
@@ -38,6 +38,14 @@ IMAGES = (
 )
 
 
+FIRST_SCREEN = """
+const bottom = selector => { const e = document.querySelector('article ' + selector);
+    return e ? e.getBoundingClientRect().bottom + window.scrollY : 1e9; };
+const links = [...document.querySelectorAll('ul.rb-verdicts a')].map(a => a.getAttribute('href'));
+return [bottom('img.rb-hero'), bottom('ul.rb-verdicts li'), links.filter(name => document.querySelector(name)).length];
+"""
+
+
 @pytest.fixture(params=PAGES)
 def page(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -66,6 +74,10 @@ def test_no_errors_no_overflow_all_figures_decoded(chromium: Any, address: str, 
     images = chromium.execute_script(IMAGES)
     assert [image for image in images if not image[1] or image[2] == 0] == []
     assert all(alt for *_, alt in images), "every picture has a text for those who can't see it"
+    if page.startswith("notebooks/"):  # the first screen has the idea and the first verdict
+        picture, verdict, n_links = chromium.execute_script(FIRST_SCREEN)
+        assert picture < 700 and verdict < 900, f"ends of the picture and of the first verdict: {picture}, {verdict} px"
+        assert n_links == len(facts.load(page.removeprefix("notebooks/")).claims), "a verdict leads to no evidence"
 
 
 def test_formulas_are_set_and_nothing_comes_from_elsewhere(chromium: Any, address: str, page: str) -> None:
@@ -98,3 +110,14 @@ def test_verdict_colours_are_readable(chromium: Any, address: str, theme: str) -
     for name, ink, ground in chips:
         light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (theme, name, ink, ground)
+
+
+def test_no_column_is_hidden_on_the_front_page_and_the_scoreboard(chromium: Any, address: str) -> None:
+    for width in (1280, 390):
+        for name in ("index", "scoreboard"):
+            open_page(chromium, address, f"book/{name}", width)
+            hidden = chromium.execute_script(
+                "return [...document.querySelectorAll('article .rb-matrix, article .rb-claims')]"
+                ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => [e.className, e.scrollWidth, e.clientWidth]);"
+            )
+            assert hidden == [], (name, width)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from bs4 import BeautifulSoup
 from reprobook import project, record
-from reprobook.authoring import pages
+from reprobook.authoring import pages, scoreboard
+from reprobook.authoring.standing import standings
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
+
+if TYPE_CHECKING:
+    from bs4 import Tag
 
 SLUG = "block_diffusion"
 FACTS = """\
@@ -66,12 +70,18 @@ def publish(root: Path, seed: int, holds: bool, ours: float, scale: str = "lapto
 
 def table(markdown: str, index: int) -> list[list[str]]:
     rows = BeautifulSoup(markdown, "html.parser").find_all("table")[index].find_all("tr")
-    return [[cell.get_text(" ", strip=True) for cell in row.find_all(["td", "th"])] for row in rows]
+    return [[said(cell) for cell in row.find_all(["td", "th"])] for row in rows]
+
+
+def said(cell: Tag) -> str:
+    """The text of a cell, or what a screen reader says in place of a sign."""
+    sign = cell.find(attrs={"aria-label": True})
+    return str(sign["aria-label"]) if sign else cell.get_text(" ", strip=True)
 
 
 def test_without_records_every_claim_is_never_run(checkout: Path) -> None:
-    verdicts, claims = (table(pages.scoreboard(), k) for k in (0, 1))
-    assert verdicts[0] == ["Paper", "C1", "C2"] and verdicts[1][1:] == ["never run", "never run"]
+    verdicts, claims = (table(scoreboard.scoreboard(standings()), k) for k in (0, 1))
+    assert verdicts[0] == ["Paper", "C1", "C2"] and verdicts[1][1:] == ["C1: never run", "C2: never run"]
     assert verdicts[1][0] == "A <title> with signs"
     assert claims[1][:3] == ["C1", "a < b Table 1", "ours: 28.23 theirs: 30.6"] and claims[1][3] == "–"
 
@@ -79,31 +89,39 @@ def test_without_records_every_claim_is_never_run(checkout: Path) -> None:
 def test_verdict_mean_spread_and_cost_come_from_the_records(checkout: Path) -> None:
     for seed, (holds, ours) in enumerate([(True, 1.0), (True, 2.0), (False, 3.0)]):
         publish(checkout, seed, holds, ours)
-    first, second = table(pages.scoreboard(), 1)[1:]
+    first, second = table(scoreboard.scoreboard(standings()), 1)[1:]
     assert first[3:5] == ["ours: 2.0 ± 1.0", "partly"]
     assert first[5].startswith("laptop: holds in 2 of 3 runs (old rules) stale"), (
         "these records do not say what they were made from"
     )
-    assert first[5].endswith("3 runs, 11 min each on 1 of 2 cores, 1.2 GB")
+    assert "3 runs, 11 min each on 1 of 2 cores, 1.2 GB" in first[5]
     assert second[4] == "not testable here", "the laptop was run, but cannot tell about C2"
 
 
 def test_smoke_runs_are_no_evidence_but_give_the_smoke_time(checkout: Path) -> None:
     publish(checkout, 0, True, 1.0, scale="smoke")
-    assert table(pages.scoreboard(), 0)[1][1] == "never run"
-    assert "| 10 min | – | 2 never run |" in pages.readme_table()
+    assert table(scoreboard.scoreboard(standings()), 0)[1][1] == "C1: never run"
+    assert "| 10 min | – | 2 never run |" in pages.readme_table(standings())
 
 
 def test_the_readme_has_times_and_verdicts(checkout: Path) -> None:
     for seed in (0, 1):
         publish(checkout, seed, True, 1.0)
-    line = next(line for line in pages.readme_table().splitlines() if SLUG in line)
+    line = next(line for line in pages.readme_table(standings()).splitlines() if SLUG in line)
     assert line.endswith("| – | 10 min (2 seeds) | 1 reproduced, 1 not testable here |")
-    assert "`scmmgpt`" in pages.readme_table().rpartition("Not written yet:")[2]
+    assert "`scmmgpt`" in pages.readme_table(standings()).rpartition("Not written yet:")[2]
 
 
 def test_generating_twice_changes_nothing_the_second_time(checkout: Path) -> None:
-    assert {path.name for path in pages.generate()} == {"scoreboard.md", "data.md", "README.md"}
+    assert {path.name for path in pages.generate()} == {
+        "README.md",
+        "data.md",
+        "scoreboard.csv",
+        "scoreboard.json",
+        "scoreboard.md",
+        "to_check.md",
+        "verdicts.md",
+    }
     assert pages.generate() == []
     text = (checkout / "README.md").read_text()
     assert text.startswith("# Head\n") and text.endswith("Tail\n") and "old" not in text
@@ -124,9 +142,9 @@ def test_the_data_page_has_size_licence_and_gate(checkout: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(48, "48 s"), (99.4, "99 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_durations_read_well(seconds: float, text: str) -> None:
-    assert pages.duration(seconds) == text
+    assert scoreboard.duration(seconds) == text
 
 
 def test_the_readme_in_the_checkout_is_in_step() -> None:
     readme = (project.root() / "README.md").read_text()
-    assert pages.with_table(readme, pages.readme_table()) == readme, "run `reprobook pages`"
+    assert pages.with_table(readme, pages.readme_table(standings())) == readme, "run `reprobook pages`"

@@ -1,0 +1,162 @@
+"""A stored notebook as a page of the book: a head that answers first, and folds for what few readers want to see.
+
+The stored notebook stays as it is; what a page adds is made from facts, records and the notebook's own figures.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import re
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import yaml
+
+from reprobook import project, show
+from reprobook.authoring.scoreboard import anchor, cost, duration
+from reprobook.authoring.standing import mean_time, peak_memory_gb
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+    from reprobook.authoring.standing import Standing
+
+_FOLDED_OUTPUTS = re.compile(r"\bch\.(facts_table|claims_in_paper|provenance|data_table)\(")
+_LONGEST_OPEN = 10  # lines of a code cell that a page shows without a click
+_FOR_NBVAL = re.compile(r"^C\d+ recorded; a smoke run is no evidence\n?", re.MULTILINE)
+_CAPTION = re.compile(r"^\*\*Figure \d+\.\*\* ")
+
+
+def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, bytes | None]:
+    """The notebook as the book shows it, and the PNG of its hero picture (the first of the cell tagged ``hero``)."""
+    page = copy.deepcopy(notebook)
+    hero = _hero(page)
+    title, _, rest = page.cells[0].source.partition("\n\n")
+    opening = [
+        nbformat.v4.new_markdown_cell(text, id=f"{name}-{chapter.slug.replace('_', '-')}"[:64])
+        for name, text in (("title", title), ("head", _head(chapter, hero)), ("opening", rest))
+        if text
+    ]
+    page.cells[:1] = opening
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            _fold(cell)
+            _without_lines_for_checks(cell)
+            _name_claims(cell, chapter)
+    return page, base64.b64decode(hero["image/png"]) if hero else None
+
+
+def _fold(cell: NotebookNode) -> None:
+    """Hide what is plumbing (drawing, imports, long cells, parameters), and tables to look things up in."""
+    tags, lines = set(cell.metadata.get("tags", [])), cell.source.strip().splitlines()
+    plumbing = {"display", "parameters"} & tags or len(lines) > _LONGEST_OPEN or "import " in lines[0]
+    if cell.source.strip() == "ch.finish()":
+        tags.add("remove-cell")
+    elif _FOLDED_OUTPUTS.search(cell.source):
+        tags.add("hide-cell" if plumbing else "hide-output")
+    elif plumbing:
+        tags.add("hide-input")
+    if tags:
+        cell.metadata["tags"] = sorted(tags)
+
+
+def _without_lines_for_checks(cell: NotebookNode) -> None:
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            output.text = _FOR_NBVAL.sub("", output.text)
+    cell.outputs = [each for each in cell.outputs if each.output_type != "stream" or each.text.strip()]
+
+
+def _name_claims(cell: NotebookNode, chapter: Standing) -> None:
+    """Anchors in the table of verdicts, for the links of the head."""
+    if "ch.claims_table(" in cell.source:
+        for output in _shown(cell):
+            for cid in chapter.found:
+                html = output.data.get("text/html", "")
+                output.data["text/html"] = html.replace(
+                    f"<strong>{cid}</strong>", f'<strong id="{cid.lower()}">{cid}</strong>', 1
+                )
+
+
+def _shown(cell: NotebookNode) -> Iterator[NotebookNode]:
+    yield from (output for output in cell.get("outputs", []) if "text/html" in output.get("data", {}))
+
+
+def _hero(page: NotebookNode) -> dict[str, str] | None:
+    """Image, caption and text for those who can't see it."""
+    for cell in page.cells:
+        if cell.cell_type == "code" and "hero" in cell.metadata.get("tags", []):
+            outputs = [output for output in cell.outputs if "data" in output]
+            data = [each.data | {"alt": each.metadata.get("image/png", {}).get("alt", "")} for each in outputs]
+            image = next((each for each in data if "image/png" in each), None)
+            caption = next((text for each in data if _CAPTION.match(text := each.get("text/markdown", ""))), "")
+            return image | {"caption": _CAPTION.sub("", caption)} if image else None
+    return None
+
+
+def _head(chapter: Standing, hero: dict[str, str] | None) -> str:
+    """Markdown: one line, the picture, a verdict per claim, what it rests on, what it costs to check."""
+    parts = [f'<p class="rb-lead">{escape(chapter.facts.one_line)}</p>']
+    if hero:
+        alt = " ".join(hero["alt"].split())
+        parts.append(f"```{{image}} {chapter.slug}.hero.png\n:alt: {alt}\n:class: rb-hero\n```")
+        parts.append(f'<div class="rb-caption">\n\n{hero["caption"]}\n\n</div>')
+    parts += [_verdicts(chapter), _rests_on(chapter)]
+    return "\n\n".join(parts)
+
+
+def _verdicts(chapter: Standing) -> str:
+    rows = []
+    for cid, found in chapter.found.items():
+        says = chapter.facts.claims[cid].says
+        figures = found.challenge or next((f"{label} {text}" for label, text in found.figures.items()), "")
+        rows.append(
+            f'<li><a href="#{cid.lower()}">{cid}</a> {show.chip(found.verdict)} '
+            f'<span class="rb-says" title="{escape(says, quote=True)}">{escape(says)}</span>'
+            f'<span class="rb-effect">{escape(figures)}</span></li>'
+        )
+    return '<ul class="rb-verdicts">\n' + "\n".join(rows) + "\n</ul>"
+
+
+def _rests_on(chapter: Standing) -> str:
+    """Seeds and commit, minutes and memory, links and buttons."""
+    from reprobook import record
+
+    facts, records = chapter.facts, chapter.records
+    smoke = record.results(chapter.slug, "smoke")
+    commits = ", ".join(sorted({r.commit[:7] for r in records if r.commit}))
+    seeds = f"{len(records)} runs of commit {commits}: {cost(records)}" if records else "no run yet"
+    check = f"{duration(mean_time(smoke))}, {peak_memory_gb(smoke):.1f} GB" if smoke else "not measured"
+    paper = show.link(facts.arxiv_url, f"arXiv {facts.arxiv.id}v{facts.arxiv.version}")
+    code = f", {show.link(facts.code.url, 'official code')}" if facts.code else ""
+    lines = {
+        "Rests on": f'{escape(seeds)} (<a href="../book/scoreboard.html#{anchor(chapter.slug, "C1")}">all figures</a>)',
+        "To check the code": f"{check}: <code>reprobook run {chapter.slug}</code>",
+        "To move things": f"<code>make lab</code>, then <code>{chapter.slug}.ipynb</code>{_launchers(chapter.slug)}",
+        "Paper": f"{paper}, {escape(_names(facts.authors))}{code}",
+    }
+    items = "".join(f"<dt>{label}</dt><dd>{text}</dd>" for label, text in lines.items())
+    return f'<dl class="rb-facts">{items}</dl>'
+
+
+def _names(authors: list[str]) -> str:
+    return ", ".join(authors) if len(authors) < 6 else f"{', '.join(authors[:3])} and {len(authors) - 3} others"
+
+
+def _launchers(slug: str) -> str:
+    """Links that open the notebook elsewhere, where ``_config.yml`` names the repository (``repository: url``)."""
+    config: dict[str, Any] = yaml.safe_load((project.root() / "_config.yml").read_text("utf-8"))
+    repository = config.get("repository") or {}
+    url, branch = str(repository.get("url") or ""), repository.get("branch", "main")
+    if not url.startswith("https://github.com/"):
+        return ""
+    name = url.removeprefix("https://github.com/").strip("/")
+    path = f"notebooks/{slug}.ipynb"
+    places = {
+        "Colab": f"https://colab.research.google.com/github/{name}/blob/{branch}/{path}",
+        "Binder": f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{path}",
+    }
+    return "".join(f', <a href="{address}">{place}</a>' for place, address in places.items())
