@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
-from reprobook.authoring.scoreboard import counted, duration, exported_csv, html_rows, overview, scoreboard, to_check
+from reprobook.authoring.scoreboard import (
+    counted,
+    duration,
+    exported_csv,
+    html_rows,
+    overview,
+    scoreboard,
+    times,
+    to_check,
+)
 from reprobook.authoring.standing import exported, mean_time, standings
 from reprobook.errors import ReprobookError
 
@@ -35,7 +44,7 @@ def write_generated(chapters: Sequence[Standing]) -> list[Path]:
     folder, board = project.root() / "book" / "_generated", exported(chapters)
     pages = {
         "scoreboard.md": scoreboard(chapters), "verdicts.md": overview(chapters, "scoreboard.html"),
-        "to_check.md": to_check(chapters), "data.md": data_page(),
+        "to_check.md": to_check(chapters), "times.md": times(chapters), "data.md": data_page(),
         "scoreboard.json": json.dumps(board, indent=1) + "\n", "scoreboard.csv": exported_csv(board),
     }  # fmt: skip
     return [path for name, text in pages.items() for path in _write(folder / name, text)]

@@ -79,6 +79,19 @@ def to_check(chapters: Sequence[Standing]) -> str:
     return html_rows(columns, [row for _, row in sorted(rows, key=lambda row: row[0])])
 
 
+def times(chapters: Sequence[Standing]) -> str:
+    """A sentence: what runs of the two small scales took, the quickest and the slowest chapter."""
+    smoke = [t for each in chapters if (t := mean_time(record.results(each.slug, "smoke"))) is not None]
+    laptop = [t for each in chapters if (t := mean_time(record.results(each.slug, "laptop"))) is not None]
+    said = [
+        f"{name} took {duration(min(found))} to {duration(max(found))}"
+        for name, found in (("a smoke run", smoke), ("a laptop run of one seed", laptop))
+        if found
+    ]
+    text = ", ".join(said) or "nothing yet"
+    return f"Measured on two cores, depending on the chapter: {text}.\n"
+
+
 def scoreboard(chapters: Sequence[Standing]) -> str:
     """Markdown: all verdicts, then a table of claims for each chapter, with the tests drawn."""
     parts = [f"## All verdicts\n\n{overview(chapters)}", *(_chapter(each) for each in chapters)]

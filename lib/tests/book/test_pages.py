@@ -119,6 +119,7 @@ def test_generating_twice_changes_nothing_the_second_time(checkout: Path) -> Non
         "scoreboard.csv",
         "scoreboard.json",
         "scoreboard.md",
+        "times.md",
         "to_check.md",
         "verdicts.md",
     }
@@ -143,6 +144,32 @@ def test_the_data_page_has_size_licence_and_gate(checkout: Path) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(48, "48 s"), (99.4, "99 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert scoreboard.duration(seconds) == text
+
+
+def test_times_and_limits_in_prose_come_from_records() -> None:
+    """A number of minutes in the book's own pages is an aim or a limit, or is included from the records."""
+    measured = re.compile(r"takes? (?:under|up to|about) (?:a|an|\d+) (?:minute|min|second|hour)|at most \d+ min")
+    for path in [*(project.root() / "book").glob("*.md"), *map(project.notebook_path, project.chapters())]:
+        assert not measured.findall(path.read_text("utf-8")), (
+            f"{path.name} promises a time: include _generated/times.md"
+        )
+
+
+def test_every_variable_that_a_user_may_set_is_explained() -> None:
+    """Those that only our own child processes read are set by the code that starts them."""
+    lib = project.root() / "lib" / "reprobook"
+    code = "".join(path.read_text("utf-8") for path in lib.rglob("*.py"))
+    read = set(re.findall(r"REPROBOOK_[A-Z_]+", code))
+    ours = {name for name in read if re.search(rf'"{name}": ', code)}
+    page = (project.root() / "book" / "how_to_run.md").read_text("utf-8")
+    internal = {
+        "REPROBOOK_SHARD",
+        "REPROBOOK_RUN_LOG",
+        "REPROBOOK_PROGRESS_FILE",
+        "REPROBOOK_PROGRESS",
+        "REPROBOOK_LOCKS",
+    }
+    assert {name for name in read - ours - internal if name not in page} == set()
 
 
 def test_the_readme_in_the_checkout_is_in_step() -> None:
