@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
+from reprobook.authoring.page import readable
 from reprobook.authoring.scoreboard import (
     counted,
     duration,
@@ -43,8 +44,8 @@ def write_generated(chapters: Sequence[Standing]) -> list[Path]:
     """Write what the book includes of these chapters into ``book/_generated``; returns the files that changed."""
     folder, board = project.root() / "book" / "_generated", exported(chapters)
     pages = {
-        "scoreboard.md": scoreboard(chapters), "verdicts.md": overview(chapters, "scoreboard.html"),
-        "to_check.md": to_check(chapters), "times.md": times(chapters), "data.md": data_page(),
+        "scoreboard.md": readable(scoreboard(chapters)), "verdicts.md": readable(overview(chapters, "scoreboard.html")),
+        "to_check.md": readable(to_check(chapters)), "times.md": times(chapters), "data.md": data_page(),
         "scoreboard.json": json.dumps(board, indent=1) + "\n", "scoreboard.csv": exported_csv(board),
     }  # fmt: skip
     return [path for name, text in pages.items() for path in _write(folder / name, text)]

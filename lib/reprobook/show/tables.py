@@ -97,7 +97,9 @@ def html_table(frame: pd.DataFrame, caption: str = "", precision: int | Mapping[
         cells.append(format_column(values, digits))
         numeric.append(all(_is_number(v) or is_missing(v) for v in values))
     looks = [_NUMBER if right else _look(column) for right, column in zip(numeric, cells, strict=True)]
-    head = "".join(f"<th {look}>{escape(str(name))}</th>" for look, name in zip(looks, frame.columns, strict=True))
+    head = "".join(
+        f'<th scope="col" {look}>{escape(str(name))}</th>' for look, name in zip(looks, frame.columns, strict=True)
+    )
     rows = [
         "".join(f"<td {look}>{cell}</td>" for look, cell in zip(looks, row, strict=True))
         for row in zip(*cells, strict=True)

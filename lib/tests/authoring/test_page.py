@@ -70,6 +70,12 @@ def test_the_head_has_the_picture_a_verdict_for_each_claim_and_links_that_lead_s
     assert '<strong id="c1">C1' in table and '<strong id="c2">C2' in table
 
 
+def test_tables_get_headers_for_screen_readers_and_figures_that_stay_in_one_line() -> None:
+    old = '<th style="a">x</th><th scope="col" b>y</th><td>0.07 ± 0.01 (n = 3), 95 %</td>'
+    new = page_module.readable(old)
+    assert new.count('<th scope="col" ') == 2 and "0.07\u00a0±\u00a00.01 (n\u00a0=\u00a03), 95\u00a0%" in new
+
+
 def test_the_stored_notebook_is_left_alone(stasc: Standing) -> None:
     stored = notebook()
     before = nbformat.writes(stored)
