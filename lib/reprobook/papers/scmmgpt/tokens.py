@@ -12,7 +12,7 @@ import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.scmmgpt import h5ad
-from reprobook.papers.scmmgpt.cells import check_counts
+from reprobook.papers.scmmgpt.cells import read_counts
 from reprobook.papers.scmmgpt.values import transform
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def collate(
 
 
 def stream(
-    path: Path, vocabulary: Vocabulary, ids: np.ndarray, *, max_length: int = 2048, how: str = "log1p",
+    path: str | Path, vocabulary: Vocabulary, ids: np.ndarray, *, max_length: int = 2048, how: str = "log1p",
     chunk: int = 1000, raw: bool = False,
 ) -> Iterator[Tokens]:  # fmt: skip
     """Tokens of an ``.h5ad`` file of counts, ``chunk`` cells at a time: memory does not grow with the file.
@@ -111,9 +111,10 @@ def stream(
     keep = np.flatnonzero(ids >= 0)
     with h5ad.opened(path) as file:
         found = h5ad.matrix(file, raw)
+        if len(ids) != found.shape[1]:
+            raise ReprobookError(f"{found.name} has {found.shape[1]} columns but there are ids of {len(ids)} genes")
         for start in range(0, found.shape[0], chunk):
-            counts = found.rows(start, min(start + chunk, found.shape[0]))
-            check_counts(counts)
+            counts = read_counts(found, start, min(start + chunk, found.shape[0]))
             totals = np.asarray(counts.sum(axis=1)).ravel()
             part = counts if len(keep) == len(ids) else counts[:, keep]
             yield collate(transform(part, totals, how), ids[keep], vocabulary, max_length)
