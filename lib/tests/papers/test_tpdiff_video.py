@@ -357,6 +357,7 @@ def test_change_and_judder_by_hand() -> None:
     assert tp.judder(doubled) == 0.0
     steady = torch.arange(8.0).view(1, 8, 1, 1, 1).expand(2, 8, 1, 3, 3)
     assert tp.judder(steady) == pytest.approx(1.0) and tp.change(steady).tolist() == [1.0, 1.0]
+    assert np.isnan(tp.judder(torch.zeros(2, 8, 1, 3, 3)))
 
 
 def test_the_classifier_learns_digit_and_direction() -> None:

@@ -111,6 +111,6 @@ def change(videos: Tensor) -> Tensor:
 
 def judder(videos: Tensor) -> float:
     """Change inside the pairs of frames (0, 1), (2, 3), ... over change between the pairs: 1 for steady motion, below
-    1 where frames were doubled and not separated again."""
+    1 where frames were doubled and not separated again; NaN if nothing moves."""
     steps = videos.diff(dim=1).square().flatten(2).mean(2)
     return float(steps[:, ::2].mean() / steps[:, 1::2].mean())
