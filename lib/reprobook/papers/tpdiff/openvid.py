@@ -88,8 +88,9 @@ def on_clock(frames: Iterable[Any], fps: float, step: float) -> Iterator[Any]:
         shown = frame
 
 
-def clips(folder: Path, n: int, seconds: float) -> list[VideoFile]:
+def clips(folder: str | Path, n: int, seconds: float) -> list[VideoFile]:
     """The first ``n`` chosen clips of at least ``seconds`` that the fetched zip files hold, in the table's order."""
+    folder = Path(folder)
     table = chosen(pd.read_csv(folder / TABLE))
     table = table[table["seconds"] >= seconds].drop_duplicates("video").set_index("video")
     places = {}

@@ -62,7 +62,7 @@ def latent_frames(n_frames: int) -> int:
     return (n_frames - 1) // 4 + 1
 
 
-def open_wan(folder: FilePath, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int) -> Base:
+def open_wan(folder: str | FilePath, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int) -> Base:
     """Wan 2.1 with LoRA on the attention projections; everything else is frozen."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import AutoTokenizer, UMT5EncoderModel
@@ -118,7 +118,7 @@ def add_lora(net: nn.Module, rank: int) -> None:
 
 
 def open_animatediff(
-    folder: FilePath, adapter: FilePath, device: torch.device, size: Sequence[int], n_frames: int
+    folder: str | FilePath, adapter: str | FilePath, device: torch.device, size: Sequence[int], n_frames: int
 ) -> Base:
     """SD 1.5 with AnimateDiff's temporal modules, which alone are trained."""
     from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -181,7 +181,7 @@ def prepare(
     return paths
 
 
-def read_batch(paths: Sequence[FilePath], index: Tensor) -> tuple[Tensor, Tensor]:
+def read_batch(paths: Sequence[str | FilePath], index: Tensor) -> tuple[Tensor, Tensor]:
     """(latents (B, T, C, H, W), text (B, n, D)) float32 of the clips ``index``."""
     from safetensors.torch import load_file
 
