@@ -175,7 +175,7 @@ def read(path: str | Path) -> Record:
         raise RecordError(f"{_name(path)} is not a valid record: {problems}") from error
 
 
-def _name(path: Path) -> str:
+def _name(path: str | Path) -> str:
     """Path for messages: relative to the checkout if it is inside."""
     path = Path(path).resolve()
     return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)

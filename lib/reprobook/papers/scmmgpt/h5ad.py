@@ -186,7 +186,7 @@ def _spelled(codes: np.ndarray, words: np.ndarray, name: str) -> np.ndarray:
         raise ReprobookError(
             f"column {name!r} has codes from {codes.min()} to {codes.max()} for {len(words)} categories: it is damaged"
         )
-    return np.append(words.astype(object), None)[codes]
+    return np.array([*words, None], dtype=object)[codes]
 
 
 def _strings(values: np.ndarray) -> np.ndarray:

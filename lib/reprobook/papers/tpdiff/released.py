@@ -69,7 +69,7 @@ def open_wan(folder: str | FilePath, device: torch.device, size: Sequence[int], 
 
     vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae").to(device).eval().requires_grad_(False)
     encoder = UMT5EncoderModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.bfloat16).to(device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(FilePath(folder) / "tokenizer")
     net = WanTransformer3DModel.from_pretrained(folder, subfolder="transformer")
     add_lora(net, lora_rank)
     net.enable_gradient_checkpointing()
@@ -125,8 +125,8 @@ def open_animatediff(
     from transformers import CLIPTextModel, CLIPTokenizer
 
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").to(device).eval().requires_grad_(False)
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").to(device).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(FilePath(folder) / "text_encoder").to(device).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(FilePath(folder) / "tokenizer")
     longest = encoder.config.max_position_embeddings
     net = UNetMotionModel.from_unet2d(
         UNet2DConditionModel.from_pretrained(folder, subfolder="unet"),
