@@ -352,6 +352,19 @@ def test_centres_and_path_errors_by_hand() -> None:
     assert good < 0.05 and bad > 0.8  # the slowest legal speed is 0.6 pixels a frame
 
 
+def test_judges_inside_autocast_are_those_outside(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    clips = square(np.stack([np.stack([np.arange(8), 7 - np.arange(8)], 1), np.full((8, 2), 4)]))
+    features = tp.pca_features(torch.rand(20, 8, 1, 16, 16, generator=torch.Generator().manual_seed(0)), 4)
+    save_file({"latents": clips[0].half(), "text": torch.ones(2).half()}, tmp_path / "a.safetensors")
+    with torch.autocast("cpu", torch.bfloat16):
+        errors, seen = tp.trajectory_error(clips), features(clips.bfloat16())
+        latents, _ = tp.read_batch([tmp_path / "a.safetensors"], torch.tensor([0, 0]))
+    assert torch.equal(errors, tp.trajectory_error(clips)) and torch.allclose(seen, features(clips))  # pixels are +-1
+    assert latents.dtype == torch.float32 and torch.equal(latents[1], clips[0])
+
+
 def test_change_and_judder_by_hand() -> None:
     doubled = torch.randn(4, 4, 1, 2, 2).repeat_interleave(2, 1)
     assert tp.judder(doubled) == 0.0

@@ -186,7 +186,8 @@ def read_batch(paths: Sequence[str | FilePath], index: Tensor) -> tuple[Tensor, 
     from safetensors.torch import load_file
 
     rows = [load_file(paths[int(i)]) for i in index]
-    return torch.stack([row["latents"] for row in rows]).float(), torch.stack([row["text"] for row in rows]).float()
+    latents, text = (torch.stack([row[name].float() for row in rows]) for name in ("latents", "text"))
+    return latents, text
 
 
 def batches(
