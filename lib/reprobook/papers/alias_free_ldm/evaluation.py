@@ -152,7 +152,8 @@ def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def flow_between(first: Tensor, second: Tensor) -> Tensor:
     """:func:`optical_flow` of images (N, 3, H, W) in [-1, 1]: (N, 2, H, W)."""
-    both = [((x.permute(0, 2, 3, 1).float().cpu().numpy() + 1) * 127.5).round().astype(np.uint8) for x in (first, second)]
+    frames = [x.permute(0, 2, 3, 1).float().cpu().numpy() for x in (first, second)]
+    both = [((x + 1) * 127.5).round().astype(np.uint8) for x in frames]
     found = [optical_flow(np.ascontiguousarray(a), np.ascontiguousarray(b)) for a, b in zip(*both, strict=True)]
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
 

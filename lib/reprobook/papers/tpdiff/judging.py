@@ -62,7 +62,8 @@ def pca_features(train: Tensor, n_features: int = 32) -> Callable[[Tensor], Tens
     from sklearn.decomposition import PCA
 
     def flat(videos: Tensor) -> np.ndarray:
-        return torch.cat([videos, 3 * videos.diff(dim=1)], 1).flatten(1).float().cpu().numpy()  # motion counts as much as looks
+        both = torch.cat([videos, 3 * videos.diff(dim=1)], 1)  # motion counts as much as looks
+        return both.flatten(1).float().cpu().numpy()
 
     pca = PCA(n_features, whiten=True, svd_solver="randomized", random_state=0).fit(flat(train))
     return lambda videos: torch.from_numpy(pca.transform(flat(videos))).float()
