@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -595,6 +596,16 @@ def test_ranks_and_names_hide_what_they_should() -> None:
     assert names.values.tolist() == [[-2, 1, 1, 1], [-2, 1, 0, 0]] and names.genes[0].tolist() == [5, 2, 0, 3]
     ranks = tokens.collate(counts, np.arange(4), vocabulary, inputs="ranks")
     np.testing.assert_allclose(ranks.values, [[-2, 1, 2 / 3, 1 / 3], [-2, 1, 0, 0]], rtol=1e-6)
+    five = tokens.collate(
+        sp.csr_matrix([[9.0, 8, 7, 6, 5]]), np.arange(5), Vocabulary.of(list("abcde")), inputs="ranks"
+    )
+    np.testing.assert_allclose(five.values[0, 1:], [1, 0.8, 0.6, 0.4, 0.2], rtol=1e-6)
+    said = re.search(
+        r"valrank`` is ([\d.]+) - ([\d.]+) log10\(1 \+ rank\)", " ".join((tokens.collate.__doc__ or "").split())
+    )
+    assert said is not None  # what we say of the released line is what it gives; ours is another
+    line = float(said[1]) - float(said[2]) * np.log10(1 + np.arange(1, 6))
+    np.testing.assert_allclose(line, [2.0345, 1.9155, 1.8310, 1.7656, 1.7121], atol=1e-4)
     random = tokens.collate(counts, np.arange(4), vocabulary, 3, choose="random", seed=3)
     assert set(random.genes[0, 1:].tolist()) < {0, 2, 3}
     with pytest.raises(ReprobookError, match="id of a known gene"):

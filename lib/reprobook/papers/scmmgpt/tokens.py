@@ -72,8 +72,9 @@ def collate(
     """Tokens of cells: ``<cls>`` and at most ``max_length`` - 1 non-zero genes, padded to the longest cell.
 
     ``values`` (n, g); ``ids`` (g,) the columns' ids. ``inputs``: ``values``; ``ranks``, a line from 1 down over the
-    chosen genes (the released ``valrank``); ``names``, 1 for each: which genes, and nothing else. Raises
-    :class:`ReprobookError` for unknown genes (id -1) and cells without any."""
+    chosen genes; ``names``, 1 for each: which genes, and nothing else. The line is ours: the released ``valrank`` is
+    2.23785 - 0.67569 log10(1 + rank), rank from 1, over ``<cls>`` and padding too. Raises :class:`ReprobookError` for
+    unknown genes (id -1) and cells without any."""
     if inputs not in INPUTS or choose not in ("top", "random"):
         raise ReprobookError(f"inputs {inputs!r} must be one of {', '.join(INPUTS)}, choose {choose!r} top or random")
     if max_length < 2:
