@@ -78,7 +78,7 @@ def on_clock(frames: Iterable[Any], fps: float, step: float) -> Iterator[Any]:
         expected = 0.0 if shown is None else now + step
         if frame.time is not None and start is None:
             start = frame.time - expected
-        now = expected if frame.time is None or frame.time - start < now else frame.time - start
+        now = expected if frame.time is None or frame.time - start < now - 1e-6 else frame.time - start
         while shown is not None and (k + 1) / fps <= now + 1e-6:
             yield shown
             k += 1
