@@ -62,7 +62,7 @@ class Corpus:
         return self.batch(torch.from_numpy(order), split)
 
 
-def wikipedia_characters(path: Path, length: int) -> Corpus:
+def wikipedia_characters(path: str | Path, length: int) -> Corpus:
     """Wikipedia extract cleaned to 27 symbols (text8), split by article: of ten, one validates and one tests.
 
     Ids 0..26 are space and the letters; there is no mask.
@@ -74,11 +74,11 @@ def wikipedia_characters(path: Path, length: int) -> Corpus:
     return Corpus(train, valid, test, vocab_size=len(ALPHABET), decode=decode_characters)
 
 
-def read_column(files: Iterable[Path], column: str) -> Iterator[str]:
+def read_column(files: Iterable[str | Path], column: str) -> Iterator[str]:
     """Texts of one column of parquet or JSON-lines files, read batch by batch with the datasets library."""
     from datasets import load_dataset
 
-    for file in sorted(files):
+    for file in sorted(map(Path, files)):
         builder = "parquet" if file.suffix == ".parquet" else "json"
         stream = load_dataset(builder, data_files=str(file), split="train", streaming=True)
         if column not in (stream.column_names or [column]):

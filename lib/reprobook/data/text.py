@@ -29,7 +29,7 @@ class Article:
     markup: str
 
 
-def wikipedia_articles(path: Path) -> list[Article]:
+def wikipedia_articles(path: str | Path) -> list[Article]:
     """Articles of a ``pages-articles`` dump (.xml.bz2) in its order; redirects and pages outside the main namespace
     are left out."""
     found = []
@@ -43,7 +43,7 @@ def wikipedia_articles(path: Path) -> list[Article]:
                 found.append(Article(field["title"].text or "", markup))
             page.clear()
     if not found:
-        raise ReprobookError(f"{path.name} holds no article: is it a pages-articles dump?")
+        raise ReprobookError(f"{Path(path).name} holds no article: is it a pages-articles dump?")
     return found
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def load_encoder(folder: Path, *, device: str | torch.device = "cpu") -> tuple[Any, Any]:
+def load_encoder(folder: str | Path, *, device: str | torch.device = "cpu") -> tuple[Any, Any]:
     """Model (fp32, eval mode) and tokenizer of a sentence-transformers folder; the tokenizer knows the length limit."""
     from transformers import AutoModel, AutoTokenizer
 
     with without_progress_bars():
         model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    settings = folder / "sentence_bert_config.json"
+    settings = Path(folder) / "sentence_bert_config.json"
     if settings.is_file():
         tokenizer.model_max_length = json.loads(settings.read_text(encoding="utf-8"))["max_seq_length"]
     return model.to(torch.device(device)).eval(), tokenizer

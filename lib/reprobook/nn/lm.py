@@ -35,7 +35,7 @@ def preferred_dtype(device: str | torch.device = "cpu") -> torch.dtype:
 
 
 def load_lm(
-    source: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu",
+    source: str | Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu",
     device_map: str | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """Model (eval mode) and tokenizer of a GGUF file, converted once through the cache, or of a safetensors folder.
@@ -71,7 +71,7 @@ def without_progress_bars() -> contextlib.redirect_stderr[io.StringIO]:
     return contextlib.redirect_stderr(io.StringIO())
 
 
-def load_tokenizer(source: Path) -> Any:
+def load_tokenizer(source: str | Path) -> Any:
     """The tokenizer alone, with its chat template; where it has no token to pad with, the end token serves."""
     from transformers import AutoTokenizer
 
@@ -81,12 +81,14 @@ def load_tokenizer(source: Path) -> Any:
     return tokenizer
 
 
-def _folder(source: Path) -> Path:
+def _folder(source: str | Path) -> Path:
+    source = Path(source)
     return source if source.is_dir() else converted(source)
 
 
-def converted(gguf: Path) -> Path:
+def converted(gguf: str | Path) -> Path:
     """Folder with ``model.safetensors`` (fp32), config, tokenizer and chat template of a GGUF file."""
+    gguf = Path(gguf)
     with gguf.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise DataError(f"{gguf.name} is not a GGUF file: it does not begin with the letters GGUF")

@@ -166,7 +166,7 @@ def _json(value: Any, indent: str = "") -> str:
     return f"{opening}\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}{closing}"
 
 
-def read(path: Path) -> Record:
+def read(path: str | Path) -> Record:
     """Read a record. Raises :class:`RecordError` if the file is missing, cut off or breaks the format."""
     try:
         return Record.model_validate(_read_json(Path(path)))
@@ -175,7 +175,7 @@ def read(path: Path) -> Record:
         raise RecordError(f"{_name(path)} is not a valid record: {problems}") from error
 
 
-def _name(path: Path) -> str:
+def _name(path: str | Path) -> str:
     """Path for messages: relative to the checkout if it is inside."""
     path = Path(path).resolve()
     return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)
@@ -224,14 +224,14 @@ def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     atomic_write(path.with_suffix(".scores.npz"), stream.getvalue())
 
 
-def read_scores(path: Path) -> dict[str, dict[str, Any]]:
+def read_scores(path: str | Path) -> dict[str, dict[str, Any]]:
     """The scores beside the record at ``path``; {} if it has none. Raises :class:`RecordError` if the file is
     damaged."""
     import zipfile
 
     import numpy as np
 
-    file = path.with_suffix(".scores.npz")
+    file = Path(path).with_suffix(".scores.npz")
     if not file.is_file():
         return {}
     found: dict[str, dict[str, Any]] = {}

@@ -157,6 +157,25 @@ def test_masked_error_and_psnr_by_hand():
     assert op.spsnr(a, a, mask).isinf().all()
 
 
+def test_equal_constants_are_infinitely_alike_and_a_mask_of_nothing_is_an_error():
+    """R^2 / 0 whatever R is; two constants c apart differ by R = c, which is 10 log10(1) = 0 dB."""
+    flat, ones = torch.full((3, 1, 4, 4), 0.25), torch.ones(3, 1, 4, 4)
+    other = flat.clone()
+    other[1] += 0.5
+    assert op.spsnr(flat, other, ones).tolist() == [math.inf, 0.0, math.inf]
+    other[1, 0, 0, 0] = 0.25
+    ones[1, 0, 0, 1:] = ones[1, 0, 1:] = 0  # now equal where the mask is one
+    assert op.spsnr(flat, other, ones).tolist() == [math.inf] * 3 and op.mask_mse(flat, other, ones) == 0
+    ones[1] = 0
+    for mask in (ones, torch.zeros(1, 1, 4, 4)):
+        for measure in (op.mask_mse, op.spsnr):
+            with pytest.raises(ReprobookError, match="leaves no sample to compare"):
+                measure(flat, other, mask)
+    for measure in (op.mask_mse, op.spsnr):
+        with pytest.raises(ReprobookError, match="one shape and not empty"):
+            measure(flat[:0], other[:0], ones[:1])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(dtype):
     x = noise(1, 2, 6, 10).to(dtype)

@@ -343,6 +343,20 @@ def test_a_blurred_decoder_loses_detail_down_to_the_asked_psnr():
     assert op.spsnr(found.decode(z), images, whole).mean() >= own - 0.1
 
 
+def test_judges_take_what_a_decoder_gives_inside_autocast():
+    images = data.textures(20, (16, 16), 0.3, seed=3)().clamp(-1, 1).bfloat16()
+    latents = models.Latents(tiny_vae(), scale=1.0)
+    z = latents.encode(images.float())
+    features = evaluation.Features(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, found = evaluation.Blurred(latents, 1.0).decode(z), features(images)
+        flow = evaluation.flow_between(images[:2], images[2:4])
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, evaluation.Blurred(latents, 1.0).decode(z), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found, evaluation.Features(images.float())(images.float()))
+    assert torch.equal(flow, evaluation.flow_between(images[:2].float(), images[2:4].float()))
+
+
 def test_a_shift_of_nothing_scores_without_bound_and_a_plain_decoder_scores_low():
     latents = models.Latents(tiny_vae(), torch.rand(4, 3, 16, 16))
     assert float(latents.encode(torch.rand(64, 3, 16, 16)).std()) == pytest.approx(1, abs=0.4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import Counter
 from datetime import UTC, date, datetime, time, timedelta
@@ -410,6 +411,29 @@ def test_reminders_by_hand() -> None:
     ]
     late = reminders.reminders([medicine([time(7, 59), time(8)], 1)], MORNING)
     assert [r.next_at for r in late] == [datetime(2025, 3, 7, 8), datetime(2025, 3, 8, 7, 59)]
+
+
+def test_a_reminder_is_titled_by_the_illness_where_the_schedule_names_one() -> None:
+    """The application's own example: medication_name - medicine_name - dosage, and the instructions beside it."""
+    entry = {"medicine_name": "A", "total_days": 5, "timing": ["10:00"], "dosage": "100 mg", "instructions": "x"}
+    schedule = {"medication_schedule": {"medication_name": "Headache", "medications": [entry]}}
+    for text in (json.dumps(schedule), str(schedule)):
+        read = prescriptions.parse_schedule(text)
+        (reminder,) = reminders.reminders(read, MORNING)
+        assert (reminder.title, reminder.instructions) == ("Headache - A - 100 mg", "x")
+        assert prescriptions.to_schedule(read) == schedule
+        (event,) = Calendar.from_ical(reminders.to_icalendar([reminder])).walk("VEVENT")
+        assert event["SUMMARY"] == "Headache - A - 100 mg" and event["DESCRIPTION"].startswith("x\n")
+    for name in (None, "", "  "):  # no illness: when to take it opens the title, as in a prescription's text
+        schedule["medication_schedule"]["medication_name"] = name
+        (reminder,) = reminders.reminders(prescriptions.parse_schedule(str(schedule)), MORNING)
+        assert (reminder.title, reminder.instructions) == ("X - A - 100 mg", "")
+    schedule["medication_schedule"]["medication_name"] = ["Headache"]
+    with pytest.raises(ReprobookError, match="medication_name=.* a text is needed"):
+        prescriptions.parse_schedule(str(schedule))
+    cold = prescriptions.parse_schedule(str(schedule).replace("['Headache']", "'a cold'"))
+    with pytest.raises(ReprobookError, match="one illness has a place in it, not Headache, a cold"):
+        prescriptions.to_schedule([*read, *cold])
 
 
 @pytest.mark.parametrize(("minutes", "is_due"), [(-31, False), (-30, True), (0, True), (30, True), (31, False)])

@@ -266,7 +266,21 @@ def test_only_one_of_four_scores_makes_sense() -> None:
     right = md.four_scores('{"is_answerable": true, "answer_content": "Paris"}', ["Paris"])
     assert right["whole"] == right["content"] == 1.0
     refused = md.four_scores('{"is_answerable": false}', ["Paris"])
-    assert refused["content"] == refused["answerable"] == 0.0 and refused["format"] == 1.0
+    assert refused["content"] == refused["answerable"] == 0.0
+    assert refused["format"] == pytest.approx(2 / 3)  # one key word of two: P = 1, R = 1/2
+
+
+@pytest.mark.parametrize(
+    ("response", "keys"),
+    [
+        ("{'is_answerable': False}", 1), ("{'is_answerable': False, 'answer_content': ''}", 2),
+        ('{"is_answerable": true, "answer', 1), ("{'answer_content': 'Paris'}", 1), ("{'answer': 'Paris'}", 0),
+        ("It is Paris.", 0), ("{'is_answerable': True, 'answer_content': 'Paris', 'why': 'so'}", 2), ("", 0),
+    ],
+)  # fmt: skip
+def test_the_released_format_counts_the_key_words(response: str, keys: int) -> None:
+    """By the released metric: k of the two key words give F1 = 2k / (k + 2), whether or not the response parses."""
+    assert md.four_scores(response, ["Paris"])["format"] == pytest.approx(2 * keys / (keys + 2))
 
 
 # ------------------------------------------------------------------------------------------------- planted questions

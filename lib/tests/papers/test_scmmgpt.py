@@ -572,6 +572,8 @@ def test_a_class_mean_has_no_variance_and_no_zeros_and_full_knn_accuracy() -> No
     means = np.stack([real[labels == each].mean(0) for each in labels])
     assert evaluation.variance_ratio(means, real, labels, labels) == pytest.approx(0, abs=1e-12)
     assert evaluation.variance_ratio(real, real, labels, labels) == pytest.approx(1)
+    with pytest.raises(ReprobookError, match="real cells of each type are all the same"):
+        evaluation.variance_ratio(real, means.round(), labels, labels)
     assert evaluation.zero_gap(means, real) < 0 and evaluation.zero_gap(real, real) == 0
     found = evaluation.knn_accuracy(real, labels, means, labels, ks=(3, 5, 99))
     assert found == {3: 1.0, 5: 1.0}

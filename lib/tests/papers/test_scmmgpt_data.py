@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -23,6 +29,7 @@ from reprobook.papers.scmmgpt.cells import (
     split,
     write_h5ad,
 )
+from reprobook.papers.scmmgpt.released import CellFile
 from reprobook.papers.scmmgpt.vocabulary import Vocabulary, known_genes, read_ensembl
 
 
@@ -182,6 +189,258 @@ def test_rows_are_read_in_parts_and_columns_refused(tmp_path: Path) -> None:
         h5ad.matrix(file, False)
 
 
+def whole_file(path: Path, n: int = 4, g: int = 3, counts: sp.csr_matrix | None = None) -> sp.csr_matrix:
+    """A file as :func:`h5ad.write` writes it, with labels x, y in turn; returns its counts."""
+    counts = random_counts(n, g) if counts is None else counts
+    obs = pd.DataFrame({"cell_type": ["x", "y"] * (n // 2)}, index=[f"c{k}" for k in range(n)])
+    h5ad.write(path, counts, obs, pd.DataFrame(index=[f"G{k}" for k in range(g)]))
+    return counts
+
+
+def by_reference(file: h5py.File) -> None:
+    """anndata 0.7: codes in the column, and a reference to its categories as an attribute."""
+    del file["obs/cell_type"]
+    words = file["obs"].create_dataset("__categories/cell_type", data=["B", "T"], dtype=h5py.string_dtype())
+    file["obs/cell_type"] = np.array([0, 1, -1, 0], dtype=np.int8)
+    file["obs/cell_type"].attrs["categories"] = words.ref
+
+
+def as_a_group(file: h5py.File) -> None:
+    """anndata 0.8 and later."""
+    del file["obs/cell_type"]
+    file["obs/cell_type/codes"] = np.array([0, 1, -1, 0], dtype=np.int8)
+    file["obs"]["cell_type"].create_dataset("categories", data=["B", "T"], dtype=h5py.string_dtype())
+
+
+def compound(file: h5py.File, place: str, words: object = ("B", "T")) -> None:
+    """anndata 0.6 and before: ``obs`` as one array of records, the categories elsewhere (one of them as a scalar)."""
+    del file["obs"]
+    rows = np.array([(b"c0", 0), (b"c1", 1), (b"c2", -1), (b"c3", 0)], dtype=[("index", "S2"), ("cell_type", "i1")])
+    file["obs"] = rows
+    file.create_dataset(place, data=words, dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        by_reference, as_a_group, lambda f: compound(f, "uns/cell_type_categories"),
+        lambda f: compound(f, "cell_type_categories"),
+    ],
+    ids=["0.7", "0.8", "0.6", "before uns"],
+)  # fmt: skip
+def test_a_missing_label_is_unknown_in_every_layout(tmp_path: Path, stored) -> None:
+    whole_file(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        stored(file)
+    assert read_h5ad(tmp_path / "a.h5ad").labels.tolist() == ["B", "T", "unknown", "B"]
+    assert CellFile(tmp_path / "a.h5ad", Vocabulary.of(["G0"])).types == ["B", "T", "unknown"]
+
+
+def test_a_lone_category_and_codes_without_one(tmp_path: Path) -> None:
+    whole_file(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        compound(file, "uns/cell_type_categories", "B")
+        file["obs"][...] = np.array([(b"c0", 0), (b"c1", -1), (b"c2", 0), (b"c3", 0)], dtype=file["obs"].dtype)
+    assert read_h5ad(tmp_path / "a.h5ad").labels.tolist() == ["B", "unknown", "B", "B"]
+    for wrong in (1, -2):
+        with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+            file["obs"][...] = np.array([(b"c", wrong)] * 4, dtype=file["obs"].dtype)
+        with pytest.raises(ReprobookError, match=f"'cell_type' has codes from {wrong} to {wrong} for 1 categories"):
+            read_h5ad(tmp_path / "a.h5ad")
+
+
+def test_old_gene_names_of_raw_have_their_own_categories(tmp_path: Path) -> None:
+    counts = whole_file(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        file.move("X", "raw.X")
+        file["raw.var"] = np.array([(b"e0", 1), (b"e1", 2), (b"e2", 0)], dtype=[("index", "S2"), ("symbol", "i1")])
+        file.create_dataset("raw.cat/symbol_categories", data=["A", "B", "C"], dtype=h5py.string_dtype())
+        file.create_dataset("uns/symbol_categories", data=["wrong"] * 3, dtype=h5py.string_dtype())
+    cells = read_h5ad(tmp_path / "a.h5ad", gene="symbol")
+    assert cells.genes.tolist() == ["B", "C", "A"] and (cells.counts != counts).nnz == 0
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        file["raw.var"][...] = np.array([(b"e0", 1), (b"e1", -1), (b"e2", 0)], dtype=file["raw.var"].dtype)
+    with pytest.raises(ReprobookError, match="1 genes have no name .1 is the first column"):
+        read_h5ad(tmp_path / "a.h5ad", gene="symbol")
+
+
+def change(file: h5py.File, name: str, values: object) -> None:
+    del file[name]
+    file[name] = values
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: change(f, "X/indices", [0, 1, 2, 0, 3]), "in column 3, of 3 columns"),
+        (lambda f: change(f, "X/indices", [0, 1, 2, 0, -1]), "in column -1, of 3 columns"),
+        (lambda f: change(f, "X/indices", [0, 1, 2, 0]), "5 values and 4 column numbers"),
+        (lambda f: change(f, "X/data", np.ones(6)), "run from 0 to 5, and there are 6 values"),
+        (lambda f: change(f, "X/indptr", [0, 3, 1, 4, 5]), "pointers do not fit"),
+        (lambda f: change(f, "X/indptr", [1, 1, 3, 4, 5]), "run from 1 to 5"),
+        (lambda f: change(f, "X/indptr", [0, 1, 5]), "4 rows but pointers to 2"),
+        (lambda f: f["X"].attrs.modify("shape", (2, 3)), "2 rows but pointers to 4"),
+        (lambda f: f["X"].attrs.modify("shape", (4, 5)), "X has 5 columns but var 3 entries"),
+        (lambda f: f["X"].attrs.__delitem__("shape"), "shape, data, indices or indptr is missing"),
+        (lambda f: f["X"].__delitem__("indices"), "shape, data, indices or indptr is missing"),
+        (lambda f: change(f, "X", np.ones((4, 2))), "X has 2 columns but var 3 entries"),
+        (lambda f: change(f, "X", np.ones((5, 3))), "X has 5 rows but obs 4 entries"),
+        (lambda f: change(f, "X", np.ones(4)), r"X has the shape \(4,\)"),
+        (lambda f: change(f, "obs/cell_type", ["x", "y", "x"]), "obs has 4 names but 3 values of 'cell_type'"),
+    ],
+)  # fmt: skip
+def test_parts_that_disagree_are_refused_with_both_numbers(tmp_path: Path, damage, message: str) -> None:
+    whole_file(tmp_path / "a.h5ad", counts=sp.csr_matrix([[1, 0, 0], [0, 2, 1], [3, 0, 0], [0, 4, 0.0]]))
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        damage(file)
+    with pytest.raises(ReprobookError, match=message):
+        read_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ReprobookError, match=message):
+        CellFile(tmp_path / "a.h5ad", Vocabulary.of(["G0"])).rows(0, 4)
+
+
+def test_a_shorter_obs_is_refused_also_when_only_its_first_cells_are_read(tmp_path: Path) -> None:
+    whole_file(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        for column in ("_index", "cell_type"):
+            values = file["obs"][column][:3]
+            change(file, f"obs/{column}", values)
+        file.copy("X", "raw/X")
+        file.copy("var", "raw/var")
+    for raw, where in ((False, "X"), (True, "raw/X")):
+        with pytest.raises(ReprobookError, match=f"{where} has 4 rows but obs 3 entries"):
+            read_h5ad(tmp_path / "a.h5ad", raw=raw, limit=2)
+    with pytest.raises(ReprobookError, match="3 columns but there are ids of 2 genes"):
+        next(tokens.stream(tmp_path / "a.h5ad", Vocabulary.of(["G0", "G1"]), np.arange(2)))
+    for part in ({"labels": ["x"] * 3}, {"totals": np.full(3, 99.0)}, {"names": ["a", "b", "c"]}):
+        with pytest.raises(ReprobookError, match=f"4 rows of counts but 3 {next(iter(part))}"):
+            make_cells(random_counts(4, 3), ["a", "b", "c"], **part)
+
+
+@pytest.mark.parametrize("kind", ["null", "group", "absent"])
+def test_a_file_without_x_says_so_and_which_layers_it_has(tmp_path: Path, kind: str) -> None:
+    counts = whole_file(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        file.move("X", "layers/counts")
+        if kind == "null":
+            file["X"] = h5py.Empty("f4")
+        elif kind == "group":
+            file.create_group("X").attrs["encoding-type"] = "null"
+    with pytest.raises(ReprobookError, match="X.*its layers: layer='counts'"):
+        read_h5ad(tmp_path / "a.h5ad")
+    assert (read_h5ad(tmp_path / "a.h5ad", layer="counts").counts != counts).nnz == 0
+
+
+def test_counts_are_read_from_where_they_are_and_an_error_says_what_there_is(tmp_path: Path) -> None:
+    counts = whole_file(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:  # counts in X, logged values in raw, another matrix in a layer
+        file["raw/X"] = np.log1p(counts.toarray())
+        file.copy("var", "raw/var")
+        file["layers/spliced"] = counts.toarray() + 1
+        file["layers/odd"] = np.ones((4, 2))
+    for read in (read_h5ad, lambda path: CellFile(path, Vocabulary.of(["G0"])).rows(0, 4)):
+        with pytest.raises(ReprobookError, match=r"raw/X: .* not whole.*X \(raw=False\).*layer='spliced'"):
+            read(tmp_path / "a.h5ad")
+    assert (read_h5ad(tmp_path / "a.h5ad", raw=False).counts != counts).nnz == 0
+    assert (read_h5ad(tmp_path / "a.h5ad", layer="spliced").counts.toarray() == counts.toarray() + 1).all()
+    for wrong, message in (
+        ({"layer": "odd"}, "layers/odd has 2 columns but var 3"), ({"layer": "none"}, "no layers/none.*layer='odd'"),
+        ({"layer": "odd", "raw": True}, "give one of them"),
+    ):  # fmt: skip
+        with pytest.raises(ReprobookError, match=message):
+            read_h5ad(tmp_path / "a.h5ad", **wrong)
+
+    class Raw:
+        X, var_names = np.log1p(counts.toarray()), ["a", "b", "c"]
+
+    class Data:
+        X, raw, layers, var_names, obs_names = counts, Raw, {"more": counts + counts}, ["a", "b", "c"], list("1234")
+        obs = pd.DataFrame({"cell_type": list("xyxy")})
+
+    with pytest.raises(ReprobookError, match="not whole"):
+        from_anndata(Data)
+    assert (from_anndata(Data, raw=False).counts != counts).nnz == 0
+    assert (from_anndata(Data, layer="more").counts != 2 * counts).nnz == 0
+    with pytest.raises(ReprobookError, match="layer='less': give one of X .raw=False., raw .raw=True. or .* more"):
+        from_anndata(Data, layer="less")
+
+
+# What a second process does to a file before it says so and waits.
+HOLD = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+', libver='latest'); f.flush(); print(flush=True); input()"
+
+
+def test_a_file_that_another_process_writes_is_not_called_truncated(tmp_path: Path) -> None:
+    whole_file(tmp_path / "a.h5ad")
+    h5py.File(tmp_path / "new.h5ad", "w", libver="latest").close()  # a layout that marks who writes it
+    for name in ("a.h5ad", "new.h5ad"):
+        child = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / name], stdin=-1, stdout=-1)
+        try:
+            assert child.stdout.readline() and child.poll() is None
+            with pytest.raises(ReprobookError, match=f"^{name} is open for writing in another process: [^;]*$"):
+                read_h5ad(tmp_path / name)
+        finally:
+            child.kill()
+            child.communicate()
+    with pytest.raises(ReprobookError, match="new.h5ad is marked as being written.*h5clear"):
+        read_h5ad(tmp_path / "new.h5ad")  # its writer was killed
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_file_without_permission_is_not_called_truncated(what: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        whole_file(folder / "a.h5ad")
+        folder.chmod(0o755)
+        (folder / "a.h5ad" if what == "file" else folder).chmod(0)
+        root = os.geteuid() == 0
+        if root:  # root reads everything: be somebody else for a moment
+            os.seteuid(65534)
+        try:
+            with pytest.raises(ReprobookError, match="^a.h5ad may not be read: this user has no permission"):
+                read_h5ad(folder / "a.h5ad")
+        finally:
+            if root:
+                os.seteuid(0)
+            folder.chmod(0o755)
+
+
+def test_other_refusals_of_the_system_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "none" / "a.h5ad", "a.h5ad does not exist")):
+        with pytest.raises(ReprobookError, match=message):
+            read_h5ad(path)
+    (tmp_path / "empty.h5ad").touch()
+    with pytest.raises(ReprobookError, match="empty.h5ad cannot be read as HDF5"):
+        read_h5ad(tmp_path / "empty.h5ad")
+    for code, text, message in (
+        (errno.ENOLCK, "(unable to lock file, errno = 37)", "cannot be locked.*HDF5_USE_FILE_LOCKING=FALSE"),
+        (errno.EIO, "(file read failed)", "the system refused"),
+    ):
+
+        def refused(*_: object, code: int = code, text: str = text) -> None:
+            raise OSError(code, f"Unable to synchronously open file {text}")
+
+        monkeypatch.setattr(h5py, "File", refused)  # as h5py raises it on such a file system
+        with pytest.raises(ReprobookError, match=message):
+            read_h5ad(tmp_path / "empty.h5ad")
+
+
+def test_every_reader_takes_text_for_a_path(tmp_path: Path) -> None:
+    counts = whole_file(tmp_path / "a.h5ad")
+    path = str(tmp_path / "a.h5ad")
+    assert (read_h5ad(path).counts != counts).nnz == 0
+    assert CellFile(path, Vocabulary.of(["G0"])).shape == (4, 3)
+    assert len(list(tokens.stream(path, Vocabulary.of(GENES[:3]), np.arange(3)))) == 1
+    write_h5ad(make_cells(counts, GENES[:3]), str(tmp_path / "b.h5ad"))
+    with pytest.raises(ReprobookError, match="obs has no column 'n'"):
+        read_h5ad(str(tmp_path / "b.h5ad"), totals="n")
+    (tmp_path / "v.json").write_text('{"A": 0}')
+    assert Vocabulary.read(str(tmp_path / "v.json")).lookup(["A"]).tolist() == [0]
+    (tmp_path / "e.csv").write_text("ENSG1,A\n")
+    assert read_ensembl(str(tmp_path / "e.csv")) == {"ENSG1": "A"}
+    (tmp_path / "t.csv").write_text(",A,B\nc1,0,2\n")
+    assert read_table(str(tmp_path / "t.csv")).genes.tolist() == ["A", "B"]
+
+
 def test_anndata_reads_what_we_write(tmp_path: Path) -> None:
     anndata = pytest.importorskip("anndata", reason="the last anndata for Python 3.11 (0.12.19) asks for pandas < 3")
     cells = make_cells(random_counts(7, 30), GENES, ["x", "y"] * 3 + ["z"])
@@ -337,6 +596,16 @@ def test_ranks_and_names_hide_what_they_should() -> None:
     assert names.values.tolist() == [[-2, 1, 1, 1], [-2, 1, 0, 0]] and names.genes[0].tolist() == [5, 2, 0, 3]
     ranks = tokens.collate(counts, np.arange(4), vocabulary, inputs="ranks")
     np.testing.assert_allclose(ranks.values, [[-2, 1, 2 / 3, 1 / 3], [-2, 1, 0, 0]], rtol=1e-6)
+    five = tokens.collate(
+        sp.csr_matrix([[9.0, 8, 7, 6, 5]]), np.arange(5), Vocabulary.of(list("abcde")), inputs="ranks"
+    )
+    np.testing.assert_allclose(five.values[0, 1:], [1, 0.8, 0.6, 0.4, 0.2], rtol=1e-6)
+    said = re.search(
+        r"valrank`` is ([\d.]+) - ([\d.]+) log10\(1 \+ rank\)", " ".join((tokens.collate.__doc__ or "").split())
+    )
+    assert said is not None  # what we say of the released line is what it gives; ours is another
+    line = float(said[1]) - float(said[2]) * np.log10(1 + np.arange(1, 6))
+    np.testing.assert_allclose(line, [2.0345, 1.9155, 1.8310, 1.7656, 1.7121], atol=1e-4)
     random = tokens.collate(counts, np.arange(4), vocabulary, 3, choose="random", seed=3)
     assert set(random.genes[0, 1:].tolist()) < {0, 2, 3}
     with pytest.raises(ReprobookError, match="id of a known gene"):

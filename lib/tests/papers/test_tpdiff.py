@@ -210,6 +210,19 @@ def test_alignment_of_one_and_of_other_shapes() -> None:
         pyramid.align_noise(video(2, 4), video(2, 8))
 
 
+def test_alignment_inside_autocast_is_that_outside() -> None:
+    """Rounded to bfloat16 the inner products of long clips tie; the assignment must be float32's."""
+    torch.manual_seed(0)
+    data, eps = torch.randn(48, 8, 1, 16, 16), torch.randn(48, 8, 1, 16, 16)
+    expected = pyramid.align_noise(data, eps)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pyramid.align_noise(data, eps)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    for half in (torch.bfloat16, torch.float16):
+        found = pyramid.align_noise(data.to(half), eps.to(half))
+        assert found.dtype == half and torch.equal(found.float().sort(0).values, eps.to(half).float().sort(0).values)
+
+
 def test_alignment_brings_a_batch_of_64_closer_by_the_expected_shares() -> None:
     """Mean distance falls by 15 % in 64 and by 3.6 % in 1024 dimensions (computed apart from this code)."""
     for dim, share in ((64, 0.15), (1024, 0.036)):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
+import zipfile
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -347,11 +352,25 @@ def test_centres_and_path_errors_by_hand() -> None:
     assert good < 0.05 and bad > 0.8  # the slowest legal speed is 0.6 pixels a frame
 
 
+def test_judges_inside_autocast_are_those_outside(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    clips = square(np.stack([np.stack([np.arange(8), 7 - np.arange(8)], 1), np.full((8, 2), 4)]))
+    features = tp.pca_features(torch.rand(20, 8, 1, 16, 16, generator=torch.Generator().manual_seed(0)), 4)
+    save_file({"latents": clips[0].half(), "text": torch.ones(2).half()}, tmp_path / "a.safetensors")
+    with torch.autocast("cpu", torch.bfloat16):
+        errors, seen = tp.trajectory_error(clips), features(clips.bfloat16())
+        latents, _ = tp.read_batch([tmp_path / "a.safetensors"], torch.tensor([0, 0]))
+    assert torch.equal(errors, tp.trajectory_error(clips)) and torch.allclose(seen, features(clips))  # pixels are +-1
+    assert latents.dtype == torch.float32 and torch.equal(latents[1], clips[0])
+
+
 def test_change_and_judder_by_hand() -> None:
     doubled = torch.randn(4, 4, 1, 2, 2).repeat_interleave(2, 1)
     assert tp.judder(doubled) == 0.0
     steady = torch.arange(8.0).view(1, 8, 1, 1, 1).expand(2, 8, 1, 3, 3)
     assert tp.judder(steady) == pytest.approx(1.0) and tp.change(steady).tolist() == [1.0, 1.0]
+    assert np.isnan(tp.judder(torch.zeros(2, 8, 1, 3, 3)))
 
 
 def test_the_classifier_learns_digit_and_direction() -> None:
@@ -470,6 +489,67 @@ def test_openvid_miniature_has_the_real_columns_and_frames(tmp_path: Path) -> No
     with pytest.raises(ReprobookError, match="none of the"):
         openvid.clips(tmp_path, 5, seconds=100.0)
     assert second.caption.startswith("a square")
+
+
+def numbered(folder: Path, times: list[float], form: str = "mov", codec: str = "png") -> openvid.VideoFile:
+    """A clip whose frame k is grey of level k and begins at times[k] seconds, in a zip file."""
+    content, base = io.BytesIO(), Fraction(1, 600)
+    with av.open(content, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width = stream.height = 16
+        stream.pix_fmt, stream.codec_context.time_base = "bgr0" if codec == "ffv1" else "rgb24", base
+        for k, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), k, np.uint8), format="rgb24")
+            frame = frame.reformat(format=stream.pix_fmt)
+            frame.pts, frame.time_base = round(time / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("a.mp4", content.getvalue())
+    return openvid.VideoFile(folder / "a.zip", "a.mp4", "")
+
+
+def levels(clip: openvid.VideoFile, n: int, fps: float) -> list[int]:
+    frames = clip.frames(n, (16, 16), fps)
+    return ((frames[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+EIGHTH = [math.ceil(k * 30 / 8) for k in range(16)]  # 0, 4, 8, 12, 15 .. 57: the first of 30 a second at k/8 or later
+CLIPS = [
+    ("a start at 1.5 s", [1.5 + k / 30 for k in range(120)], "mov", 8, EIGHTH),
+    ("a start at 0", [k / 30 for k in range(120)], "mov", 8, EIGHTH),
+    ("thousandths", [k / 30 for k in range(120)], "matroska", 30, list(range(100))),  # of a second: 0.033, 0.067, 0.1
+    ("a gap", [0, 0.1, 0.2, 0.7, 0.8], "mov", 10, [0, 1, 2, 2, 2, 2, 2, 3, 4]),
+    ("fewer frames than asked for", [k / 5 for k in range(5)], "mov", 10, [0, 0, 1, 1, 2, 2, 3, 3, 4]),
+    ("faster and faster", [1, 1.4, 1.6, 1.7, 1.75, 1.8], "mov", 10, [0, 0, 0, 0, 1, 1, 2, 3, 5]),
+    ("two at a time", [0, 0.1, 0.1, 0.2, 0.3], "matroska", 10, [0, 1, 3, 4]),
+]
+
+
+@pytest.mark.parametrize(("times", "form", "fps", "expected"), [c[1:] for c in CLIPS], ids=[c[0] for c in CLIPS])
+def test_frames_are_those_of_the_clip_s_own_clock(
+    tmp_path: Path, times: list[float], form: str, fps: float, expected: list[int]
+) -> None:
+    clip = numbered(tmp_path, times, form, "ffv1" if form == "matroska" else "png")
+    assert levels(clip, len(expected), fps) == expected
+    with pytest.raises(ReprobookError, match="are needed"):
+        clip.frames(math.ceil((times[-1] - times[0]) * fps) + 2, (16, 16), fps)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([None] * 8, [0, 2, 4, 6]),  # no timestamps: the rate of the stream
+        ([0.0, None, None, 0.3, None, None], [0, 2, 4]),
+        ([None, 0.1, 0.2, 0.3, 0.4], [0, 2, 4]),
+        ([9.0, 9.1, 9.2, 0.0, 0.1, 0.2, 0.3], [0, 2, 4, 6]),  # starts again, as streams that were joined do
+        ([-0.3, -0.2, -0.1, 0.0, 0.1], [0, 2, 4]),
+        ([0.0, 0.1, 0.05, 0.2, 0.3, 0.4], [0, 2, 5]),
+    ],
+)
+def test_missing_and_falling_timestamps_go_on_at_the_stream_s_rate(times: list, expected: list[int]) -> None:
+    frames = [SimpleNamespace(time=time, number=k) for k, time in enumerate(times)]
+    assert [f.number for f in openvid.on_clock(frames, 5, 0.1)] == expected
 
 
 def test_causal_vae_lengths() -> None:

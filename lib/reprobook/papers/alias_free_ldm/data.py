@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TEST = ("chelsea.png", "flower.jpg", "motorcycle_left.png")  # photographs that are never trained on
 
 
-def read_image(path: Path, height: int) -> np.ndarray:
+def read_image(path: str | Path, height: int) -> np.ndarray:
     """An RGB picture (height, W, 3) uint8, reduced with an anti-aliasing filter (Pillow's Lanczos)."""
     from PIL import Image
 
@@ -27,7 +27,7 @@ def read_image(path: Path, height: int) -> np.ndarray:
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def read_frames(path: Path, height: int, every: int = 1) -> list[np.ndarray]:
+def read_frames(path: str | Path, height: int, every: int = 1) -> list[np.ndarray]:
     """Every ``every``-th frame of a video as RGB (height, W, 3) uint8, width even."""
     import av
 
@@ -36,7 +36,7 @@ def read_frames(path: Path, height: int, every: int = 1) -> list[np.ndarray]:
         width = round(stream.width * height / stream.height / 2) * 2
         frames = [f.reformat(width, height, "rgb24").to_ndarray() for f in container.decode(stream)][::every]
     if not frames:
-        raise ReprobookError(f"{path.name} holds no video frames")
+        raise ReprobookError(f"{Path(path).name} holds no video frames")
     return frames
 
 
@@ -71,9 +71,12 @@ class Crops:
         return to_tensor([self.one(rng) for _ in range(self.batch_size)])
 
 
-def photographs(folders: Sequence[Path], video: Path, height: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def photographs(
+    folders: Sequence[str | Path], video: str | Path, height: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """(train, test) pictures: the PNG and JPEG files of ``folders``, and every 30th frame of ``video`` to train."""
-    files = sorted((p for f in folders for p in f.iterdir() if p.suffix in (".png", ".jpg")), key=lambda p: p.name)
+    files = [p for folder in folders for p in Path(folder).iterdir() if p.suffix in (".png", ".jpg")]
+    files.sort(key=lambda p: p.name)
     test = [read_image(p, height) for p in files if p.name in TEST]
     train = [read_image(p, height) for p in files if p.name not in TEST]
     if not test or not train:
@@ -82,7 +85,7 @@ def photographs(folders: Sequence[Path], video: Path, height: int) -> tuple[list
     return [*train, *frames], test
 
 
-def frame_pairs(videos: Sequence[Path], height: int, size: int, n: int, seed: int, gap: int = 2) -> list[Tensor]:
+def frame_pairs(videos: Sequence[str | Path], height: int, size: int, n: int, seed: int, gap: int = 2) -> list[Tensor]:
     """[first (n, 3, size, size), second, backward flow (n, 2, size, size)] of ``n`` moving patches of videos.
 
     The flow is found on whole frames, ``gap`` frames apart; patches whose mean motion is between 0.3 and 4 pixels and

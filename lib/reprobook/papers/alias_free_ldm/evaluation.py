@@ -96,7 +96,7 @@ class Blurred:
         """The pictures of the plain model, blurred."""
         from scipy.ndimage import gaussian_filter
 
-        sharp = self.latents.decode(z).numpy()
+        sharp = self.latents.decode(z).float().numpy()
         return torch.from_numpy(gaussian_filter(sharp, self.sigma, mode="nearest", axes=(2, 3)))
 
 
@@ -120,7 +120,7 @@ class Features:
 
         if len(images) <= n_components:
             raise ReprobookError(f"features need more than {n_components} images, got {len(images)}")
-        self.pca = PCA(n_components, random_state=0).fit(images.flatten(1).numpy())
+        self.pca = PCA(n_components, random_state=0).fit(images.flatten(1).float().numpy())
         self.unit = float(np.sqrt(self.pca.explained_variance_.mean()))
         h, w = images.shape[-2:]
         radius = torch.hypot(torch.fft.fftfreq(h)[:, None], torch.fft.rfftfreq(w)[None])
@@ -130,9 +130,11 @@ class Features:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, 24) float64."""
+        images = images.float()  # a decoder inside autocast gives bfloat16, which numpy and the FFT refuse
         parts = torch.from_numpy(self.pca.transform(images.flatten(1).numpy()) / self.unit)
         energy = torch.fft.rfft2(images.mean(1), norm="ortho").abs().square()
-        bands = torch.einsum("nhw,hwr->nr", energy, self.rings) / self.rings.sum((0, 1)).clamp(min=1)
+        with torch.autocast(images.device.type, enabled=False):
+            bands = torch.einsum("nhw,hwr->nr", energy, self.rings) / self.rings.sum((0, 1)).clamp(min=1)
         return torch.cat([parts, torch.log10(bands + 1e-4)], 1).double()
 
 
@@ -150,7 +152,8 @@ def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def flow_between(first: Tensor, second: Tensor) -> Tensor:
     """:func:`optical_flow` of images (N, 3, H, W) in [-1, 1]: (N, 2, H, W)."""
-    both = [((x.permute(0, 2, 3, 1).cpu().numpy() + 1) * 127.5).round().astype(np.uint8) for x in (first, second)]
+    frames = [x.permute(0, 2, 3, 1).float().cpu().numpy() for x in (first, second)]
+    both = [((x + 1) * 127.5).round().astype(np.uint8) for x in frames]
     found = [optical_flow(np.ascontiguousarray(a), np.ascontiguousarray(b)) for a, b in zip(*both, strict=True)]
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
 

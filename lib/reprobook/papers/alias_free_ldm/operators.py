@@ -169,9 +169,9 @@ def valid_mask(size: Sequence[int], shift: Sequence[float], device: torch.device
 
 
 def _pair(a: Tensor, b: Tensor, mask: Tensor, what: str) -> tuple[Tensor, Tensor, Tensor]:
-    if a.ndim != 4 or a.shape != b.shape:
+    if a.ndim != 4 or a.shape != b.shape or not a.numel():
         raise ReprobookError(
-            f"{what}: needs two arrays (N, C, H, W) of one shape, got {list(a.shape)} and {list(b.shape)}"
+            f"{what}: needs two arrays (N, C, H, W) of one shape and not empty, got {list(a.shape)} and {list(b.shape)}"
         )
     if (
         mask.ndim != 4
@@ -179,11 +179,14 @@ def _pair(a: Tensor, b: Tensor, mask: Tensor, what: str) -> tuple[Tensor, Tensor
         or any(m not in (1, n) for m, n in zip(mask.shape[:2], a.shape[:2], strict=True))
     ):
         raise ReprobookError(f"{what}: a mask {list(mask.shape)} does not fit {list(a.shape)}")
+    if not (mask.flatten(1) > 0).any(1).all():
+        raise ReprobookError(f"{what}: a mask leaves no sample to compare")
     return a.float(), b.float(), mask.float().expand_as(a)  # over all channels: their number is in the divisor
 
 
 def mask_mse(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the batch of sum((a - b)^2 M) / sum(M); ``a``, ``b`` (N, C, H, W), ``mask`` broadcasts to them."""
+    """Mean over the batch of sum((a - b)^2 M) / sum(M); ``a``, ``b`` (N, C, H, W), ``mask`` broadcasts to them.
+    Raises on a mask without ones."""
     a, b, mask = _pair(a, b, mask, "mask_mse")
     return (((a - b).square() * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)).mean()
 
@@ -191,7 +194,8 @@ def mask_mse(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
 def spsnr(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     """Shift-PSNR of each sample (N,), dB: 10 log10(R^2 / mask_mse) with R the range of both arrays where M is one.
 
-    ``a``: shift, then operate; ``b``: operate, then shift. Infinite for equal arrays. Raises on NaN."""
+    ``a``: shift, then operate; ``b``: operate, then shift. Infinite for equal arrays, constant ones too. Raises on
+    NaN and on a mask without ones."""
     a, b, mask = _pair(a, b, mask, "spsnr")
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         raise ReprobookError("spsnr: an array holds NaN or infinity")
@@ -199,4 +203,4 @@ def spsnr(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     high = inside[0].masked_fill(~inside[1], -math.inf).flatten(1).amax(1)
     low = inside[0].masked_fill(~inside[1], math.inf).flatten(1).amin(1)
     error = ((a - b).square() * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
-    return 10 * torch.log10((high - low).square() / error)
+    return (10 * torch.log10((high - low).square() / error)).masked_fill(error == 0, math.inf)

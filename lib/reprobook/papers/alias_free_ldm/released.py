@@ -21,20 +21,22 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def load_vae(folder: Path, alias_free: bool) -> nn.Module:
+def load_vae(folder: str | Path, alias_free: bool) -> nn.Module:
     """``AutoencoderKL`` from ``folder`` or its subfolder ``vae``, with alias-free modules if asked for."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(folder / "vae" if (folder / "vae").is_dir() else folder)
+    inside = Path(folder) / "vae"
+    vae = AutoencoderKL.from_pretrained(inside if inside.is_dir() else folder)
     return make_alias_free(vae) if alias_free else vae
 
 
-def load_unet(folder: Path, alias_free: bool) -> nn.Module:
+def load_unet(folder: str | Path, alias_free: bool) -> nn.Module:
     """``UNet2DModel`` or ``UNet2DConditionModel``, whichever its configuration names, from subfolder ``unet``."""
     import json
 
     import diffusers
 
+    folder = Path(folder)
     name = json.loads((folder / "unet" / "config.json").read_text("utf-8"))["_class_name"]
     if name not in ("UNet2DModel", "UNet2DConditionModel"):
         raise ReprobookError(f"{folder.name}: its unet is a {name}; expected UNet2DModel or UNet2DConditionModel")
@@ -45,9 +47,10 @@ def load_unet(folder: Path, alias_free: bool) -> nn.Module:
 class Photos:
     """Images of parquet files with a column ``image`` (as ``merkol/ffhq-256`` has it), one at a time."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: str | Path, size: int) -> None:
         from datasets import load_dataset
 
+        folder = Path(folder)
         files = sorted(str(p) for p in folder.rglob("*.parquet"))
         if not files:
             raise ReprobookError(f"{folder.name} holds no parquet file")

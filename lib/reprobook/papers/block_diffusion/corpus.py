@@ -71,9 +71,9 @@ def detokenise_lm1b(text: str) -> str:
     return text
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def split_files(folder: str | Path, split: str) -> list[Path]:
     """Data files of a split in a hub snapshot: parquet or JSON-lines files with its name in their path."""
-    kinds = (".parquet", ".jsonl", ".json")
+    folder, kinds = Path(folder), (".parquet", ".jsonl", ".json")
     found = sorted(p for p in folder.rglob("*") if p.suffix in kinds and split in p.relative_to(folder).as_posix())
     if not found:
         raise ReprobookError(f"no {split} files (*.parquet, *.jsonl) below the fetched folder {folder.name}")

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 _RECOMPUTED = ("rotary_emb.inv_freq", "mask")  # tables that our module builds itself
 
 
-def load_released(folder: Path, device: torch.device | str = "cpu") -> tuple[DiT, int, int]:
+def load_released(folder: str | Path, device: torch.device | str = "cpu") -> tuple[DiT, int, int]:
     """Model, block size and context length of a released BD3-LM, MDLM, SEDD or AR checkpoint.
 
     Reads ``config.json`` and ``*.safetensors`` alone. A weight that is missing or left over is an error that names it.
     """
     from safetensors.torch import load_file
 
+    folder = Path(folder)
     config = json.loads((folder / "config.json").read_text())
     files = sorted(folder.glob("*.safetensors"))
     if not files:

@@ -28,13 +28,14 @@ _NAMES = {
 _PLAIN = {"att_q_norm": 0, "att_k_norm": 0, "att_tie_kv": 0, "att_window_size": -1, "attn_bias": 0, "ffn_bias": 0}
 
 
-def load_released(folder: Path, context: int, device: torch.device | str = "cpu") -> tuple[nn.Module, Shape]:
+def load_released(folder: str | Path, context: int, device: torch.device | str = "cpu") -> tuple[nn.Module, Shape]:
     """Model and shape from ``config.json`` and ``*.safetensors`` alone.
 
     A weight that is missing or left over, and an option that a Llama has no place for, are errors that name it.
     """
     from safetensors.torch import load_file
 
+    folder = Path(folder)
     config = json.loads((folder / "config.json").read_text())
     files = sorted(folder.glob("*.safetensors"))
     if not files:

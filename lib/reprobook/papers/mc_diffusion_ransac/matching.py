@@ -34,11 +34,11 @@ STEREO = {  # of scikit-image's motorcycle pair, which it took from the Middlebu
 }  # fmt: skip
 
 
-def read_picture(path: Path) -> Array:
+def read_picture(path: str | Path) -> Array:
     """A picture as grey values (H, W) uint8. Raises :class:`ReprobookError` if it cannot be read."""
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise ReprobookError(f"{path.name} is not a picture that OpenCV can read; fetch the data again")
+        raise ReprobookError(f"{Path(path).name} is not a picture that OpenCV can read; fetch the data again")
     return image
 
 
@@ -117,7 +117,7 @@ def stereo_pair(left: Array, right: Array, rng: np.random.Generator) -> tuple[Ar
     return views[0], views[1], np.stack(Ks), Rs[1] @ Rs[0].T, Rs[1] @ baseline
 
 
-def stereo_gap(disparity_file: Path, every: int = 997) -> float:
+def stereo_gap(disparity_file: str | Path, every: int = 997) -> float:
     """Largest Sampson distance in pixels of correspondences from the measured disparity to :data:`STEREO`'s model.
 
     x_right = x_left - d, indexed by the left picture, unknown = inf."""
@@ -149,13 +149,13 @@ def _collect(draw: Callable[[int], tuple[Array, Array, Array]], n: int, rng: np.
     return {"matches": np.round(body.clip(0) * STEPS).astype(np.uint16), "counts": counts, "truth": np.stack(truth)}
 
 
-def real_matches(folder: Path, n: int = 150, seed: int = 0) -> bytes:
+def real_matches(folder: str | Path, n: int = 150, seed: int = 0) -> bytes:
     """All real matches of the chapter as a compressed archive of arrays: photographs (train, test) and stereo."""
     parts = {}
     for k, (name, files) in enumerate((("train", TRAIN), ("test", TEST))):
-        images, rng = [read_picture(folder / file) for file in files], np.random.default_rng([seed, k])
+        images, rng = [read_picture(Path(folder) / file) for file in files], np.random.default_rng([seed, k])
         parts[name] = _collect(lambda i, images=images, rng=rng: photo_pair(images[i % len(images)], rng), n, rng)
-    left, right = (read_picture(folder / f"motorcycle_{side}.png") for side in ("left", "right"))
+    left, right = (read_picture(Path(folder) / f"motorcycle_{side}.png") for side in ("left", "right"))
     rng = np.random.default_rng([seed, 2])
 
     def stereo(i: int) -> tuple[Array, Array, Array]:  # noqa: ARG001 (always the same picture)
@@ -168,7 +168,7 @@ def real_matches(folder: Path, n: int = 150, seed: int = 0) -> bytes:
     return stream.getvalue()
 
 
-def read_matches(path: Path) -> dict[str, dict[str, Pairs]]:
+def read_matches(path: str | Path) -> dict[str, dict[str, Pairs]]:
     """``{"train" | "test" | "stereo": {detector: pairs}}`` of the bundled file; the same pairs for each detector."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = dict(archive)

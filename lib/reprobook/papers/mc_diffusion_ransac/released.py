@@ -51,12 +51,12 @@ def loftr(model: nn.Module, size: tuple[int, int] = (640, 480)) -> Matcher:
     return matcher
 
 
-def stored(folder: Path, numbers: Sequence[int] | None = None) -> Matcher:
+def stored(folder: str | Path, numbers: Sequence[int] | None = None) -> Matcher:
     """Lists from files ``<folder>/<number>.npy``; ``numbers``: each pair's number in its index (None: as given)."""
 
     def matcher(i: int, pair: Loaded) -> Array:  # noqa: ARG001 (a Matcher)
         number = i if numbers is None else numbers[i]
-        path = folder / f"{number}.npy"
+        path = Path(folder) / f"{number}.npy"
         if not path.is_file():
             raise ReprobookError(f"no matches of pair {number}: {path.name} is missing in the folder of lists")
         found = np.load(path, allow_pickle=False)
@@ -67,7 +67,7 @@ def stored(folder: Path, numbers: Sequence[int] | None = None) -> Matcher:
     return matcher
 
 
-def open_loftr(folder: Path, device: torch.device) -> nn.Module:
+def open_loftr(folder: str | Path, device: torch.device) -> nn.Module:
     """EfficientLoFTR from a folder of safetensors."""
     from transformers import EfficientLoFTRForKeypointMatching
 

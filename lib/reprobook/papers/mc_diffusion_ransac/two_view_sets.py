@@ -68,7 +68,7 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def read_index(path: Path) -> dict[str, Array]:
+def read_index(path: str | Path) -> dict[str, Array]:
     """All arrays of an ``.npz`` file. Object arrays are unpickled by a reader that knows arrays only."""
     out = {}
     with zipfile.ZipFile(path) as archive:
@@ -133,8 +133,9 @@ def _megadepth(folder: Path, files: list[Path]) -> Iterator[Entry]:
             yield Entry(pictures, depths, K, motion[:3, :3], motion[:3, 3])
 
 
-def read_depth(path: Path) -> Array:
+def read_depth(path: str | Path) -> Array:
     """Depth in metres (H, W), 0 where unknown: a 16-bit PNG in millimetres or an HDF5 file with ``depth``."""
+    path = Path(path)
     if path.suffix == ".h5":
         with h5py.File(path) as file:
             return np.asarray(file["depth"], dtype=np.float64)

@@ -31,7 +31,7 @@ def quantised(model: nn.Module) -> nn.Module:
         return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
 
 
-def open_precision(source: Path, precision: str) -> Any:
+def open_precision(source: str | Path, precision: str) -> Any:
     """The model of ``source`` in one of :data:`PRECISIONS`."""
     from reprobook.nn.lm import load_lm
     from reprobook.papers.medical_assistant.training import add_adapters

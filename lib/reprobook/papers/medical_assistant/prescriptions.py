@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -74,7 +74,8 @@ class Medication:
     """One medicine: taken at each of ``times`` on each of ``days`` days.
 
     ``conditions``: one per time, such as ``"after dinner"``. ``pattern``: the dose pattern, empty if a language model
-    gave the times. ``supply``: number of pieces prescribed ("Qty: 10"), if the text says so.
+    gave the times. ``supply``: number of pieces prescribed ("Qty: 10"), if the text says so. ``illness``: what it is
+    for, if a language model's schedule says so.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Medication:
     strength: str = ""
     pattern: str = ""
     supply: int | None = None
+    illness: str = ""
 
     @property
     def firings(self) -> int:
@@ -193,15 +195,19 @@ def _days(text: str, where: str) -> int:
 def parse_schedule(text: str) -> list[Medication]:
     """Medications from the JSON of a language model, cut from the first ``{`` to the last ``}``.
 
-    Form: ``{"medication_schedule": {"medications": [{"medicine_name", "total_days", "timing": ["HH:MM", ...],
-    "dosage", "instructions"}]}}``; the last two may be absent. Read as JSON, else as a Python literal (models write
-    single quotes); never evaluated.
+    Form: ``{"medication_schedule": {"medication_name", "medications": [{"medicine_name", "total_days", "timing":
+    ["HH:MM", ...], "dosage", "instructions"}]}}``; ``medication_name``, which is the illness, and the last two may be
+    absent. Read as JSON, else as a Python literal (models write single quotes); never evaluated.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise ReprobookError("medication schedule: no {...} in the model's text; ask the model again")
-    entries = _dig(_literal(text[start : end + 1]))
-    return [_entry(entry, f"medication schedule, entry {index}") for index, entry in enumerate(entries, 1)]
+    tree = _literal(text[start : end + 1])
+    entries = _dig(tree)
+    illness = tree["medication_schedule"].get("medication_name") or ""
+    if not isinstance(illness, str):
+        raise ReprobookError(f"medication schedule: medication_name={illness!r}; a text is needed")
+    return [_entry(each, f"medication schedule, entry {k}", illness.strip()) for k, each in enumerate(entries, 1)]
 
 
 def _literal(text: str) -> Any:
@@ -223,7 +229,7 @@ def _dig(tree: Any) -> list[Any]:
     return tree
 
 
-def _entry(entry: Any, where: str) -> Medication:
+def _entry(entry: Any, where: str, illness: str) -> Medication:
     if not isinstance(entry, dict):
         raise ReprobookError(f"{where}: {entry!r} is not an object")
     name, days, timing = (entry.get(key) for key in ("medicine_name", "total_days", "timing"))
@@ -239,7 +245,7 @@ def _entry(entry: Any, where: str) -> Medication:
     if len(set(times)) < len(times):
         raise ReprobookError(f"{where}: timing={timing!r} of {name!r} names a time twice")
     conditions = (instructions.strip() or "as prescribed",) * len(times)
-    return Medication(name.strip(), times, conditions, days, dosage.strip())
+    return Medication(name.strip(), times, conditions, days, dosage.strip(), illness=illness)
 
 
 def _clock(value: Any, where: str) -> time:
@@ -248,8 +254,11 @@ def _clock(value: Any, where: str) -> time:
     return time.fromisoformat(value)
 
 
-def to_schedule(medications: Iterable[Medication]) -> dict[str, Any]:
-    """The inverse of :func:`parse_schedule`: what a model should answer; JSON-ready."""
+def to_schedule(medications: Sequence[Medication]) -> dict[str, Any]:
+    """The inverse of :func:`parse_schedule`: what a model should answer; JSON-ready. All are for one illness."""
+    illnesses = {each.illness for each in medications}
+    if len(illnesses) > 1:
+        raise ReprobookError(f"medication schedule: one illness has a place in it, not {', '.join(sorted(illnesses))}")
     entries = [
         {
             "medicine_name": each.name,
@@ -260,4 +269,5 @@ def to_schedule(medications: Iterable[Medication]) -> dict[str, Any]:
         }
         for each in medications
     ]
-    return {"medication_schedule": {"medications": entries}}
+    name = {"medication_name": illnesses.pop()} if any(illnesses) else {}
+    return {"medication_schedule": {**name, "medications": entries}}

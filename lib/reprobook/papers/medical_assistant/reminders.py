@@ -26,15 +26,18 @@ DUE_WITHIN, ONE_DAY = timedelta(minutes=30), timedelta(days=1)
 class Reminder:
     """One medicine at one time of day: fires at ``next_at`` and on the days after it, ``days_left`` times in all.
 
-    Times are the patient's local time, without a zone."""
+    Times are the patient's local time, without a zone. ``instructions``: how to take it, if the title is the
+    illness's."""
 
     title: str
     next_at: datetime
     days_left: int
+    instructions: str = ""
 
 
 def reminders(medications: Iterable[Medication], start: datetime) -> list[Reminder]:
-    """One reminder per medicine and time, titled "condition - medicine - dosage", in order of their first firing.
+    """One reminder per medicine and time, titled "illness - medicine - dosage" as in the application, in order of their
+    first firing; where no illness is known, the title begins with when to take it ("After dinner").
 
     A time of day that has passed at ``start`` begins on the next day, so that no dose of the course is lost.
     """
@@ -44,8 +47,9 @@ def reminders(medications: Iterable[Medication], start: datetime) -> list[Remind
             first = datetime.combine(start.date(), at)
             first += ONE_DAY * (first < start)
             medicine = f"{each.name} {each.strength}".strip()
-            title = f"{condition[:1].upper()}{condition[1:]} - {medicine} - {each.dosage}"
-            found.append(Reminder(title, first, each.days))
+            opening = each.illness or condition
+            title = f"{opening[:1].upper()}{opening[1:]} - {medicine} - {each.dosage}"
+            found.append(Reminder(title, first, each.days, condition if each.illness else ""))
     return sorted(found, key=lambda reminder: reminder.next_at)
 
 
@@ -99,7 +103,7 @@ def to_icalendar(pending: Sequence[Reminder]) -> bytes:
         event.add("uid", str(uuid.uuid5(uuid.NAMESPACE_URL, f"reprobook:{key}:{seen[key]}")))
         event.add("dtstamp", datetime.fromisoformat("2025-03-07T00:00:00+00:00"))  # fixed: files can be compared
         event.add("summary", reminder.title)
-        event.add("description", NOTICE)
+        event.add("description", f"{reminder.instructions}\n{NOTICE}".strip())
         event.add("dtstart", reminder.next_at)
         event.add("duration", vDuration(timedelta(minutes=5)))
         event.add("rrule", {"freq": "daily", "count": reminder.days_left})

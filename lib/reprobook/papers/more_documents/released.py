@@ -73,7 +73,7 @@ def long_enough(instances: Sequence[Instance], least: int) -> list[Instance]:
 # ------------------------------------------------------------------------------------------------- pages
 
 
-def wanted_pages(files: Iterable[Path], titles: set[str]) -> dict[str, str]:
+def wanted_pages(files: Iterable[str | Path], titles: set[str]) -> dict[str, str]:
     """Title -> text of the articles in the parquet files of a Wikipedia dump (columns ``title``, ``text``), read row
     group by row group; only the wanted ones stay in memory."""
     import pyarrow.compute as pc
@@ -147,10 +147,11 @@ def find_pages(
     return kept
 
 
-def released_sets(folder: Path) -> Iterator[dict[str, Any]]:
+def released_sets(folder: str | Path) -> Iterator[dict[str, Any]]:
     """Records of the released sets (JSON lines, JSON or parquet files; fields as in MuSiQue)."""
     from datasets import load_dataset
 
+    folder = Path(folder)
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".parquet", ".jsonl", ".json"))
     if not files:
         raise ReprobookError(f"no data file (*.parquet, *.jsonl, *.json) below the fetched folder {folder.name}")
@@ -159,10 +160,11 @@ def released_sets(folder: Path) -> Iterator[dict[str, Any]]:
         yield from load_dataset(builder, data_files=str(file), split="train", streaming=True)
 
 
-def read_files(folder: Path, pattern: str) -> list[dict[str, Any]]:
+def read_files(folder: str | Path, pattern: str) -> list[dict[str, Any]]:
     """All records of the parquet or JSON-lines files below ``folder`` that match ``pattern``."""
     from datasets import load_dataset
 
+    folder = Path(folder)
     files = sorted(folder.rglob(pattern))
     if not files:
         raise ReprobookError(f"no file {pattern!r} below the fetched folder {folder.name}")
@@ -170,9 +172,9 @@ def read_files(folder: Path, pattern: str) -> list[dict[str, Any]]:
     return list(load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True))
 
 
-def load_model(source: Path, device: Any) -> tuple[Any, Any]:
+def load_model(source: str | Path, device: Any) -> tuple[Any, Any]:
     """A fetched model and its tokenizer. One that no single GPU holds is spread over all of them by accelerate."""
     import torch
 
-    cuda = torch.device(device).type == "cuda"
+    source, cuda = Path(source), torch.device(device).type == "cuda"
     return lm.load_lm(source, device=device, device_map="auto" if cuda and source.is_dir() else None)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _DELETE = str.maketrans("", "", string.punctuation)
+_KEYS = ["isanswerable", "answercontent"]  # the key words of an answer, normalised
 _OBJECT = re.compile(r"\{[^\n]*\}")
 
 
@@ -72,12 +73,14 @@ def _load(text: str) -> Any:
 def four_scores(response: str, golds: Sequence[str]) -> dict[str, float]:
     """The four means of the released script for one response. ``whole``: F1 of the printed object against the printed
     gold object, which gives 0.75 to a wrong one-word answer because the key words count; ``content``: F1 of the
-    answer, the only one that says how good it is; ``format``: whether it parses; ``answerable``: whether it says so."""
+    answer, the only one that says how good it is; ``format``: F1 of the key words that it holds, 2/3 for a refusal that
+    leaves out the content; ``answerable``: whether it says so. The script gives other numbers where it slips: JSON's
+    ``true`` is no Python name to it (``answerable`` 0), and an answer's words are deleted from the key words, too."""
     answer = parse_answer(response)
     printed = str(answer.value) if answer.value is not None else response
     return {
         "whole": f1(printed, [str({"is_answerable": True, "answer_content": gold}) for gold in golds]),
         "content": f1(answer.text, golds),
-        "format": float(answer.parsed),
+        "format": _f1([token for token in normalised_tokens(printed) if token in _KEYS], _KEYS),
         "answerable": float(answer.parsed and answer.answerable),
     }

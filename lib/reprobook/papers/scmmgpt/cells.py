@@ -60,6 +60,8 @@ def make_cells(
     matrix = sp.csr_matrix(counts).astype(np.float32)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
+    if len(nameless := np.flatnonzero(pd.isna(np.asarray(genes, dtype=object)))):
+        raise ReprobookError(f"{len(nameless)} genes have no name ({nameless[0]} is the first column): name them")
     genes = np.asarray([str(gene) for gene in genes], dtype=object)
     n = matrix.shape[0]
     if len(genes) != matrix.shape[1]:
@@ -72,6 +74,9 @@ def make_cells(
             f"{len(twice)} genes are named twice ({', '.join(twice[:3])}{', ...' if len(twice) > 3 else ''}): "
             "sum their columns, or make the names unique"
         )
+    for what, given in (("labels", labels), ("totals", totals), ("names", names)):
+        if given is not None and len(given) != n:
+            raise ReprobookError(f"{n} rows of counts but {len(given)} {what}")
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     totals = sums if totals is None else np.asarray(totals, dtype=np.float64)
     empty = np.flatnonzero((totals <= 0) | (np.diff(matrix.indptr) == 0))
@@ -101,6 +106,16 @@ def check_counts(matrix: sp.csr_matrix) -> None:
         )
 
 
+def read_counts(found: h5ad.Matrix, start: int, stop: int) -> sp.csr_matrix:
+    """Rows [start, stop) of a file's matrix, checked to be counts; if not, the error says what else the file has."""
+    counts = found.rows(start, stop)
+    try:
+        check_counts(counts)
+    except ReprobookError as error:
+        raise ReprobookError(f"{found.name}: {error}. The file has {found.others}") from error
+    return counts
+
+
 def recover_counts(logged: sp.csr_matrix, totals: np.ndarray, scale: float = 1e4) -> sp.csr_matrix:
     """Counts from ``log1p(scale * count / total)``: rounded; raises :class:`ReprobookError` if they weren't whole."""
     matrix = sp.csr_matrix(logged, copy=True).astype(np.float64)
@@ -115,51 +130,61 @@ def recover_counts(logged: sp.csr_matrix, totals: np.ndarray, scale: float = 1e4
     return matrix
 
 
-def from_anndata(adata: Any, label: str = "cell_type", gene: str | None = None) -> Cells:
-    """Cells of an AnnData object (``raw`` if it has one): counts, ``obs[label]``, names of genes from ``var_names`` or
-    from the column ``gene`` of ``var`` (CELLxGENE files: ``feature_name``)."""
-    side = adata.raw if adata.raw is not None else adata
-    labels = _labels(adata.obs, label)
+def from_anndata(
+    adata: Any, label: str = "cell_type", gene: str | None = None, raw: bool | None = None, layer: str | None = None
+) -> Cells:
+    """Cells of an AnnData object: counts, ``obs[label]``, names of genes from ``var_names`` or from the column ``gene``
+    of ``var`` (CELLxGENE files: ``feature_name``). ``raw`` and ``layer`` as in :func:`read_h5ad`."""
+    raw = layer is None and adata.raw is not None if raw is None else raw
+    side = adata.raw if raw else adata
+    if side is None or (raw and layer is not None) or (layer is not None and layer not in adata.layers):
+        raise ReprobookError(
+            f"there is no raw={raw}, layer={layer!r}: give one of X (raw=False)"
+            f"{'' if adata.raw is None else ', raw (raw=True)'} or a layer: {', '.join(adata.layers) or 'it has none'}"
+        )
+    counts = side.X if layer is None else adata.layers[layer]
     genes = side.var_names if gene is None else side.var[gene]
-    return make_cells(side.X, list(genes), labels, names=list(adata.obs_names))
+    return make_cells(counts, list(genes), labels_of(adata.obs, label), names=list(adata.obs_names))
 
 
 def read_h5ad(
-    path: Path, label: str = "cell_type", gene: str | None = None, totals: str | None = None, raw: bool | None = None,
-    logged: float | None = None, limit: int | None = None,
+    path: str | Path, label: str = "cell_type", gene: str | None = None, totals: str | None = None,
+    raw: bool | None = None, logged: float | None = None, limit: int | None = None, layer: str | None = None,
 ) -> Cells:  # fmt: skip
-    """Cells of an ``.h5ad`` file. ``raw``: read ``raw/X`` (None: if there is one); ``totals``: column of ``obs`` with
-    all counts of a cell; ``logged``: the values are log1p(logged * count / total) and counts are recovered."""
+    """Cells of an ``.h5ad`` file. ``raw``: read ``raw/X`` (None: if there is one), else ``X``; ``layer``: that one;
+    ``totals``: column of ``obs`` with all counts of a cell; ``logged``: the values are log1p(logged * count / total)
+    and counts are recovered."""
     with h5ad.opened(path) as file:
-        raw = any(name in file for name in ("raw/X", "raw.X")) if raw is None else raw
-        obs, var = h5ad.table(file, "obs"), h5ad.table(file, "raw" if raw else "var")
-        found = h5ad.matrix(file, raw)
+        raw = layer is None and any(name in file for name in ("raw/X", "raw.X")) if raw is None else raw
+        found = h5ad.matrix(file, raw, layer)
+        obs, var = h5ad.tables(file, found)
         n = min(limit or found.shape[0], found.shape[0])
-        values, obs = found.rows(0, n), obs.iloc[:n]
+        values, obs = found.rows(0, n) if logged is not None else read_counts(found, 0, n), obs.iloc[:n]
     if totals is not None and totals not in obs:
-        raise ReprobookError(f"{path.name}: obs has no column {totals!r}; it has {', '.join(obs)}")
+        raise ReprobookError(f"{Path(path).name}: obs has no column {totals!r}; it has {', '.join(obs)}")
     all_counts = None if totals is None else obs[totals].to_numpy(np.float64)
     if logged is not None:
         if all_counts is None:
             raise ReprobookError("logged needs totals: without a cell's total its counts cannot be recovered")
         values = recover_counts(values, all_counts, logged)
     genes = list(var.index if gene is None else var[gene])
-    return make_cells(values, genes, _labels(obs, label), all_counts, list(obs.index))
+    return make_cells(values, genes, labels_of(obs, label), all_counts, list(obs.index))
 
 
-def _labels(obs: pd.DataFrame, label: str) -> list[str]:
+def labels_of(obs: pd.DataFrame, label: str) -> list[str]:
+    """The column ``label`` of ``obs`` as text; a missing label is "unknown"."""
     if label not in obs:
         raise ReprobookError(f"obs has no column {label!r} for the cell types; it has {', '.join(map(str, obs))}")
     return ["unknown" if pd.isna(each) else str(each) for each in obs[label]]
 
 
-def write_h5ad(cells: Cells, path: Path) -> None:
+def write_h5ad(cells: Cells, path: str | Path) -> None:
     """Cells as an ``.h5ad`` file: counts in ``X``, ``obs`` with ``cell_type`` and ``total_counts``."""
     obs = pd.DataFrame({"cell_type": cells.labels, "total_counts": cells.totals}, index=pd.Index(cells.names))
     h5ad.write(path, cells.counts, obs, pd.DataFrame(index=pd.Index(cells.genes)))
 
 
-def read_table(path: Path, labels: Sequence[str] | None = None) -> Cells:
+def read_table(path: str | Path, labels: Sequence[str] | None = None) -> Cells:
     """Cells of a comma-separated table, a row per cell and a column per gene (celltypist's sample)."""
     import pyarrow.csv as csv
 

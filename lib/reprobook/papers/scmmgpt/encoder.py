@@ -91,11 +91,12 @@ def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def load_scgpt(folder: Path) -> tuple[CellEncoder, dict[str, int]]:
+def load_scgpt(folder: str | Path) -> tuple[CellEncoder, dict[str, int]]:
     """A released scGPT folder: ``args.json``, ``vocab.json`` and ``best_model.pt`` (read without running its pickle).
 
     Returns the encoder and the vocabulary name -> id with the special tokens. Raises :class:`ReprobookError` naming
     the first weight that is missing or does not fit."""
+    folder = Path(folder)
     missing = [name for name in ("args.json", "vocab.json", "best_model.pt") if not (folder / name).is_file()]
     if missing:
         raise ReprobookError(

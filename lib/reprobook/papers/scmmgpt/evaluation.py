@@ -82,6 +82,8 @@ def variance_ratio(generated: np.ndarray, real: np.ndarray, wanted: Sequence, la
     if not pairs:
         raise ReprobookError("no type has two generated and two real cells: variances cannot be compared")
     a, b = np.mean(pairs, axis=0)
+    if b == 0:
+        raise ReprobookError("the real cells of each type are all the same: there is no variance to compare with")
     return float(a / b)
 
 

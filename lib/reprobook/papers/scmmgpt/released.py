@@ -16,7 +16,7 @@ from reprobook.data import convert_once
 from reprobook.errors import ReprobookError
 from reprobook.nn.lm import load_lm
 from reprobook.papers.scmmgpt import h5ad, stage1, texts
-from reprobook.papers.scmmgpt.cells import check_counts
+from reprobook.papers.scmmgpt.cells import labels_of, read_counts
 from reprobook.papers.scmmgpt.decoder import ExpressionDecoder
 from reprobook.papers.scmmgpt.encoder import load_scgpt
 from reprobook.papers.scmmgpt.qformer import QFormer, load_bert
@@ -70,31 +70,29 @@ class CellFile:
     Blocks come in random order; rows should lie in random order in the file (:func:`census_slice` sees to it). ``raw``
     as in :func:`reprobook.papers.scmmgpt.cells.read_h5ad`."""
 
-    def __init__(self, path: Path, vocabulary: Vocabulary, label: str = "cell_type", n_valid: int = 0) -> None:
-        self.path, self.vocabulary = path, vocabulary
+    def __init__(self, path: str | Path, vocabulary: Vocabulary, label: str = "cell_type", n_valid: int = 0) -> None:
+        self.path, self.vocabulary = Path(path), vocabulary
         with h5ad.opened(path) as file:
-            self.raw = "raw/X" in file
-            obs, var = h5ad.table(file, "obs"), h5ad.table(file, "raw" if self.raw else "var")
-            self.shape = h5ad.matrix(file, self.raw).shape
-        if label not in obs:
-            raise ReprobookError(f"{path.name}: obs has no column {label!r}; it has {', '.join(obs)}")
+            self.raw = any(name in file for name in ("raw/X", "raw.X"))
+            found = h5ad.matrix(file, self.raw)
+            obs, var = h5ad.tables(file, found)
+            self.shape = found.shape
         genes = list(var["feature_name"]) if "feature_name" in var else list(var.index)
         self.ids = vocabulary.lookup(symbols(genes, None))
         self.known = np.flatnonzero(self.ids >= 0)
         if not len(self.known):
-            raise ReprobookError(f"{path.name}: none of its {len(genes)} genes is in the vocabulary")
-        self.labels = obs[label].astype(str).to_numpy()
+            raise ReprobookError(f"{self.path.name}: none of its {len(genes)} genes is in the vocabulary")
+        self.labels = np.array(labels_of(obs, label), dtype=object)
         self.types = sorted(set(self.labels))
         self.y = np.searchsorted(self.types, self.labels)
         self.n_train = self.shape[0] - n_valid
         if self.n_train < 1:
-            raise ReprobookError(f"{path.name} has {self.shape[0]} cells; {n_valid} of them are held out")
+            raise ReprobookError(f"{self.path.name} has {self.shape[0]} cells; {n_valid} of them are held out")
 
     def rows(self, start: int, stop: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Counts of known genes, totals over all genes, and types of rows [start, stop)."""
         with h5ad.opened(self.path) as file:
-            counts = h5ad.matrix(file, self.raw).rows(start, stop)
-        check_counts(counts)
+            counts = read_counts(h5ad.matrix(file, self.raw), start, stop)
         return counts[:, self.known], np.asarray(counts.sum(axis=1)).ravel(), self.y[start:stop]
 
     def block(self, batch_size: int, seed: int) -> Callable[[int], tuple[int, int]]:
@@ -122,7 +120,7 @@ def texts_of(types: Sequence[str], texts_file: str) -> list[str]:
     return found
 
 
-def open_stage1(scgpt: Path, bert: Path, n_queries: int, caption: bool) -> tuple[Stage1, Any, Vocabulary]:
+def open_stage1(scgpt: str | Path, bert: str | Path, n_queries: int, caption: bool) -> tuple[Stage1, Any, Vocabulary]:
     """Stage 1 from scGPT's checkpoint and BiomedBERT's weights; its tokenizer with [DEC]; scGPT's vocabulary."""
     from transformers import AutoModel, AutoTokenizer
 

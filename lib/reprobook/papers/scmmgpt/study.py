@@ -88,7 +88,7 @@ def make_study(
     return Study(name, cells, vocabulary, tuple(types), y, train, valid, test, unseen, seen)
 
 
-def pbmc(path: Path, published: Vocabulary, seed: int, limit: int | None = None) -> tuple[Study, float]:
+def pbmc(path: str | Path, published: Vocabulary, seed: int, limit: int | None = None) -> tuple[Study, float]:
     """scanpy's 700 blood cells: counts recovered from ``raw``, totals over all genes, known genes only. The model's own
     vocabulary is the part of the published one that these cells use. Also returns the share of known genes."""
     cells = read_h5ad(path, label="bulk_labels", totals="n_counts", logged=1e4)

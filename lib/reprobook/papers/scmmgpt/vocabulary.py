@@ -24,11 +24,11 @@ class Vocabulary:
     ids: Mapping[str, int]
 
     @classmethod
-    def read(cls, path: Path) -> Vocabulary:
+    def read(cls, path: str | Path) -> Vocabulary:
         """The published file (a JSON object name -> id without special tokens) and the special tokens after it."""
-        names = json.loads(path.read_text("utf-8"))
+        names = json.loads(Path(path).read_text("utf-8"))
         if sorted(names.values()) != list(range(len(names))):
-            raise ReprobookError(f"{path.name}: the ids of a vocabulary must be 0 to {len(names) - 1}, each once")
+            raise ReprobookError(f"{Path(path).name}: the ids of a vocabulary must be 0 to {len(names) - 1}, each once")
         return cls.of(sorted(names, key=names.__getitem__))
 
     @classmethod
@@ -104,7 +104,7 @@ def symbols(genes: Sequence[str], ensembl: Mapping[str, str] | None) -> list[str
     return [ensembl.get(g.partition(".")[0], g) if i else g for g, i in zip(genes, is_id, strict=True)]
 
 
-def read_ensembl(path: Path) -> dict[str, str]:
+def read_ensembl(path: str | Path) -> dict[str, str]:
     """Ensembl identifier -> symbol, from GENCODE's table (two columns, no head) as celltypist ships it."""
-    pairs = (line.split(",") for line in path.read_text("utf-8").splitlines() if line)
+    pairs = (line.split(",") for line in Path(path).read_text("utf-8").splitlines() if line)
     return {identifier: name for identifier, name in pairs if identifier != name}

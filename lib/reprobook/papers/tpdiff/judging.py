@@ -62,7 +62,8 @@ def pca_features(train: Tensor, n_features: int = 32) -> Callable[[Tensor], Tens
     from sklearn.decomposition import PCA
 
     def flat(videos: Tensor) -> np.ndarray:
-        return torch.cat([videos, 3 * videos.diff(dim=1)], 1).flatten(1).cpu().numpy()  # motion counts as much as looks
+        both = torch.cat([videos, 3 * videos.diff(dim=1)], 1)  # motion counts as much as looks
+        return both.flatten(1).float().cpu().numpy()
 
     pca = PCA(n_features, whiten=True, svd_solver="randomized", random_state=0).fit(flat(train))
     return lambda videos: torch.from_numpy(pca.transform(flat(videos))).float()
@@ -99,7 +100,8 @@ def trajectory_error(videos: Tensor, n_starts: int = 33, n_speeds: int = 25) -> 
     paths = torch.from_numpy(legal - legal.mean(1, keepdims=True)).to(videos)  # the mean place is fitted
     found = centroids(videos)
     found = (found - found.mean(1, keepdim=True)).transpose(1, 2)  # (N, 2, T)
-    squared = found.square().sum(-1, keepdim=True) + paths.square().sum(-1) - 2 * found @ paths.T
+    with torch.autocast(videos.device.type, enabled=False):  # a difference of squares has no digits in half precision
+        squared = found.square().sum(-1, keepdim=True) + paths.square().sum(-1) - 2 * found @ paths.T
     return squared.amin(-1).clamp_min(0).sum(1).div(N_FRAMES).sqrt()
 
 
@@ -111,6 +113,6 @@ def change(videos: Tensor) -> Tensor:
 
 def judder(videos: Tensor) -> float:
     """Change inside the pairs of frames (0, 1), (2, 3), ... over change between the pairs: 1 for steady motion, below
-    1 where frames were doubled and not separated again."""
+    1 where frames were doubled and not separated again; NaN if nothing moves."""
     steps = videos.diff(dim=1).square().flatten(2).mean(2)
     return float(steps[:, ::2].mean() / steps[:, 1::2].mean())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -61,18 +61,36 @@ def _decode(content: bytes, size: Sequence[int], fps: float) -> Iterator[np.ndar
         stream = container.streams.video[0]
         scale = max(height / stream.height, width / stream.width)
         tall, wide = max(height, round(stream.height * scale)), max(width, round(stream.width * scale))
-        due = 0.0
-        for frame in container.decode(stream):
-            if frame.time is not None and frame.time + 1e-6 < due:
-                continue
-            due += 1 / fps
+        rate = stream.average_rate
+        for frame in on_clock(container.decode(stream), fps, float(1 / rate) if rate else 0.0):
             image = frame.reformat(wide, tall, format="rgb24").to_ndarray()
             top, left = (tall - height) // 2, (wide - width) // 2
             yield image[top : top + height, left : left + width]
 
 
-def clips(folder: Path, n: int, seconds: float) -> list[VideoFile]:
+def on_clock(frames: Iterable[Any], fps: float, step: float) -> Iterator[Any]:
+    """The frames to show at 0, 1/fps, 2/fps ... seconds after the first one: the first that begins then or later.
+
+    ``time`` of a frame: seconds from any start; None, or before the last one, means ``step`` seconds after the last
+    one. Where the frames are further apart than 1/fps, the earlier one stays on until the next begins."""
+    shown, start, now, k = None, None, 0.0, 0
+    for frame in frames:
+        expected = 0.0 if shown is None else now + step
+        if frame.time is not None and start is None:
+            start = frame.time - expected
+        now = expected if frame.time is None or frame.time - start < now - 1e-6 else frame.time - start
+        while shown is not None and (k + 1) / fps <= now + 1e-6:
+            yield shown
+            k += 1
+        if k / fps <= now + 1e-6:
+            yield frame
+            k += 1
+        shown = frame
+
+
+def clips(folder: str | Path, n: int, seconds: float) -> list[VideoFile]:
     """The first ``n`` chosen clips of at least ``seconds`` that the fetched zip files hold, in the table's order."""
+    folder = Path(folder)
     table = chosen(pd.read_csv(folder / TABLE))
     table = table[table["seconds"] >= seconds].drop_duplicates("video").set_index("video")
     places = {}

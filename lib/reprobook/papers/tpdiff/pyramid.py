@@ -148,7 +148,8 @@ def align_noise(data: Tensor, eps: Tensor) -> Tensor:
     if len(data) == 1:
         return eps
     # ||x||^2 and ||e||^2 add the same to every assignment, so that the inner products decide
-    cost = -(data.flatten(1).float() @ eps.flatten(1).float().T)
+    with torch.autocast(data.device.type, enabled=False):  # TypeError in numpy, and ties, in half precision
+        cost = -(data.flatten(1).float() @ eps.flatten(1).float().T)
     _, columns = linear_sum_assignment(cost.cpu().numpy())
     return eps[torch.as_tensor(columns, device=eps.device)]
 

@@ -62,14 +62,14 @@ def latent_frames(n_frames: int) -> int:
     return (n_frames - 1) // 4 + 1
 
 
-def open_wan(folder: FilePath, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int) -> Base:
+def open_wan(folder: str | FilePath, device: torch.device, size: Sequence[int], n_frames: int, lora_rank: int) -> Base:
     """Wan 2.1 with LoRA on the attention projections; everything else is frozen."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import AutoTokenizer, UMT5EncoderModel
 
     vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae").to(device).eval().requires_grad_(False)
     encoder = UMT5EncoderModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.bfloat16).to(device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(FilePath(folder) / "tokenizer")
     net = WanTransformer3DModel.from_pretrained(folder, subfolder="transformer")
     add_lora(net, lora_rank)
     net.enable_gradient_checkpointing()
@@ -118,15 +118,15 @@ def add_lora(net: nn.Module, rank: int) -> None:
 
 
 def open_animatediff(
-    folder: FilePath, adapter: FilePath, device: torch.device, size: Sequence[int], n_frames: int
+    folder: str | FilePath, adapter: str | FilePath, device: torch.device, size: Sequence[int], n_frames: int
 ) -> Base:
     """SD 1.5 with AnimateDiff's temporal modules, which alone are trained."""
     from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").to(device).eval().requires_grad_(False)
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").to(device).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(FilePath(folder) / "text_encoder").to(device).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(FilePath(folder) / "tokenizer")
     longest = encoder.config.max_position_embeddings
     net = UNetMotionModel.from_unet2d(
         UNet2DConditionModel.from_pretrained(folder, subfolder="unet"),
@@ -181,12 +181,13 @@ def prepare(
     return paths
 
 
-def read_batch(paths: Sequence[FilePath], index: Tensor) -> tuple[Tensor, Tensor]:
+def read_batch(paths: Sequence[str | FilePath], index: Tensor) -> tuple[Tensor, Tensor]:
     """(latents (B, T, C, H, W), text (B, n, D)) float32 of the clips ``index``."""
     from safetensors.torch import load_file
 
     rows = [load_file(paths[int(i)]) for i in index]
-    return torch.stack([row["latents"] for row in rows]).float(), torch.stack([row["text"] for row in rows]).float()
+    latents, text = (torch.stack([row[name].float() for row in rows]) for name in ("latents", "text"))
+    return latents, text
 
 
 def batches(

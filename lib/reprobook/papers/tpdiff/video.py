@@ -80,7 +80,7 @@ def bounce(position: np.ndarray, room: float = ROOM) -> np.ndarray:
     return room - np.abs(position % (2 * room) - room)
 
 
-def read_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_digits(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's ``digits.csv.gz``: images (1797, 8, 8) in [0, 1] and digits (1797,)."""
     rows = np.loadtxt(path, delimiter=",")
     return rows[:, :-1].reshape(-1, DIGIT, DIGIT) / 16, rows[:, -1].astype(np.int64)
@@ -116,7 +116,7 @@ def render(images: np.ndarray, corners: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------- real clips
 
 
-def decode(path: Path, height: int) -> np.ndarray:
+def decode(path: str | Path, height: int) -> np.ndarray:
     """All frames of a video file as grey levels (T, height, W) uint8, width in proportion and even."""
     import av
 
@@ -125,7 +125,7 @@ def decode(path: Path, height: int) -> np.ndarray:
         width = round(stream.width * height / stream.height / 2) * 2
         frames = [f.reformat(width, height, format="gray").to_ndarray() for f in container.decode(stream)]
     if not frames:
-        raise ReprobookError(f"{path.name} holds no video frames")
+        raise ReprobookError(f"{Path(path).name} holds no video frames")
     return np.stack(frames)
 
 
@@ -142,7 +142,7 @@ def patches(video: np.ndarray, every: int = 2, stride: int = 8, cut: float = 4.0
 
 
 def real_clips(
-    files: Mapping[str, Path], height: int = 72, test_share: float = 0.25, min_contrast: float = 0.05
+    files: Mapping[str, str | Path], height: int = 72, test_share: float = 0.25, min_contrast: float = 0.05
 ) -> tuple[Clips, Clips]:
     """(train, test) patches of real videos, labelled by the video; split by time, so that no frame is in both parts.
 
