@@ -115,7 +115,7 @@ def _list(_: argparse.Namespace) -> int:
 def _title(slug: str) -> str:
     """The paper's title, read without parsing the whole file."""
     path = project.root() / "book" / "papers" / f"{slug}.yaml"
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    lines = project.read_text(path, path.name).splitlines() if path.is_file() else []
     found = next((line for line in lines if line.startswith("title:")), "")
     return found.removeprefix("title:").strip().strip("\"'")
 

@@ -55,7 +55,7 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     there = {_plain(str(each.metadata["Name"])): each.version.partition("+")[0] for each in distributions()}
-    lines = (project.root() / "requirements.lock").read_text("utf-8").splitlines()
+    lines = project.read_text(project.root() / "requirements.lock", "requirements.lock").splitlines()
     locked = dict(line.split("==") for line in lines if "==" in line and line[0] != "#")
     missing = [name for name in locked if _plain(name) not in there]
     other = [f"{name} is {there[_plain(name)]}" for name, v in locked.items() if there.get(_plain(name), v) != v]

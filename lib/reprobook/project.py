@@ -83,6 +83,19 @@ def cache_dir() -> Path:
     return Path(override) if override else Path.home() / ".cache" / "reprobook"
 
 
+def read_text(path: Path, where: str, error: type[ReprobookError] = ReprobookError) -> str:
+    """Text of a file that somebody may have written by hand: UTF-8, with or without a byte order mark.
+
+    Raises ``error``, which begins with ``where``, if the file cannot be read or is in another encoding."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = problem.object[: problem.start].count(b"\n") + 1
+        raise error(f"{where} is not UTF-8 text (line {line}): save it as UTF-8") from problem
+    except OSError as problem:
+        raise error(f"{where} cannot be read: {problem.strerror}") from problem
+
+
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` by a temporary file in the same folder and a rename: readers see all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)

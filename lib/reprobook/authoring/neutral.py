@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reprobook import record
 from reprobook.authoring.refresh import execute
-from reprobook.content.excuses import HEAD, excused, latest, path, to_excuse
+from reprobook.content.excuses import HEAD, entries, excused, latest, path, to_excuse
 from reprobook.content.key import content_key, differences
 from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
@@ -99,7 +99,6 @@ def _note(shown: Mapping[str, Mapping[str, Change]], why: str) -> None:
     """Add changes (chapter -> definition -> digests) to the excuses: one entry for all chapters that share them."""
     import yaml
 
-    entries = yaml.safe_load(path().read_text("utf-8")) if path().is_file() else []
     chapters: dict[tuple[str, str | None, str | None], list[str]] = {}
     for slug, changes in shown.items():
         for name, (old, new) in changes.items():
@@ -107,6 +106,8 @@ def _note(shown: Mapping[str, Mapping[str, Change]], why: str) -> None:
     groups: dict[tuple[str, ...], dict[str, Change]] = {}
     for (name, old, new), slugs in chapters.items():
         groups.setdefault(tuple(slugs), {})[name] = [old, new]
-    entries += [{"slugs": list(slugs), "why": why, "definitions": changes} for slugs, changes in groups.items()]
-    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None)
+    new = [{"slugs": list(slugs), "why": why, "definitions": changes} for slugs, changes in groups.items()]
+    text = yaml.safe_dump(
+        [*entries(path()), *new], sort_keys=False, allow_unicode=True, width=118, default_flow_style=None
+    )
     atomic_write(path(), HEAD + text)

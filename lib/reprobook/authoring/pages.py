@@ -28,7 +28,7 @@ KINDS = {"dataset": "Data sets", "model": "Models", "tokenizer": "Tokenizers"}
 def generate() -> list[Path]:
     """Write ``book/_generated/*.md`` and the README's table; returns the files that changed."""
     readme = project.root() / "README.md"
-    return [*write_generated(), *_write(readme, with_table(readme.read_text("utf-8"), readme_table()))]
+    return [*write_generated(), *_write(readme, with_table(project.read_text(readme, readme.name), readme_table()))]
 
 
 def write_generated() -> list[Path]:

@@ -24,10 +24,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reprobook.errors import ReprobookError
+from reprobook.project import read_text
+from reprobook.yaml_files import load_yaml
 
 NOT_IN_GRIDS = {"scale": "scale:", "seed": "seeds:", "out_dir": "nothing: a run has its own folder"}
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -127,12 +128,7 @@ class Plan(_Strict):
 
 def load(path: Path) -> Plan:
     """Read and check a plan. Raises :class:`PlanError` with all mistakes, and what would be valid in their place."""
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise PlanError(f"plan {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = load_yaml(read_text(path, f"plan {path}", PlanError), f"plan {path}", PlanError)
     if not isinstance(content, dict):
         raise PlanError(f"plan {path} must be a mapping with the key 'runs'; keys: {', '.join(_keys(()))}")
     if "name" in content:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from reprobook import project
 from reprobook.data import cache
 from reprobook.data.errors import ManifestError
+from reprobook.yaml_files import load_yaml
 
 
 class LockedFile(BaseModel):
@@ -78,7 +79,7 @@ def _load(slug: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["artefacts"]
+        entries = load_yaml(project.read_text(path, path.name, ManifestError), path.name, ManifestError)["artefacts"]
         return dict(entries or {})
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"{path.name} is damaged ({type(error).__name__}): restore it from git") from None
+    except (ManifestError, KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{path.name} is damaged ({error}): restore it from git") from None
