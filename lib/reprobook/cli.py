@@ -135,7 +135,10 @@ def _run(options: argparse.Namespace) -> int:
     from reprobook.runs.runner import run
 
     project.check_packages(options.slug)
-    overrides = dict(map(parse_override, options.overrides))
+    given = [parse_override(text) for text in options.overrides]
+    overrides = dict(given)
+    if twice := next((name for name, _ in given if [each for each, _ in given].count(name) > 1), None):
+        raise ParameterError(f"{twice!r} is given twice with -p")
     if "scale" in overrides:
         raise ParameterError("choose the scale with --scale, not with -p")
     if options.publish:

@@ -106,8 +106,7 @@ def _note(shown: Mapping[str, Mapping[str, Change]], why: str) -> None:
     groups: dict[tuple[str, ...], dict[str, Change]] = {}
     for (name, old, new), slugs in chapters.items():
         groups.setdefault(tuple(slugs), {})[name] = [old, new]
-    new = [{"slugs": list(slugs), "why": why, "definitions": changes} for slugs, changes in groups.items()]
-    text = yaml.safe_dump(
-        [*entries(path()), *new], sort_keys=False, allow_unicode=True, width=118, default_flow_style=None
-    )
+    noted = entries(path())
+    noted += [{"slugs": list(slugs), "why": why, "definitions": changes} for slugs, changes in groups.items()]
+    text = yaml.safe_dump(noted, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None)
     atomic_write(path(), HEAD + text)
