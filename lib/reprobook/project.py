@@ -37,6 +37,15 @@ def root() -> Path:
     )
 
 
+def check_package() -> None:
+    """Raise :class:`ReprobookError` if the package that runs, here and in every kernel, is not the checkout's."""
+    ours, running = root() / "lib" / "reprobook", Path(__file__).resolve().parent
+    if ours.is_dir() and not ours.samefile(running):
+        raise ReprobookError(
+            f"the package that runs is {running}, not lib/reprobook of this checkout: pip install -e . in the checkout"
+        )
+
+
 def notebook_path(slug: str) -> Path:
     """Where the chapter's notebook is or would be."""
     return root() / "notebooks" / f"{slug}.ipynb"

@@ -12,7 +12,7 @@ from reprobook.content.key import content_key, differences
 from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
 from reprobook.params import resolve
-from reprobook.project import atomic_write, check_slug, root
+from reprobook.project import atomic_write, check_package, check_slug, root
 
 if TYPE_CHECKING:
     from reprobook.content.excuses import Change
@@ -28,6 +28,7 @@ def declare(slugs: Iterable[str], why: str, report: Callable[[str], object] = pr
     """
     if not why.strip():
         raise ReprobookError("say why the change can move no number: --why '...'")
+    check_package()
     shown: dict[str, dict[str, Change]] = {}
     left = []
     try:

@@ -33,7 +33,7 @@ def content_key(slug: str, params: Mapping[str, Any], data: Mapping[str, str]) -
     """Everything that can move a number of chapter ``slug`` run with ``params`` on ``data`` (id -> checksum).
 
     Returns ``{digest, cells, params, data, packages: {name: version}, definitions: {"module:name": digest},
-    facts: {what: digest}}``, found by reading the notebook, the library and the paper's facts of the checkout that
+    facts: {what: digest}}``, found by reading the library that is imported, and notebook and facts of the checkout that
     :func:`reprobook.project.root` names, without running any of it. Cells tagged ``display`` or ``parameters`` don't
     count as code; of the parameters the values count.
     """
@@ -224,9 +224,8 @@ def plain_python(source: str) -> str:
 
 
 def library_folder() -> Path:
-    """Folder that holds the package ``reprobook``: of the checkout, else of the installed package."""
-    inside = root() / "lib"
-    return inside if (inside / "reprobook").is_dir() else Path(__file__).resolve().parents[2]
+    """Folder that holds the package that runs, here and in every kernel, even if the checkout has another one."""
+    return Path(__file__).resolve().parents[2]
 
 
 def _version(package: str, pinned: Mapping[str, str]) -> tuple[str, str]:

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from reprobook.errors import ReprobookError
 from reprobook.hardware import hardware, peak_memory_mb
 from reprobook.project import atomic_write, read_text, root
-from reprobook.record.circumstances import commit, versions
+from reprobook.record.circumstances import commit, of_commit, versions
 
 __all__ = [
     "VERDICTS", "ClaimData", "EffectData", "Mismatch", "PictureData", "Record", "RecordError", "TableData", "commit",
-    "compare", "expected", "hardware", "peak_memory_mb", "plain", "read", "read_scores", "result_path", "results",
-    "summarise_claim", "verdict", "versions", "write", "write_scores",
+    "compare", "expected", "hardware", "of_commit", "peak_memory_mb", "plain", "read", "read_scores", "result_path",
+    "results", "summarise_claim", "verdict", "versions", "write", "write_scores",
 ]  # fmt: skip
 Verdict = Literal["reproduced", "partly", "not reproduced", "undecided", "not testable here"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
