@@ -112,7 +112,7 @@ class SlurmOptions(_Strict):
 
 
 class Plan(_Strict):
-    """A whole plan; ``name`` (the file's name) names the folder ``runs/batches/<name>``."""
+    """A whole plan; ``name`` (the file's name) names the folder ``runs/batches/<name>``; ``file`` is its path."""
 
     what: str = ""
     runs: Annotated[list[Group], Field(min_length=1)]
@@ -120,6 +120,7 @@ class Plan(_Strict):
     local: LocalOptions = LocalOptions()
     slurm: SlurmOptions = SlurmOptions()
     name: str = Field(default="", exclude=True)
+    file: str = Field(default="", exclude=True)
 
     def resources_of(self, group: Group) -> Resources:
         """The plan's resources with the group's changes."""
@@ -131,10 +132,10 @@ def load(path: Path) -> Plan:
     content = load_yaml(read_text(path, f"plan {path}", PlanError), f"plan {path}", PlanError)
     if not isinstance(content, dict):
         raise PlanError(f"plan {path} must be a mapping with the key 'runs'; keys: {', '.join(_keys(()))}")
-    if "name" in content:
-        raise PlanError(f"plan {path}: the file's name is the plan's name; leave out 'name'")
+    if own := {"name", "file"} & set(content):
+        raise PlanError(f"plan {path}: the file's name is the plan's name; leave out {min(own)!r}")
     try:
-        return Plan.model_validate({**content, "name": path.stem})
+        return Plan.model_validate({**content, "name": path.stem, "file": str(path.resolve())})
     except ValidationError as error:
         lines = "\n  ".join(_explain(item) for item in error.errors())
         raise PlanError(f"plan {path}:\n  {lines}") from error
@@ -159,4 +160,4 @@ def _keys(place: list[Any] | tuple[Any, ...]) -> list[str]:
         "resources": Resources, "local": LocalOptions, "slurm": SlurmOptions, "runs": Group
     }  # fmt: skip
     named = [sections[part] for part in place if part in sections]
-    return [name for name in (named[-1] if named else Plan).model_fields if name != "name"]
+    return [name for name in (named[-1] if named else Plan).model_fields if name not in ("name", "file")]
