@@ -25,9 +25,9 @@ SLUGS = tuple(slug for part in PARTS.values() for slug in part)
 def root() -> Path:
     """Folder of the checkout: ``$REPROBOOK_ROOT``, else the one that holds this package, else a parent of the
     working directory. Raises :class:`ReprobookError` if none of them is a checkout."""
-    override = os.environ.get("REPROBOOK_ROOT")
+    override = folder_of_variable("REPROBOOK_ROOT")
     nearby = [Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents]
-    candidates = [Path(override)] if override else nearby
+    candidates = [override] if override else nearby
     for folder in candidates:
         if (folder / "data_manifests").is_dir() and (folder / "notebooks").is_dir():
             return folder.resolve()
@@ -88,8 +88,13 @@ def check_packages(slug: str) -> None:
 
 def cache_dir() -> Path:
     """Folder for fetched and converted artefacts: ``$REPROBOOK_CACHE`` or ``~/.cache/reprobook``."""
-    override = os.environ.get("REPROBOOK_CACHE")
-    return Path(override) if override else Path.home() / ".cache" / "reprobook"
+    return folder_of_variable("REPROBOOK_CACHE") or Path.home() / ".cache" / "reprobook"
+
+
+def folder_of_variable(name: str) -> Path | None:
+    """The folder that an environment variable names, ``~`` expanded; None if it is not set."""
+    given = os.environ.get(name)
+    return Path(given).expanduser() if given else None
 
 
 def read_text(path: Path, where: str, error: type[ReprobookError] = ReprobookError) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reprobook.errors import ReprobookError
 from reprobook.project import read_text
@@ -32,6 +32,7 @@ from reprobook.yaml_files import load_yaml
 
 NOT_IN_GRIDS = {"scale": "scale:", "seed": "seeds:", "out_dir": "nothing: a run has its own folder"}
 AtLeastOne = Annotated[int, Field(ge=1)]
+Gpu = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[\w/-]+$")]  # number, or UUID
 
 
 class PlanError(ReprobookError):
@@ -89,8 +90,15 @@ class LocalOptions(_Strict):
     """What batches on this machine may use (None: all there is)."""
 
     cpus: AtLeastOne | None = None
-    gpus: list[int] | None = None
+    gpus: list[Gpu] | None = None
     memory_gb: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("gpus")
+    @classmethod
+    def _each_once(cls, gpus: list[Gpu] | None) -> list[Gpu] | None:
+        if gpus and len({*gpus}) < len(gpus):
+            raise ValueError("it names one twice")
+        return gpus
 
 
 class SlurmOptions(_Strict):

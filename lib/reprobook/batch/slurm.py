@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reprobook.batch.plan import Plan, Resources
     from reprobook.batch.tasks import Task
 
+PYTHON = f"{shlex.quote(sys.executable)} -P"  # no module of the working directory
 GONE_S = 120.0  # how long `cancel` waits until no job is left
 
 
@@ -129,7 +130,7 @@ def script(plan: Plan, wanted: Resources, n: int) -> str:
 
     folder = folder_of(plan)
     count: dict[str, Any] = {"map_count": n} if n > 1 else {}
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{PYTHON} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     return _make_sbatch_string(command, folder, **settings(plan, wanted, n), **count)
 
 
@@ -154,7 +155,7 @@ def submit(plan: Plan, tasks: Sequence[Task]) -> list[tuple[str, Task]]:
     grace = max(5.0, 0.75 * plan.slurm.signal_s)  # the rest is for requeueing
     done: list[tuple[str, Task]] = []
     for wanted, group in list(arrays(plan, tasks)):
-        executor = SlurmExecutor(folder_of(plan), max_num_timeout=plan.slurm.max_requeues)
+        executor = SlurmExecutor(folder_of(plan), max_num_timeout=plan.slurm.max_requeues, python=PYTHON)
         executor.update_parameters(**settings(plan, wanted, len(group)))
         try:
             jobs = executor.map_array(Supervisor(grace), group)

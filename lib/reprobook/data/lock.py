@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,8 @@ class Locked(BaseModel):
 
 def lock_path(slug: str) -> Path:
     """The lock file of a chapter, whether it is there or not."""
-    override = os.environ.get("REPROBOOK_LOCKS")
-    return (Path(override) if override else project.root() / "data_manifests") / f"{slug}.lock.yaml"
+    override = project.folder_of_variable("REPROBOOK_LOCKS")
+    return (override or project.root() / "data_manifests") / f"{slug}.lock.yaml"
 
 
 def read(slug: str, artefact: str, origin: str) -> Locked | None:

@@ -23,6 +23,8 @@ import psutil
 
 from reprobook.runs.training_log import KERNEL_LINE
 
+SOCKET_NAME = len("/kernel-12345678/kernel-5")
+
 
 def main() -> None:
     """Execute the job; what papermill and the cells say goes to standard error, which the runner sends to log.txt."""
@@ -104,13 +106,14 @@ def kernel_manager(report: Any) -> type:
 
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, _: str) -> KernelSpec:
-            options = [f"--IPKernelApp.exec_lines={KERNEL_LINE}"]
+            options = [f"--IPKernelApp.exec_lines={KERNEL_LINE}", "--IPKernelApp.ignore_cwd=True"]
             return KernelSpec(resource_dir=kernelspec.RESOURCES, **kernelspec.get_kernel_dict(options))
 
     class Manager(AsyncKernelManager):
         @default("transport")
         def _ipc(self) -> str:
-            return "ipc" if os.name == "posix" else "tcp"
+            room = len(os.fsencode(os.environ["JUPYTER_RUNTIME_DIR"])) + SOCKET_NAME <= 107  # of a socket's path
+            return "ipc" if os.name == "posix" and room else "tcp"
 
         @default("ip")
         def _private_sockets(self) -> str:
