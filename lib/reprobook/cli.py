@@ -152,8 +152,12 @@ def _run(options: argparse.Namespace) -> int:
         memory_limit=options.memory_limit,
     )
     if options.publish and result.status != "failed":
-        publish(result.record, result.folder)
-    return _report(options.slug, result)
+        path = publish(result.record, result.folder)
+        print(f"published {path.relative_to(project.root())}")
+    code = _report(options.slug, result)
+    if result.signal:
+        print(f"the same command{' without --again' * options.again} goes on where this one stopped", file=sys.stderr)
+    return code
 
 
 def _report(slug: str, result: object) -> int:
@@ -169,11 +173,14 @@ def _report(slug: str, result: object) -> int:
         judged = f"{len(found.effects)} effects" if found.effects else f"{len(found.claims)} claims"
         print(f"  {len(found.metrics)} metrics, {judged}, {found.wall_s or 0:.0f} s; {folder}")
         return 0
+    if result.signal:
+        print(f"{slug} {result.run_id}: {result.where}", file=sys.stderr)
+        return 128 + result.signal
     print(f"{slug} {result.run_id}: failed: {result.where}", file=sys.stderr)
     print(f"  {folder} holds the notebook, the record and log.txt, whose last lines are:", file=sys.stderr)
     for line in result.tail:
         print(f"  | {line}", file=sys.stderr)
-    return 128 + result.signal if result.signal else 1
+    return 1
 
 
 def _batch(sub: argparse.ArgumentParser) -> None:

@@ -318,7 +318,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 def provenance(slug: str, scale: str = "paper") -> list[dict[str, Any]]:
     """One row per knob of the method (not scale, seed, device, out_dir): its value at each scale and its source.
 
-    Keys: ``name, smoke, laptop, paper, source``; the source is the comment in the file of ``scale``, else in the cell.
+    Keys: ``name, smoke, laptop, paper, source``; the source is the comment in the cell, which says the meaning, and the
+    one in the file of ``scale``.
     """
     declared = read_parameters(slug)
     values = {kind: resolve(slug, kind) for kind in SCALES}
@@ -327,7 +328,7 @@ def provenance(slug: str, scale: str = "paper") -> list[dict[str, Any]]:
         {
             "name": name,
             **{kind: values[kind][name] for kind in SCALES},
-            "source": comments.get(name, (None, ""))[1] or param.comment,
+            "source": "; ".join(filter(None, (param.comment, comments.get(name, (None, ""))[1]))),
         }
         for name, param in declared.items()
         if name not in COMMON

@@ -89,4 +89,4 @@ def changes(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str,
         elif before["value"] != after["value"]:
             lines.append(f"{name}: {before['value']} -> {after['value']}")
     same = len({*old} & {*new}) - sum("->" in line for line in lines)
-    return [*lines, f"{same} expected metrics unchanged"]
+    return [*lines, f"{same} expected metrics unchanged"] if old else lines

@@ -172,7 +172,8 @@ def test_a_signal_to_the_command_stops_everything(checkout: Any, number: signal.
     command.send_signal(number)
     _, errors = command.communicate(timeout=30)
     assert command.returncode == 128 + number
-    assert f"stopped by {number.name} in cell 3 of 4" in errors
+    assert f"stopped by {number.name} in cell 3 of 4" in errors and "the same command goes on" in errors
+    assert "Traceback" not in errors and "failed" not in errors
     assert alive(pids) == [] and not sockets.exists()
     found = next((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
     assert record.read(found).status == "failed"
@@ -245,6 +246,7 @@ def test_publish_wants_clean_code_and_the_scale_s_own_parameters(
     _git(checkout.root, "add", "-A")
     _git(checkout.root, "commit", "-m", "all")
     assert cli.main(["run", SLUG, "--publish", "--scale", "laptop", "-p", "seed=2"]) == 0
+    assert f"published book/results/laptop/{SLUG}.seed2.json\n" in capsys.readouterr().out
     [published] = record.results(SLUG, "laptop")
     assert (published.seed, published.clean) == (2, True)
 
