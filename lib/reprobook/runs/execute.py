@@ -1,7 +1,8 @@
 """The child process of a run: papermill executes one notebook, and reports each cell to the runner through a pipe.
 
 ``python -m reprobook.runs.execute`` reads a job (JSON) from its standard input: ``notebook``, ``output``,
-``parameters``, ``cwd``, ``pipe`` (a file descriptor) and ``parent`` (process id). Exit code 0 only says that papermill
+``parameters``, ``cwd``, ``pipe`` (a file descriptor), ``parent`` (process id) and ``package`` (the folder that the
+command was imported from). Exit code 0 only says that papermill
 found no error; whether the run is complete is decided by the runner.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from reprobook.runs.process import PACKAGE
 from reprobook.runs.training_log import KERNEL_LINE
 
 SOCKET_NAME = len("/kernel-12345678/kernel-5")
@@ -40,6 +42,9 @@ def main() -> None:
         with suppress(OSError):  # the runner is gone; the watching thread ends this process
             print(json.dumps(message), file=pipe)
 
+    if job["package"] != str(PACKAGE):  # then the run id says nothing about what the kernel would run
+        report(error=f"the command is of the package {job['package']}, its kernels of {PACKAGE}: install one of them")
+        sys.exit(1)
     threading.Thread(target=_end_with_parent, args=(job["parent"], kernels), daemon=True).start()
     try:
         _execute(job, report, stopping)

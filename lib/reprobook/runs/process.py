@@ -32,6 +32,7 @@ LONG = 60  # bytes of a place's path beside which a socket's, of 107 in all, has
 FOLDERS = tuple(  # variables that name folders
     "REPROBOOK_ROOT REPROBOOK_CACHE REPROBOOK_LOCKS HF_HOME HF_HUB_CACHE HF_DATASETS_CACHE TMPDIR PYTHONPATH".split()
 )
+PACKAGE = Path(__file__).resolve().parents[1]
 PROGRESS_FILE = "REPROBOOK_PROGRESS_FILE"  # variable for reprobook.train.progress, which is too heavy to import here
 
 
@@ -153,7 +154,7 @@ def execute(
             )
             os.close(writing)
             with os.fdopen(reading, "rb", buffering=0) as pipe:
-                job |= {"cwd": str(root()), "pipe": writing, "parent": os.getpid()}
+                job |= {"cwd": str(root()), "pipe": writing, "parent": os.getpid(), "package": str(PACKAGE)}
                 return Watch(child, asked, options).wait(job, pipe, told)
     finally:
         shutil.rmtree(private, ignore_errors=True)
