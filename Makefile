@@ -6,6 +6,8 @@ STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest --quiet
 WORKERS := -n 3 --dist loadscope  # of pytest, on two cores: many tests wait
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# A random.py in this folder is not the one of the standard library.
+export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data book html lab test test-slurm test-faults bench rehearse refresh portability clean browser slurm chaos \

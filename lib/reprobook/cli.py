@@ -115,7 +115,7 @@ def _list(_: argparse.Namespace) -> int:
 def _title(slug: str) -> str:
     """The paper's title, read without parsing the whole file."""
     path = project.root() / "book" / "papers" / f"{slug}.yaml"
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    lines = project.read_text(path, path.name).splitlines() if path.is_file() else []
     found = next((line for line in lines if line.startswith("title:")), "")
     return found.removeprefix("title:").strip().strip("\"'")
 
@@ -135,7 +135,10 @@ def _run(options: argparse.Namespace) -> int:
     from reprobook.runs.runner import run
 
     project.check_packages(options.slug)
-    overrides = dict(map(parse_override, options.overrides))
+    given = [parse_override(text) for text in options.overrides]
+    overrides = dict(given)
+    if twice := next((name for name, _ in given if [each for each, _ in given].count(name) > 1), None):
+        raise ParameterError(f"{twice!r} is given twice with -p")
     if "scale" in overrides:
         raise ParameterError("choose the scale with --scale, not with -p")
     if options.publish:
@@ -149,8 +152,12 @@ def _run(options: argparse.Namespace) -> int:
         memory_limit=options.memory_limit,
     )
     if options.publish and result.status != "failed":
-        publish(result.record, result.folder)
-    return _report(options.slug, result)
+        path = publish(result.record, result.folder)
+        print(f"published {path.relative_to(project.root())}")
+    code = _report(options.slug, result)
+    if result.signal:
+        print(f"the same command{' without --again' * options.again} goes on where this one stopped", file=sys.stderr)
+    return code
 
 
 def _report(slug: str, result: object) -> int:
@@ -166,11 +173,14 @@ def _report(slug: str, result: object) -> int:
         judged = f"{len(found.effects)} effects" if found.effects else f"{len(found.claims)} claims"
         print(f"  {len(found.metrics)} metrics, {judged}, {found.wall_s or 0:.0f} s; {folder}")
         return 0
+    if result.signal:
+        print(f"{slug} {result.run_id}: {result.where}", file=sys.stderr)
+        return 128 + result.signal
     print(f"{slug} {result.run_id}: failed: {result.where}", file=sys.stderr)
     print(f"  {folder} holds the notebook, the record and log.txt, whose last lines are:", file=sys.stderr)
     for line in result.tail:
         print(f"  | {line}", file=sys.stderr)
-    return 128 + result.signal if result.signal else 1
+    return 1
 
 
 def _batch(sub: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from reprobook import project
 from reprobook.data import download_bytes, load_manifest, plan, readable_bytes
 from reprobook.errors import ReprobookError
-from reprobook.record import commit
+from reprobook.record import of_commit
 
 TIGHT, TOO_LITTLE = 10e9, 2e9  # free bytes of a disk: warn, fail
 TOOLS = {
@@ -55,7 +55,7 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     there = {_plain(str(each.metadata["Name"])): each.version.partition("+")[0] for each in distributions()}
-    lines = (project.root() / "requirements.lock").read_text("utf-8").splitlines()
+    lines = project.read_text(project.root() / "requirements.lock", "requirements.lock").splitlines()
     locked = dict(line.split("==") for line in lines if "==" in line and line[0] != "#")
     missing = [name for name in locked if _plain(name) not in there]
     other = [f"{name} is {there[_plain(name)]}" for name, v in locked.items() if there.get(_plain(name), v) != v]
@@ -91,9 +91,9 @@ def _disk() -> Iterator[Finding]:
 
 
 def _git() -> Iterator[Finding]:
-    sha, clean = commit()
-    state = f"{sha[:10]}, {'clean' if clean else 'with changes'}" if sha else "no commit"
-    yield Finding("ok" if sha and clean else "warn", "git", state, "only runs of a clean commit can be published")
+    sha, why_not = of_commit()
+    state = f"{sha[:10] if sha else 'no commit'}, {why_not or 'clean'}"
+    yield Finding("warn" if why_not else "ok", "git", state, "only runs of a clean commit can be published")
 
 
 def _gpu() -> Iterator[Finding]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reprobook.errors import ReprobookError
-from reprobook.project import root
+from reprobook.project import read_text, root
+from reprobook.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,27 +210,9 @@ class Facts(_Strict):
         return [*lines, ("In one line", self.one_line)]
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without silent loss: a key given twice is an error."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if twice:
-        raise yaml.YAMLError(f"given twice: {', '.join(twice)} (near line {node.start_mark.line + 1})")
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def parse(text: str, where: str) -> Facts:
     """Read the text of a facts file; ``where`` names it in errors."""
-    try:
-        content = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise FactsError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = load_yaml(text, where, FactsError)
     try:
         return Facts.model_validate(content)
     except ValidationError as error:
@@ -245,4 +227,4 @@ def load(slug: str) -> Facts:
     path = root() / "book" / "papers" / f"{slug}.yaml"
     if not path.is_file():
         raise FactsError(f"book/papers/{slug}.yaml does not exist: write the paper's facts there")
-    return parse(path.read_text("utf-8"), f"book/papers/{slug}.yaml")
+    return parse(read_text(path, f"book/papers/{slug}.yaml", FactsError), f"book/papers/{slug}.yaml")

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ def hardware() -> dict[str, Any]:
         "precision": "bf16" if bf16_is_fast(torch.device("cuda" if gpus else "cpu")) else "fp32",
         **arithmetic(),
     }
+
+
+def openmp_threads(env: Mapping[str, str]) -> int | None:
+    """``OMP_NUM_THREADS`` as OpenMP takes it, the first of a list; None if it is no positive number."""
+    first = env.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else None
 
 
 def arithmetic() -> dict[str, str]:

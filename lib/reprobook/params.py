@@ -20,10 +20,12 @@ from typing import Any, get_args, get_origin
 import yaml
 
 from reprobook.errors import ReprobookError
-from reprobook.project import SCALES, check_scale, check_slug, notebook_path, root
+from reprobook.project import SCALES, check_scale, check_slug, notebook_path, read_text, root
+from reprobook.yaml_files import Loader, load_yaml
 
 COMMON = ("scale", "seed", "device", "out_dir")  # every chapter declares these four
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Any": Any}
+N_SEEDS = 2**32  # numpy takes no others
 _SHOWN = 60  # characters of a value that an error repeats
 
 
@@ -190,6 +192,8 @@ def _kind_name(kind: Any) -> str:
 def check_value(param: Param, value: Any, source: str = "") -> Any:
     """``value`` for ``param``, in canonical form. Raises :class:`ParameterError` on a wrong type, with the remedy."""
     kind = expected_type(param)
+    if param.name == "seed" and isinstance(value, int) and not 0 <= value < N_SEEDS:
+        raise ParameterError(f"{source}: seed".removeprefix(": ") + f" must be from 0 to {N_SEEDS - 1}, got {value}")
     if _fits(value, kind):
         return _as(value, kind)
     shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
@@ -199,13 +203,15 @@ def check_value(param: Param, value: Any, source: str = "") -> Any:
 
 
 def _hint(value: Any, kind: Any) -> str:
-    if isinstance(value, str) and kind in (float, float | None):
+    if isinstance(value, str) and kind in (float, float | None, int, int | None):
         try:
             number = float(value)
         except ValueError:
             return ""
         if not math.isfinite(number):
             return "it must be finite"
+        if kind in (int, int | None):
+            return f"YAML reads {value} as text: write {number:.0f}" if number.is_integer() else ""
         return f"YAML reads {value} as text: write {_yaml_float(number)}"
     if isinstance(value, float) and not math.isfinite(value):
         return "it must be finite"
@@ -248,7 +254,7 @@ def file_parameters(slug: str, scale: str) -> dict[str, tuple[Any, str]]:
     path = root() / name
     if not path.is_file():
         raise ParameterError(f"{name} does not exist: the chapter has no parameters for scale {scale!r}")
-    found = _flat_yaml(path.read_text("utf-8"), name)
+    found = _flat_yaml(read_text(path, name, ParameterError), name)
     if scale in SCALES and found.get("scale", (None,))[0] != scale:
         raise ParameterError(f"{name} must contain the line 'scale: {scale}', or plain papermill runs another scale")
     bare = [key for key, (_, comment) in found.items() if scale == "paper" and key != "scale" and not comment]
@@ -260,10 +266,7 @@ def file_parameters(slug: str, scale: str) -> dict[str, tuple[Any, str]]:
 
 
 def _flat_yaml(text: str, where: str) -> dict[str, tuple[Any, str]]:
-    try:
-        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    values, node = load_yaml(text, where, ParameterError), yaml.compose(text, Loader=Loader)
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
@@ -273,8 +276,6 @@ def _flat_yaml(text: str, where: str) -> dict[str, tuple[Any, str]]:
         rest = lines[value.end_mark.line][value.end_mark.column :].strip() if value.end_mark.line < len(lines) else ""
         if key.start_mark.line != value.end_mark.line or (rest and not rest.startswith("#")):
             raise ParameterError(f"{where}: {key.value!r} must stand on one line as 'name: value  # comment'")
-        if key.value in found:
-            raise ParameterError(f"{where}: parameter {key.value!r} is given twice")
         found[str(key.value)] = (values.get(key.value), rest.lstrip("# "))
     return found
 
@@ -310,18 +311,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip().isidentifier():
         raise ParameterError(f"cannot read the override {text!r}: write name=value, for example seed=1 or lr=1.0e-4")
-    try:
-        return name.strip(), yaml.safe_load(value) if value.strip() else ""
-    except yaml.YAMLError as error:
-        raise ParameterError(
-            f"override {text!r}: the value is not valid YAML: {' '.join(str(error).split())}"
-        ) from error
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return name.strip(), load_yaml(value, f"override {shown!r}: the value", ParameterError) if value.strip() else ""
 
 
 def provenance(slug: str, scale: str = "paper") -> list[dict[str, Any]]:
     """One row per knob of the method (not scale, seed, device, out_dir): its value at each scale and its source.
 
-    Keys: ``name, smoke, laptop, paper, source``; the source is the comment in the file of ``scale``, else in the cell.
+    Keys: ``name, smoke, laptop, paper, source``; the source is the comment in the cell, which says the meaning, and the
+    one in the file of ``scale``.
     """
     declared = read_parameters(slug)
     values = {kind: resolve(slug, kind) for kind in SCALES}
@@ -330,7 +328,7 @@ def provenance(slug: str, scale: str = "paper") -> list[dict[str, Any]]:
         {
             "name": name,
             **{kind: values[kind][name] for kind in SCALES},
-            "source": comments.get(name, (None, ""))[1] or param.comment,
+            "source": "; ".join(filter(None, (param.comment, comments.get(name, (None, ""))[1]))),
         }
         for name, param in declared.items()
         if name not in COMMON

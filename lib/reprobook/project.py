@@ -25,9 +25,9 @@ SLUGS = tuple(slug for part in PARTS.values() for slug in part)
 def root() -> Path:
     """Folder of the checkout: ``$REPROBOOK_ROOT``, else the one that holds this package, else a parent of the
     working directory. Raises :class:`ReprobookError` if none of them is a checkout."""
-    override = os.environ.get("REPROBOOK_ROOT")
+    override = folder_of_variable("REPROBOOK_ROOT")
     nearby = [Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents]
-    candidates = [Path(override)] if override else nearby
+    candidates = [override] if override else nearby
     for folder in candidates:
         if (folder / "data_manifests").is_dir() and (folder / "notebooks").is_dir():
             return folder.resolve()
@@ -35,6 +35,15 @@ def root() -> Path:
         "no reprobook checkout found: run from inside the repository or set REPROBOOK_ROOT to its folder"
         + (f" (REPROBOOK_ROOT={override})" if override else "")
     )
+
+
+def check_package() -> None:
+    """Raise :class:`ReprobookError` if the package that runs, here and in every kernel, is not the checkout's."""
+    ours, running = root() / "lib" / "reprobook", Path(__file__).resolve().parent
+    if ours.is_dir() and not ours.samefile(running):
+        raise ReprobookError(
+            f"the package that runs is {running}, not lib/reprobook of this checkout: pip install -e . in the checkout"
+        )
 
 
 def notebook_path(slug: str) -> Path:
@@ -79,8 +88,26 @@ def check_packages(slug: str) -> None:
 
 def cache_dir() -> Path:
     """Folder for fetched and converted artefacts: ``$REPROBOOK_CACHE`` or ``~/.cache/reprobook``."""
-    override = os.environ.get("REPROBOOK_CACHE")
-    return Path(override) if override else Path.home() / ".cache" / "reprobook"
+    return folder_of_variable("REPROBOOK_CACHE") or Path.home() / ".cache" / "reprobook"
+
+
+def folder_of_variable(name: str) -> Path | None:
+    """The folder that an environment variable names, ``~`` expanded; None if it is not set."""
+    given = os.environ.get(name)
+    return Path(given).expanduser() if given else None
+
+
+def read_text(path: Path, where: str, error: type[ReprobookError] = ReprobookError) -> str:
+    """Text of a file that somebody may have written by hand: UTF-8, with or without a byte order mark.
+
+    Raises ``error``, which begins with ``where``, if the file cannot be read or is in another encoding."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = problem.object[: problem.start].count(b"\n") + 1
+        raise error(f"{where} is not UTF-8 text (line {line}): save it as UTF-8") from problem
+    except OSError as problem:
+        raise error(f"{where} cannot be read: {problem.strerror}") from problem
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:

@@ -44,6 +44,7 @@ def test_list_names_every_chapter_once(capsys: pytest.CaptureFixture[str]) -> No
         (["run", SLUG, "-p", "stepz=3"], "unknown parameter 'stepz'"),
         (["run", SLUG, "-p", "steps"], "write name=value"),
         (["run", SLUG, "-p", "scale=laptop"], "choose the scale with --scale"),
+        (["run", SLUG, "-p", "steps=3", "-p", "steps=4"], "'steps' is given twice"),
         (["rehearse"], "name a chapter or say --all"),
         (["refresh"], "name a chapter or say --all"),
         (["data", "plan", "nonsense"], "no manifest of nonsense; manifests: block_diffusion"),

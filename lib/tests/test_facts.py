@@ -87,7 +87,7 @@ def test_a_file_that_breaks_the_format_names_file_and_place(changed: dict[str, A
 
 
 def test_a_key_given_twice_is_not_lost_silently() -> None:
-    with pytest.raises(FactsError, match="given twice: C1"):
+    with pytest.raises(FactsError, match="'C1' is given twice"):
         facts.parse("claims:\n  C1: {}\n  C1: {}\n", "x.yaml")
 
 

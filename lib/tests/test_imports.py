@@ -16,7 +16,7 @@ LIB = ROOT / "lib"
 # A room imports rooms of the lines above its own, and of its own line as long as there is no circle.
 LAYERS = """
 errors
-project
+project yaml_files
 hardware params facts show bench
 data record
 content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import psutil
 import pytest
 import torch
 from reprobook.train import TrainingError
-from reprobook.train.launch import accumulation, launch, launch_command
+from reprobook.train.devices import make_accelerator
+from reprobook.train.launch import _run, accumulation, launch, launch_command
 
 HERE = Path(__file__).parent
 
@@ -103,9 +105,7 @@ def test_without_a_launcher_it_is_the_same_function(tmp_path: Path, alone: dict[
 
 def test_a_process_that_fails_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     """Here for a layer that the model has not."""
-    said = (
-        "(?s)launch_target:train in 2 processes ended with exit code .*wrap is 'Llama'; the model has no layer of"
-    )
+    said = "(?s)launch_target:train in 2 processes ended with exit code .*wrap is 'Llama'; the model has no layer of"
     with pytest.raises(TrainingError, match=f"{said} that class, but Linear, Seq"):
         launch("launch_target:train", {"micro_batch": 8}, folder=tmp_path, num_processes=2, cpu=True,
                strategy="fsdp", wrap="Llama")  # fmt: skip
@@ -129,6 +129,50 @@ def test_the_global_batch_stays() -> None:
     assert [accumulation(512, 8, n) for n in (1, 2, 8)] == [64, 32, 8]
     with pytest.raises(TrainingError, match="512 is not a multiple of 8 rows x 3 processes"):
         accumulation(512, 8, 3)
+
+
+@pytest.mark.parametrize("given", ["4,2", " 4 ", "4"])
+def test_threads_of_openmp_may_be_a_list(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    command = launch_command("a.b:train", Path("x"), 2)
+    assert command[command.index("--num_cpu_threads_per_process") + 1] == "2"
+
+
+@pytest.mark.parametrize("given", ["", "0", "many", "-3"])
+def test_threads_that_are_no_number_are_the_share_of_this_process(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    usual = launch_command("a.b:train", Path("x"), 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert launch_command("a.b:train", Path("x"), 1) == usual
+
+
+LEFT_OVER = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "PMI_SIZE": "2",
+             "OMPI_COMM_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}  # fmt: skip
+
+
+def test_a_notebook_is_never_one_of_several_launched_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an address and a port it would wait for the others until its time limit; this port fails at once."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    for name, value in {**LEFT_OVER, "MASTER_PORT": "none"}.items():
+        monkeypatch.setenv(name, value)
+    InteractiveShell.instance()
+    try:
+        accelerator = make_accelerator("cpu", "fp32", 1)
+    finally:
+        InteractiveShell.clear_instance()
+    assert (accelerator.num_processes, accelerator.device.type) == (1, "cpu")
+
+
+def test_what_a_notebook_launches_has_no_launcher_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**LEFT_OVER, "MASTER_PORT": "29400", "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "random.py").write_text("raise ImportError('the one in the working directory')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    code = "import json, os, sys; json.dump([os.environ.get(name) for name in sys.argv[1:]], open('seen', 'w'))"
+    assert _run([sys.executable, "-c", f"import random; {code}", *LEFT_OVER], cpu=True) == (0, [])
+    assert json.loads((tmp_path / "seen").read_text()) == [None] * len(LEFT_OVER)
 
 
 @pytest.mark.parametrize(

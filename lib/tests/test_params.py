@@ -298,14 +298,14 @@ def test_an_unreadable_override_says_so(text: str) -> None:
         parse_override(text)
 
 
-def test_provenance_gives_each_scale_and_the_best_source(checkout: Any) -> None:
+def test_provenance_gives_each_scale_meaning_and_source(checkout: Any) -> None:
     checkout.notebook(parameters=COMMON + "lr = 1.0e-3  # step size\nsteps = 2  # updates\nwidth = 8  # units\n")
     checkout.write(f"notebooks/params/{SLUG}.laptop.yaml", "scale: laptop\nsteps: 50  # fits\n")
     checkout.write(
         f"notebooks/params/{SLUG}.paper.yaml", "scale: paper\nsteps: 1000  # S 6.1\nlr: 1.0e-4  # not stated; ours\n"
     )
     assert module.provenance(SLUG) == [
-        {"name": "lr", "smoke": 0.001, "laptop": 0.001, "paper": 1e-4, "source": "not stated; ours"},
-        {"name": "steps", "smoke": 2, "laptop": 50, "paper": 1000, "source": "S 6.1"},
+        {"name": "lr", "smoke": 0.001, "laptop": 0.001, "paper": 1e-4, "source": "step size; not stated; ours"},
+        {"name": "steps", "smoke": 2, "laptop": 50, "paper": 1000, "source": "updates; S 6.1"},
         {"name": "width", "smoke": 8, "laptop": 8, "paper": 8, "source": "units"},
     ]

@@ -14,7 +14,7 @@ from reprobook.data import load_manifest
 from reprobook.errors import ReprobookError
 from reprobook.evidence.claims import check_effects
 from reprobook.params import provenance, resolve
-from reprobook.project import SCALES, notebook_path, root
+from reprobook.project import SCALES, notebook_path, read_text, root
 
 LOOSE, TINY = 0.05, 1e-4  # a tolerance above this share of the value, and above this, needs a reason
 SHORT_PROSE = 12  # words; shorter cells are headings and the like
@@ -44,9 +44,8 @@ def _scaffold(slug: str) -> list[str]:
     """Prose that the author of a new chapter has not replaced: the scaffold's cells of more than a few words."""
     import nbformat
 
-    theirs, ours = (
-        nbformat.reads(text, as_version=4).cells for text in (scaffold.notebook(slug), notebook_path(slug).read_text())
-    )
+    texts = scaffold.notebook(slug), notebook_path(slug).read_text("utf-8")
+    theirs, ours = (nbformat.reads(text, as_version=4).cells for text in texts)
     known = {cell.source for cell in theirs if cell.cell_type == "markdown" and len(cell.source.split()) > SHORT_PROSE}
     return [
         f"notebooks/{slug}.ipynb: cell {k} still holds the scaffold's words: {' '.join(cell.source.split())[:60]!r}"
@@ -91,7 +90,8 @@ def _manifest(slug: str) -> list[str]:
 
 def _cited(keys: list[str]) -> list[str]:
     path = root() / "book" / "references.bib"
-    known = set(re.findall(r"^@\w+\{([^,\s]+)", path.read_text("utf-8"), re.MULTILINE)) if path.is_file() else set()
+    text = read_text(path, "book/references.bib") if path.is_file() else ""
+    known = set(re.findall(r"^@\w+\{([^,\s]+)", text, re.MULTILINE))
     return [f"book/references.bib has no entry {key!r}" for key in keys if key not in known]
 
 
@@ -162,5 +162,5 @@ def _rooms(slug: str) -> list[str]:
     }
     found = [f"{name} is missing" for name, paths in rooms.items() if not any((base / p).exists() for p in paths)]
     toc = base / "book" / "_toc.yml"
-    listed = toc.is_file() and re.search(rf"^\s*- file: notebooks/{slug}\s*$", toc.read_text("utf-8"), re.MULTILINE)
+    listed = toc.is_file() and re.search(rf"^\s*- file: notebooks/{slug}\s*$", read_text(toc, toc.name), re.MULTILINE)
     return found if listed else [*found, f"book/_toc.yml does not list notebooks/{slug}"]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from reprobook import record
 from reprobook.authoring.refresh import execute
-from reprobook.content.excuses import HEAD, excused, latest, path, to_excuse
+from reprobook.content.excuses import HEAD, entries, excused, latest, path, to_excuse
 from reprobook.content.key import content_key, differences
 from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
 from reprobook.params import resolve
-from reprobook.project import atomic_write, check_slug, root
+from reprobook.project import atomic_write, check_package, check_slug, root
 
 if TYPE_CHECKING:
     from reprobook.content.excuses import Change
@@ -28,6 +28,7 @@ def declare(slugs: Iterable[str], why: str, report: Callable[[str], object] = pr
     """
     if not why.strip():
         raise ReprobookError("say why the change can move no number: --why '...'")
+    check_package()
     shown: dict[str, dict[str, Change]] = {}
     left = []
     try:
@@ -99,7 +100,6 @@ def _note(shown: Mapping[str, Mapping[str, Change]], why: str) -> None:
     """Add changes (chapter -> definition -> digests) to the excuses: one entry for all chapters that share them."""
     import yaml
 
-    entries = yaml.safe_load(path().read_text("utf-8")) if path().is_file() else []
     chapters: dict[tuple[str, str | None, str | None], list[str]] = {}
     for slug, changes in shown.items():
         for name, (old, new) in changes.items():
@@ -107,6 +107,7 @@ def _note(shown: Mapping[str, Mapping[str, Change]], why: str) -> None:
     groups: dict[tuple[str, ...], dict[str, Change]] = {}
     for (name, old, new), slugs in chapters.items():
         groups.setdefault(tuple(slugs), {})[name] = [old, new]
-    entries += [{"slugs": list(slugs), "why": why, "definitions": changes} for slugs, changes in groups.items()]
-    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None)
+    noted = entries(path())
+    noted += [{"slugs": list(slugs), "why": why, "definitions": changes} for slugs, changes in groups.items()]
+    text = yaml.safe_dump(noted, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None)
     atomic_write(path(), HEAD + text)

@@ -37,7 +37,8 @@ KINDS = {"dataset": "Data sets", "model": "Models", "tokenizer": "Tokenizers"}
 def generate() -> list[Path]:
     """Write ``book/_generated`` and the README's table; returns the files that changed."""
     readme, chapters = project.root() / "README.md", standings()
-    return [*write_generated(chapters), *_write(readme, with_table(readme.read_text("utf-8"), readme_table(chapters)))]
+    text = with_table(project.read_text(readme, readme.name), readme_table(chapters))
+    return [*write_generated(chapters), *_write(readme, text)]
 
 
 def write_generated(chapters: Sequence[Standing]) -> list[Path]:

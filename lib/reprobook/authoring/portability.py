@@ -1,8 +1,8 @@
 """Do a chapter's smoke metrics stay within tolerance with other threads and other processor instructions?
 
 ``reprobook portability`` runs every chapter with 1 and 2 threads and with torch limited to the plainest instructions,
-to AVX2, and not at all, and says how much of the tolerances is used. With ``--one`` it takes one chapter, another one
-after each commit, with three of the six settings.
+to AVX2, and not at all, and says how much of the tolerances is used. With ``--one`` it takes one chapter, the next one
+after each commit (in a shallow clone, which can't count them, one by the commit's name), under three of the six.
 """
 
 from __future__ import annotations
@@ -83,5 +83,5 @@ def tolerance(entry: Mapping[str, Any]) -> float:
 
 
 def in_turn(slugs: Sequence[str]) -> str:
-    """One of the chapters: the next one after each commit."""
+    """One of the chapters, by the commit."""
     return slugs[circumstances.commit_count() % len(slugs)]

@@ -10,7 +10,7 @@ from reprobook import record
 from reprobook.content.key import staleness
 from reprobook.errors import ReprobookError
 from reprobook.params import resolve
-from reprobook.project import atomic_write
+from reprobook.project import atomic_write, check_package
 
 if TYPE_CHECKING:
     from reprobook.record import Record
@@ -24,8 +24,8 @@ def check_publishable(slug: str, scale: str, params: Mapping[str, Any]) -> None:
     changed = [name for name, value in params.items() if name != "device" and value != usual[name]]
     if changed:
         raise ReprobookError(f"only the parameters of the scale are published, but {', '.join(changed)} is overridden")
-    if not record.commit()[1]:
-        raise ReprobookError("the checkout has uncommitted changes: commit them, so that the record can name its code")
+    if why_not := record.of_commit()[1]:
+        raise ReprobookError(why_not)
 
 
 def publish(found: Record, folder: Path) -> Path:
@@ -35,6 +35,9 @@ def publish(found: Record, folder: Path) -> Path:
     name = f"{found.slug}, {found.scale}, seed {found.seed}"
     if found.status != "complete":
         raise ReprobookError(f"the run of {name} is {found.status}: only complete runs are published")
+    check_package()
+    if found.commit is None:
+        raise ReprobookError(f"the run of {name} was made where git could not name the commit: see `reprobook doctor`")
     if not found.clean:
         raise ReprobookError(f"the run of {name} was made with uncommitted changes: commit them and run --again")
     if reasons := staleness(found):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from reprobook import record
 from reprobook.authoring.notebook import normalise, write
 from reprobook.params import resolve
-from reprobook.project import atomic_write, check_slug, notebook_path, root
+from reprobook.project import atomic_write, check_package, check_slug, notebook_path, root
 from reprobook.runs.runner import run_in
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def refresh(slug: str, report: Callable[[str], object] = print) -> RunResult:
 
     Reports what changes before it writes. Tolerances and their reasons are kept; a new metric gets a usual one.
     """
+    check_package()
     path = root() / "notebooks" / "expected" / f"{slug}.json"
     old = record.expected(check_slug(slug))
     if old is None:
@@ -88,4 +89,4 @@ def changes(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str,
         elif before["value"] != after["value"]:
             lines.append(f"{name}: {before['value']} -> {after['value']}")
     same = len({*old} & {*new}) - sum("->" in line for line in lines)
-    return [*lines, f"{same} expected metrics unchanged"]
+    return [*lines, f"{same} expected metrics unchanged"] if old else lines

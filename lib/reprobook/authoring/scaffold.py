@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reprobook.authoring.notebook import normalise
 from reprobook.errors import ReprobookError
-from reprobook.project import PARTS, SLUGS, atomic_write, chapters, root
+from reprobook.project import PARTS, SLUGS, atomic_write, chapters, read_text, root
 
 EXAMPLE = Path(__file__).parent / "example"
 NAME = "example_paper"
@@ -65,10 +65,10 @@ def _enter(slug: str, entry: str) -> list[Path]:
     changed = []
     contents, bibliography = root() / "book" / "_toc.yml", root() / BIBLIOGRAPHY
     if contents.is_file():
-        atomic_write(contents, in_contents(contents.read_text("utf-8"), slug))
+        atomic_write(contents, in_contents(read_text(contents, "book/_toc.yml"), slug))
         changed.append(contents)
     if bibliography.is_file():
-        text = bibliography.read_text("utf-8")
+        text = read_text(bibliography, BIBLIOGRAPHY)
         if f"{{{slug}," not in text:
             atomic_write(bibliography, f"{text.rstrip()}\n\n{entry}")
             changed.append(bibliography)

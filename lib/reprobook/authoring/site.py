@@ -119,6 +119,7 @@ def keep_smoke_records() -> list[Path]:
     from reprobook.authoring.refresh import ONE_THREAD
     from reprobook.runs.runner import run
 
+    project.check_package()
     kept = []
     os.environ.update(ONE_THREAD)  # as a refresh, so that `reprobook neutral` can compare the bits
     for slug in project.chapters():

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from reprobook.batch.plan import PlanError, load
 from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, state
 from reprobook.batch.tasks import check_locked, expand
-from reprobook.errors import ReprobookError
 from reprobook.project import root
 from reprobook.runs.judge import TAIL_LINES, tail
 from reprobook.runs.process import elapsed
@@ -39,7 +38,7 @@ def batch(options: argparse.Namespace) -> int:
     if verb == "status":
         return _status(plan, tasks)
     if verb == "cancel":
-        return _cancel(plan)
+        return _cancel(plan, tasks)
     if verb == "collect":
         return _collect(tasks, [Path(folder) for folder in options.folders] or [root() / "runs"], options.replace)
     if options.print_script:
@@ -192,12 +191,10 @@ def _last_lines(plan: Plan, task: Task, found: State) -> list[str]:
     return log_lines(plan, task.run_id, 1) if found.name == RUNNING else []
 
 
-def _cancel(plan: Plan) -> int:
+def _cancel(plan: Plan, tasks: Sequence[Task]) -> int:
     from reprobook.batch import slurm
 
-    if not slurm.submitted(plan):
-        raise ReprobookError(f"plan {plan.name} has no jobs on Slurm; a local batch is stopped with Ctrl-C")
-    ids = slurm.cancel(plan)
+    ids = slurm.cancel(plan, {task.run_id for task in tasks})
     print(f"{len(ids)} jobs cancelled" + (f": {', '.join(ids)}" if ids else ""))
     return 0
 

@@ -24,13 +24,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reprobook.errors import ReprobookError
+from reprobook.project import read_text
+from reprobook.yaml_files import load_yaml
 
 NOT_IN_GRIDS = {"scale": "scale:", "seed": "seeds:", "out_dir": "nothing: a run has its own folder"}
 AtLeastOne = Annotated[int, Field(ge=1)]
+Gpu = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[\w/-]+$")]  # number, or UUID
 
 
 class PlanError(ReprobookError):
@@ -88,8 +90,15 @@ class LocalOptions(_Strict):
     """What batches on this machine may use (None: all there is)."""
 
     cpus: AtLeastOne | None = None
-    gpus: list[int] | None = None
+    gpus: list[Gpu] | None = None
     memory_gb: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("gpus")
+    @classmethod
+    def _each_once(cls, gpus: list[Gpu] | None) -> list[Gpu] | None:
+        if gpus and len({*gpus}) < len(gpus):
+            raise ValueError("it names one twice")
+        return gpus
 
 
 class SlurmOptions(_Strict):
@@ -111,7 +120,7 @@ class SlurmOptions(_Strict):
 
 
 class Plan(_Strict):
-    """A whole plan; ``name`` (the file's name) names the folder ``runs/batches/<name>``."""
+    """A whole plan; ``name`` (the file's name) names the folder ``runs/batches/<name>``; ``file`` is its path."""
 
     what: str = ""
     runs: Annotated[list[Group], Field(min_length=1)]
@@ -119,6 +128,7 @@ class Plan(_Strict):
     local: LocalOptions = LocalOptions()
     slurm: SlurmOptions = SlurmOptions()
     name: str = Field(default="", exclude=True)
+    file: str = Field(default="", exclude=True)
 
     def resources_of(self, group: Group) -> Resources:
         """The plan's resources with the group's changes."""
@@ -127,18 +137,13 @@ class Plan(_Strict):
 
 def load(path: Path) -> Plan:
     """Read and check a plan. Raises :class:`PlanError` with all mistakes, and what would be valid in their place."""
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise PlanError(f"plan {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = load_yaml(read_text(path, f"plan {path}", PlanError), f"plan {path}", PlanError)
     if not isinstance(content, dict):
         raise PlanError(f"plan {path} must be a mapping with the key 'runs'; keys: {', '.join(_keys(()))}")
-    if "name" in content:
-        raise PlanError(f"plan {path}: the file's name is the plan's name; leave out 'name'")
+    if own := {"name", "file"} & set(content):
+        raise PlanError(f"plan {path}: the file's name is the plan's name; leave out {min(own)!r}")
     try:
-        return Plan.model_validate({**content, "name": path.stem})
+        return Plan.model_validate({**content, "name": path.stem, "file": str(path.resolve())})
     except ValidationError as error:
         lines = "\n  ".join(_explain(item) for item in error.errors())
         raise PlanError(f"plan {path}:\n  {lines}") from error
@@ -163,4 +168,4 @@ def _keys(place: list[Any] | tuple[Any, ...]) -> list[str]:
         "resources": Resources, "local": LocalOptions, "slurm": SlurmOptions, "runs": Group
     }  # fmt: skip
     named = [sections[part] for part in place if part in sections]
-    return [name for name in (named[-1] if named else Plan).model_fields if name != "name"]
+    return [name for name in (named[-1] if named else Plan).model_fields if name not in ("name", "file")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Slots:
-    """What batches may use here. ``gpus`` are device numbers as CUDA counts them."""
+    """What batches may use here. ``gpus`` are numbers, as CUDA counts them, or names (UUIDs of GPUs and MIG slices)."""
 
     cpus: int
-    gpus: list[int]
+    gpus: list[int | str]
     memory_gb: float
 
     def fits(self, *wanted: Resources) -> bool:
@@ -56,13 +58,45 @@ def slots(options: LocalOptions) -> Slots:
     )
 
 
-def visible_gpus() -> list[int]:
-    """Numbers of the GPUs that this process may use: ``CUDA_VISIBLE_DEVICES`` if it is set, else nvidia-smi's list."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [int(part) for part in visible.split(",") if part.strip().isdigit()]
+def visible_gpus() -> list[int | str]:
+    """GPUs that this process may use: those of ``CUDA_VISIBLE_DEVICES`` if it is set, as CUDA counts them: up to the
+    first that is of another kind or not there, none if one stands there twice; else all that nvidia-smi lists."""
+    visible, there = os.environ.get("CUDA_VISIBLE_DEVICES"), listed_gpus()
+    if visible is None:
+        numbers: list[list[int | str]] = [[*slices] or [k] for k, (_, slices) in enumerate(there or [])]
+        return [name for names in numbers for name in names]
+    found: dict[int | str, int | str] = {}  # which GPU it is -> its name as given
+    kind = visible[:4] if visible.startswith(("GPU-", "MIG-")) else ""
+    for part in visible.split(","):
+        number = re.match(r"\s*\+?(\d+)", part)
+        if not (part.startswith(kind) if kind else number):
+            break
+        name = part if kind else int(number[1])  # type: ignore[index]
+        which = gpu_number(name)
+        if there is not None and kind != "MIG-" and (isinstance(which, str) or which >= len(there)):
+            break
+        if which in found:
+            return []
+        found[which] = name
+    return [*found.values()]
+
+
+def gpu_number(name: int | str) -> int | str:
+    """Which GPU a UUID, or the beginning of one, names: its number in nvidia-smi's list; as given if that lacks it."""
+    fitting = [k for k, (uuid, _) in enumerate(listed_gpus() or []) if uuid.startswith(str(name))]
+    return fitting[0] if len(fitting) == 1 else name
+
+
+@functools.cache
+def listed_gpus() -> list[tuple[str, list[str]]] | None:
+    """UUID and MIG slices of each GPU of this machine; None if nvidia-smi cannot tell."""
     if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [int(line) for line in done.stdout.split() if line.isdigit()] if done.returncode == 0 else []
+        return None
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    found: list[tuple[str, list[str]]] = []
+    for kind, uuid in re.findall(r"^\s*(GPU|MIG) .*\(UUID: ([\w/-]+)\)", done.stdout, re.MULTILINE):
+        if kind == "GPU":
+            found.append((uuid, []))
+        else:
+            found[-1][1].append(uuid)
+    return found if done.returncode == 0 else None

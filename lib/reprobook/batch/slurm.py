@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reprobook.batch.plan import Plan, Resources
     from reprobook.batch.tasks import Task
 
+PYTHON = f"{shlex.quote(sys.executable)} -P"  # no module of the working directory
 GONE_S = 120.0  # how long `cancel` waits until no job is left
 
 
@@ -129,7 +130,7 @@ def script(plan: Plan, wanted: Resources, n: int) -> str:
 
     folder = folder_of(plan)
     count: dict[str, Any] = {"map_count": n} if n > 1 else {}
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{PYTHON} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     return _make_sbatch_string(command, folder, **settings(plan, wanted, n), **count)
 
 
@@ -154,7 +155,7 @@ def submit(plan: Plan, tasks: Sequence[Task]) -> list[tuple[str, Task]]:
     grace = max(5.0, 0.75 * plan.slurm.signal_s)  # the rest is for requeueing
     done: list[tuple[str, Task]] = []
     for wanted, group in list(arrays(plan, tasks)):
-        executor = SlurmExecutor(folder_of(plan), max_num_timeout=plan.slurm.max_requeues)
+        executor = SlurmExecutor(folder_of(plan), max_num_timeout=plan.slurm.max_requeues, python=PYTHON)
         executor.update_parameters(**settings(plan, wanted, len(group)))
         try:
             jobs = executor.map_array(Supervisor(grace), group)
@@ -163,19 +164,25 @@ def submit(plan: Plan, tasks: Sequence[Task]) -> list[tuple[str, Task]]:
                 f"sbatch refused an array of {len(group)} runs: {' '.join(str(error).split())}"
             ) from error
         done += [(job.job_id, task) for job, task in zip(jobs, group, strict=True)]
-        _remember(plan, {**submitted(plan), **{job_id: task.run_id for job_id, task in done}})
+        _remember(plan, {**_jobs(plan), **{job_id: [task.run_id, plan.file] for job_id, task in done}})
     return done
 
 
-def _remember(plan: Plan, jobs: Mapping[str, str]) -> None:
+def _remember(plan: Plan, jobs: Mapping[str, list[str]]) -> None:
     atomic_write(folder_of(plan) / "jobs.json", json.dumps(jobs, indent=1) + "\n")
 
 
 def submitted(plan: Plan) -> dict[str, str]:
-    """Job id -> run id of all that was ever submitted for this plan, oldest first."""
+    """Job id -> run id of all that was ever submitted for plans of this name, oldest first."""
+    return {job_id: run_id for job_id, (run_id, _) in _jobs(plan).items()}
+
+
+def _jobs(plan: Plan) -> dict[str, list[str]]:
+    """Job id -> run id and plan file."""
     path = folder_of(plan) / "jobs.json"
     try:
-        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        return {job_id: [job, ""] if isinstance(job, str) else job for job_id, job in found.items()}
     except ValueError as error:
         raise ReprobookError(f"{path.relative_to(root())} is damaged ({error}): delete it") from error
 
@@ -203,18 +210,21 @@ def queued(plan: Plan) -> dict[str, Queued]:
     return {run_id: there[job_id] for job_id, run_id in submitted(plan).items() if job_id in there}
 
 
-def cancel(plan: Plan) -> list[str]:
-    """Cancel the plan's jobs, wait until Slurm has none of them, and forget them; returns their ids."""
-    ids = [job.job_id for job in queued(plan).values()]
+def cancel(plan: Plan, runs: Container[str]) -> list[str]:
+    """Cancel the jobs of ``runs`` and those submitted from the plan's file before it or the code changed; wait until
+    Slurm has none of them, and forget them; returns their ids. Raises :class:`ReprobookError` if there are none."""
+    ours = {job_id for job_id, (run_id, file) in _jobs(plan).items() if file == plan.file or run_id in runs}
+    if not ours:
+        raise ReprobookError(f"plan {plan.name} has no jobs on Slurm; a local batch is stopped with Ctrl-C")
+    ids = [job_id for job_id in queue() if job_id in ours]
     for k in range(0, len(ids), 500):
         subprocess.run(["scancel", *ids[k : k + 500]], check=False)
     end = time.monotonic() + GONE_S
-    while ids and (left := queued(plan)):
+    while ids and (left := [job_id for job_id in queue() if job_id in ids]):
         if time.monotonic() > end:
-            names = ", ".join(job.job_id for job in left.values())
-            raise ReprobookError(f"Slurm still has {names} after {GONE_S:g} s: look with squeue")
+            raise ReprobookError(f"Slurm still has {', '.join(left)} after {GONE_S:g} s: look with squeue")
         time.sleep(0.5)
-    _remember(plan, {job_id: run_id for job_id, run_id in submitted(plan).items() if job_id not in ids})
+    _remember(plan, {job_id: job for job_id, job in _jobs(plan).items() if job_id not in ids})
     return ids
 
 

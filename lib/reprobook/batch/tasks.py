@@ -70,7 +70,7 @@ def _tasks(
         check_names(given, declared, source)
         checked = {name: check_value(declared[name], value, source) for name, value in given.items()}
         for seed in group.seeds:
-            overrides = {**checked, "seed": seed}
+            overrides = {**checked, "seed": check_value(declared["seed"], seed, source)}
             params = {**usual, **overrides}
             digest = digest_of(params)
             name = run_id(slug, group.scale, seed, params, {"digest": digest})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from reprobook import project
+from reprobook.batch.slots import gpu_number
 from reprobook.errors import ReprobookError
 from reprobook.runs.runner import BusyError, prepare, run_in
 
@@ -36,7 +37,7 @@ class Result:
     tail: list[str] = field(default_factory=list)
 
 
-def work(task: Task, stop: Stop, progress: Progress, gpus: Sequence[int] | None = None) -> Result:
+def work(task: Task, stop: Stop, progress: Progress, gpus: Sequence[int | str] | None = None) -> Result:
     """Do the run of a task; whatever goes wrong is a result. On Slurm ``gpus`` is None: the run takes what is visible,
     and has the job's time limit. Here ``gpus`` are candidates, and the time limit is the task's own."""
     try:
@@ -52,7 +53,7 @@ def work(task: Task, stop: Stop, progress: Progress, gpus: Sequence[int] | None 
     return Result(task, "stopped" if done.signal else done.status, done.where or "", done.tail)
 
 
-def _run(task: Task, stop: Stop, progress: Progress, gpus: Sequence[int] | None) -> RunResult:
+def _run(task: Task, stop: Stop, progress: Progress, gpus: Sequence[int | str] | None) -> RunResult:
     folder, identity, params = prepare(task.slug, task.scale, task.overrides)
     if identity["run_id"] != task.run_id:
         raise ReprobookError(
@@ -73,7 +74,7 @@ def _run(task: Task, stop: Stop, progress: Progress, gpus: Sequence[int] | None)
 
 
 @contextmanager
-def locked(gpus: Sequence[int] | None, n: int) -> Iterator[dict[str, str]]:
+def locked(gpus: Sequence[int | str] | None, n: int) -> Iterator[dict[str, str]]:
     """Environment in which a run sees ``n`` of ``gpus`` and no other GPU; each is locked until the end: a GPU has one
     run, whichever batch of this user started it. None: take what there is (on Slurm, which keeps jobs apart itself).
     Raises :class:`BusyError` if too few are free."""
@@ -87,7 +88,8 @@ def locked(gpus: Sequence[int] | None, n: int) -> Iterator[dict[str, str]]:
         for gpu in gpus:
             try:
                 if len(chosen) < n:
-                    stack.enter_context(FileLock(folder / f"gpu-{socket.gethostname()}-{gpu}.lock", timeout=0))
+                    name = str(gpu_number(gpu)).replace("/", "_")  # a GPU has one lock, by number or by UUID
+                    stack.enter_context(FileLock(folder / f"gpu-{socket.gethostname()}-{name}.lock", timeout=0))
                     chosen.append(str(gpu))
             except Timeout:
                 continue

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from reprobook.errors import ReprobookError
-from reprobook.project import root
+from reprobook.project import read_text, root
+from reprobook.yaml_files import load_yaml
 
 Change = list[str | None]  # [old digest, new digest]; None: not used
 HEAD = "# Library changes shown to move no number (lib/reprobook/content/excuses.py), written by `reprobook neutral`.\n"
@@ -47,12 +48,15 @@ def _reached(slug: str, definition: str, old: str | None) -> list[str | None]:
     return reached
 
 
+def entries(file: Path) -> list[dict[str, Any]]:
+    """What the file of excuses holds; [] if there is none."""
+    return (load_yaml(read_text(file, f"book/results/{file.name}"), file.name) if file.is_file() else None) or []
+
+
 @functools.lru_cache(maxsize=4)
 def _steps(file: Path, _stamp: int) -> dict[tuple[str, str], list[tuple[str | None, str | None]]]:
-    import yaml
-
     found: dict[tuple[str, str], list[tuple[str | None, str | None]]] = {}
-    for entry in yaml.safe_load(file.read_text("utf-8")) or []:
+    for entry in entries(file):
         for slug in entry.get("slugs") or [entry["slug"]]:
             for definition, (old, new) in entry["definitions"].items():
                 found.setdefault((slug, definition), []).append((old, new))

@@ -18,7 +18,8 @@ from reprobook.content.closure import close
 from reprobook.content.excuses import changed_definitions, changes, excused
 from reprobook.content.source import ALL, digest
 from reprobook.errors import ReprobookError
-from reprobook.project import atomic_write, cache_dir, check_slug, notebook_path, root
+from reprobook.project import atomic_write, cache_dir, check_slug, notebook_path, read_text, root
+from reprobook.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from reprobook.record import Record
@@ -32,7 +33,7 @@ def content_key(slug: str, params: Mapping[str, Any], data: Mapping[str, str]) -
     """Everything that can move a number of chapter ``slug`` run with ``params`` on ``data`` (id -> checksum).
 
     Returns ``{digest, cells, params, data, packages: {name: version}, definitions: {"module:name": digest},
-    facts: {what: digest}}``, found by reading the notebook, the library and the paper's facts of the checkout that
+    facts: {what: digest}}``, found by reading the library that is imported, and notebook and facts of the checkout that
     :func:`reprobook.project.root` names, without running any of it. Cells tagged ``display`` or ``parameters`` don't
     count as code; of the parameters the values count.
     """
@@ -150,8 +151,8 @@ def _facts_path(slug: str) -> Path:
 def _facts(slug: str, tables: Iterable[str]) -> dict[str, str]:
     """Digests of what a chapter computes with of its paper's facts: the tables that its code reads, and the rule that
     decides each claim."""
-    path = _facts_path(slug)
-    facts = _yaml(path.read_text("utf-8")) if path.is_file() else {}
+    path, name = _facts_path(slug), f"book/papers/{slug}.yaml"
+    facts = (load_yaml(read_text(path, name), name) if path.is_file() else None) or {}
     reported, claims = facts.get("tables") or {}, facts.get("claims") or {}
     wanted = reported if ALL in tables else [name for name in tables if name in reported]
     found = {
@@ -165,12 +166,6 @@ def _facts(slug: str, tables: Iterable[str]) -> dict[str, str]:
             if claim.get(part):
                 found[f"the {part} of {cid}"] = _sha(claim[part])[:16]
     return dict(sorted(found.items()))
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
 def _reached(slug: str) -> dict[str, Any]:
@@ -229,9 +224,8 @@ def plain_python(source: str) -> str:
 
 
 def library_folder() -> Path:
-    """Folder that holds the package ``reprobook``: of the checkout, else of the installed package."""
-    inside = root() / "lib"
-    return inside if (inside / "reprobook").is_dir() else Path(__file__).resolve().parents[2]
+    """Folder that holds the package that runs, here and in every kernel, even if the checkout has another one."""
+    return Path(__file__).resolve().parents[2]
 
 
 def _version(package: str, pinned: Mapping[str, str]) -> tuple[str, str]:
@@ -267,7 +261,7 @@ def _distributions() -> Mapping[str, list[importlib.metadata.Distribution]]:
 def _pinned() -> dict[str, str]:
     """Distribution -> version of requirements.lock."""
     path = root() / "requirements.lock"
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    lines = read_text(path, path.name).splitlines() if path.is_file() else []
     found = (re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;+]+)", line) for line in lines)
     return {_normal(match[1]): match[2] for match in found if match}
 

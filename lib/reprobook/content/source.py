@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import tokenize
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,9 @@ class Module:
 
 def read_module(path: Path, name: str) -> Module:
     """The parsed file, remembered by its content."""
-    return parse_module(path.read_text("utf-8"), name, is_package=path.name == "__init__.py")
+    with tokenize.open(path) as stream:  # as Python reads it, with or without a byte order mark
+        text = stream.read()
+    return parse_module(text, name, is_package=path.name == "__init__.py")
 
 
 @functools.lru_cache(maxsize=2048)

@@ -63,6 +63,6 @@ def document(slug: str, artefact: Artefact) -> dict[str, Any]:
 def _bibtex(key: str | None) -> str | None:
     """The entry ``key`` of the book's references, as it stands there."""
     path = project.root() / "book" / "references.bib"
-    text = path.read_text("utf-8") if path.is_file() else ""
+    text = project.read_text(path, path.name) if path.is_file() else ""
     found = re.search(rf"^@\w+\{{{re.escape(key)}\s*,.*?^\}}", text, re.MULTILINE | re.DOTALL) if key else None
     return found[0] if found else None

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from reprobook import project
 from reprobook.data import cache
 from reprobook.data.errors import ManifestError
+from reprobook.yaml_files import load_yaml
 
 
 class LockedFile(BaseModel):
@@ -38,8 +38,8 @@ class Locked(BaseModel):
 
 def lock_path(slug: str) -> Path:
     """The lock file of a chapter, whether it is there or not."""
-    override = os.environ.get("REPROBOOK_LOCKS")
-    return (Path(override) if override else project.root() / "data_manifests") / f"{slug}.lock.yaml"
+    override = project.folder_of_variable("REPROBOOK_LOCKS")
+    return (override or project.root() / "data_manifests") / f"{slug}.lock.yaml"
 
 
 def read(slug: str, artefact: str, origin: str) -> Locked | None:
@@ -78,7 +78,7 @@ def _load(slug: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["artefacts"]
+        entries = load_yaml(project.read_text(path, path.name, ManifestError), path.name, ManifestError)["artefacts"]
         return dict(entries or {})
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"{path.name} is damaged ({type(error).__name__}): restore it from git") from None
+    except (ManifestError, KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{path.name} is damaged ({error}): restore it from git") from None

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reprobook.errors import ReprobookError
 from reprobook.hardware import hardware, peak_memory_mb
-from reprobook.project import atomic_write, root
-from reprobook.record.circumstances import commit, versions
+from reprobook.project import atomic_write, read_text, root
+from reprobook.record.circumstances import commit, of_commit, versions
 
 __all__ = [
     "VERDICTS", "ClaimData", "EffectData", "Mismatch", "PictureData", "Record", "RecordError", "TableData", "commit",
-    "compare", "expected", "hardware", "peak_memory_mb", "plain", "read", "read_scores", "result_path", "results",
-    "summarise_claim", "verdict", "versions", "write", "write_scores",
+    "compare", "expected", "hardware", "of_commit", "peak_memory_mb", "plain", "read", "read_scores", "result_path",
+    "results", "summarise_claim", "verdict", "versions", "write", "write_scores",
 ]  # fmt: skip
 Verdict = Literal["reproduced", "partly", "not reproduced", "undecided", "not testable here"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -183,9 +183,7 @@ def _name(path: str | Path) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RecordError(f"{_name(path)} cannot be read: {error.strerror}") from error
+        return json.loads(read_text(path, _name(path), RecordError))
     except ValueError as error:
         raise RecordError(f"{_name(path)} is cut off or not JSON ({error}): delete it and run again") from error
 

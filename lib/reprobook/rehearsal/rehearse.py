@@ -62,6 +62,7 @@ def environment(private: Path) -> dict[str, str]:
         "REPROBOOK_LOCKS": str(private / "locks"),
         "REPROBOOK_NETWORK_LOG": str(private / "network.log"),
         "PYTHONPATH": os.pathsep.join(search),
+        "PYTHONSAFEPATH": "1",  # no module of the working directory
     }
 
 

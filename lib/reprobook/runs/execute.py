@@ -1,8 +1,9 @@
 """The child process of a run: papermill executes one notebook, and reports each cell to the runner through a pipe.
 
 ``python -m reprobook.runs.execute`` reads a job (JSON) from its standard input: ``notebook``, ``output``,
-``parameters``, ``cwd``, ``pipe`` (a file descriptor) and ``parent`` (process id). Exit code 0 only says that papermill
-found no error; whether the run is complete is decided by the runner.
+``parameters``, ``cwd``, ``pipe`` (a file descriptor), ``parent`` (process id) and ``package`` (the folder that the
+command was imported from). Exit code 0 only says that papermill found no error; whether the run is complete is decided
+by the runner.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from typing import Any
 
 import psutil
 
+from reprobook.runs.process import PACKAGE
 from reprobook.runs.training_log import KERNEL_LINE
+
+SOCKET_NAME = len("/kernel-12345678/kernel-5")
 
 
 def main() -> None:
@@ -38,6 +42,9 @@ def main() -> None:
         with suppress(OSError):  # the runner is gone; the watching thread ends this process
             print(json.dumps(message), file=pipe)
 
+    if job["package"] != str(PACKAGE):  # then the run id says nothing about what the kernel would run
+        report(error=f"the command is of the package {job['package']}, its kernels of {PACKAGE}: install one of them")
+        sys.exit(1)
     threading.Thread(target=_end_with_parent, args=(job["parent"], kernels), daemon=True).start()
     try:
         _execute(job, report, stopping)
@@ -104,13 +111,14 @@ def kernel_manager(report: Any) -> type:
 
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, _: str) -> KernelSpec:
-            options = [f"--IPKernelApp.exec_lines={KERNEL_LINE}"]
+            options = [f"--IPKernelApp.exec_lines={KERNEL_LINE}", "--IPKernelApp.ignore_cwd=True"]
             return KernelSpec(resource_dir=kernelspec.RESOURCES, **kernelspec.get_kernel_dict(options))
 
     class Manager(AsyncKernelManager):
         @default("transport")
         def _ipc(self) -> str:
-            return "ipc" if os.name == "posix" else "tcp"
+            room = len(os.fsencode(os.environ["JUPYTER_RUNTIME_DIR"])) + SOCKET_NAME <= 107  # of a socket's path
+            return "ipc" if os.name == "posix" and room else "tcp"
 
         @default("ip")
         def _private_sockets(self) -> str:

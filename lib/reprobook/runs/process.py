@@ -21,10 +21,18 @@ from typing import IO, Any, TypedDict, Unpack
 
 import psutil
 
+from reprobook.errors import ReprobookError
+from reprobook.hardware import openmp_threads
 from reprobook.project import root
 from reprobook.runs.training_log import LOG_FILE
 
 HEARTBEAT_S = 30.0
+PLACES = ("/tmp", "/var/tmp", "/dev/shm") if os.name == "posix" else (tempfile.gettempdir(),)
+LONG = 60  # bytes of a place's path beside which a socket's, of 107 in all, has no room
+FOLDERS = tuple(  # variables that name folders
+    "REPROBOOK_ROOT REPROBOOK_CACHE REPROBOOK_LOCKS HF_HOME HF_HUB_CACHE HF_DATASETS_CACHE TMPDIR PYTHONPATH".split()
+)
+PACKAGE = Path(__file__).resolve().parents[1]
 PROGRESS_FILE = "REPROBOOK_PROGRESS_FILE"  # variable for reprobook.train.progress, which is too heavy to import here
 
 
@@ -127,12 +135,11 @@ def execute(
 ) -> Outcome:
     """Execute ``notebook`` with papermill in a child process and wait for it. A limit that is reached, or a wish to
     stop, ends the child and its kernel; the outcome says so."""
-    # A socket's path may have 107 bytes, so a long TMPDIR gives way to /tmp.
-    private = tempfile.mkdtemp(prefix="reprobook-", dir="/tmp" if Path("/tmp").is_dir() else None)
-    told = Path(private) / "progress.jsonl"
+    private = private_folder()
+    told = private / "progress.jsonl"
     reading, writing = os.pipe()
     job: dict[str, Any] = {"notebook": str(notebook), "output": str(output), "parameters": dict(parameters)}
-    given = {"JUPYTER_RUNTIME_DIR": private, PROGRESS_FILE: str(told), LOG_FILE: str(log)}
+    given = {"JUPYTER_RUNTIME_DIR": str(private), PROGRESS_FILE: str(told), LOG_FILE: str(log)}
     stop = options.get("stop")
     try:
         with log.open("ab") as stream, nullcontext(stop) if stop else stop_on_signals() as asked:
@@ -147,10 +154,31 @@ def execute(
             )
             os.close(writing)
             with os.fdopen(reading, "rb", buffering=0) as pipe:
-                job |= {"cwd": str(root()), "pipe": writing, "parent": os.getpid()}
+                job |= {"cwd": str(root()), "pipe": writing, "parent": os.getpid(), "package": str(PACKAGE)}
                 return Watch(child, asked, options).wait(job, pipe, told)
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def private_folder() -> Path:
+    """A fresh folder for the sockets and the progress of one run, where files can be written: in TMPDIR, or, if its
+    path is too long for sockets, rather in a usual place. Raises :class:`ReprobookError` if there is none."""
+    places = [Path(place).expanduser().absolute() for place in (os.environ.get("TMPDIR"), *PLACES) if place]
+    problems = []
+    for place in sorted(dict.fromkeys(places), key=lambda place: len(os.fsencode(place)) > LONG):
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="reprobook-", dir=place))
+        except OSError as error:
+            problems.append(f"{place} ({error.strerror})")
+            continue
+        try:
+            (folder / "room").write_bytes(bytes(1 << 16))
+            (folder / "room").unlink()
+            return folder
+        except OSError as error:
+            problems.append(f"{place} ({error.strerror})")
+            shutil.rmtree(folder, ignore_errors=True)
+    raise ReprobookError(f"no folder takes temporary files: {', '.join(problems)}; set TMPDIR to one that does")
 
 
 @dataclass
@@ -256,7 +284,12 @@ def _messages(child: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[dict[
 
 
 def _environment(given: Mapping[str, str]) -> dict[str, str]:
-    """The child's: numba follows ``OMP_NUM_THREADS``; left alone it raises the number for torch as well (UMAP does)."""
-    env = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", **os.environ, **given}
-    threads = env.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return {"NUMBA_NUM_THREADS": threads, **env} if threads else env
+    """The child's: numba follows ``OMP_NUM_THREADS``; left alone it raises the number for torch as well (UMAP does).
+    The kernel works in the checkout, so relative folders become absolute; no folder of work is searched for modules."""
+    env = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", **os.environ, **given, "PYTHONSAFEPATH": "1"}
+    for name in FOLDERS:
+        if env.get(name):
+            parts = filter(None, env[name].split(os.pathsep))
+            env[name] = os.pathsep.join(str(Path(part).expanduser().absolute()) for part in parts)
+    threads = openmp_threads(env)
+    return {"NUMBA_NUM_THREADS": str(threads), **env} if threads else env

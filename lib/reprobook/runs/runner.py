@@ -185,9 +185,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        raise ReprobookError(
-            f"cannot write to {folder} ({error.strerror}): make room, or make `runs` a link to another disk"
-        ) from error
+        at, runs = error.filename or folder, root() / "runs"
+        other = "" if not Path(at).is_relative_to(runs) else ", or make `runs` a link to another disk"
+        raise ReprobookError(f"cannot write to {at} ({error.strerror}): make room{other}") from error
 
 
 def _now() -> str:

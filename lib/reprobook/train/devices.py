@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +20,10 @@ from reprobook.hardware import bf16_is_fast
 if TYPE_CHECKING:
     from torch import nn
 
+# What launchers (torch's, accelerate's, MPI's) tell the processes that they start.
+LAUNCHED = re.compile(
+    "(LOCAL_|GROUP_|NODE_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|OMPI_COMM|MV2_COMM|MPI_LOCAL|TORCHELASTIC).+"
+)
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> accelerate's
 
 
@@ -40,7 +46,12 @@ def make_accelerator(device: torch.device | str | None, precision: str, accumula
 
 
 def _process_state(device: torch.device | str | None) -> PartialState:
-    """accelerate's state of this process, on ``device``; a single process starts anew, launched ones keep theirs."""
+    """accelerate's state of this process, on ``device``; a single process starts anew, launched ones keep theirs.
+
+    A notebook is no launched process: what a launcher left in its environment would make it wait for the others."""
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        for name in filter(LAUNCHED.fullmatch, [*os.environ]):
+            del os.environ[name]
     AcceleratorState._reset_state()
     # accelerate takes CPU processes for single ones unless it is told that they are CPU processes
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()

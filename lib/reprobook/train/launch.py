@@ -23,6 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from reprobook.hardware import openmp_threads
+from reprobook.train.devices import LAUNCHED
 from reprobook.train.options import TrainingError
 from reprobook.train.shards import WRAP
 
@@ -112,12 +114,13 @@ def _processes(wanted: int | None, cpu: bool) -> int:
 def _threads(num_processes: int) -> int:
     """Threads of each process: this process's share."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(os.environ.get("OMP_NUM_THREADS", usable)) // num_processes)
+    return max(1, (openmp_threads(os.environ) or usable) // num_processes)
 
 
 def _run(command: list[str], cpu: bool) -> tuple[int, list[str]]:
     """Exit code and last lines; all lines go on to standard error, so that a run's log has them."""
-    env = {**os.environ, **({"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if cpu else {})}
+    env = {name: value for name, value in os.environ.items() if not LAUNCHED.fullmatch(name)}
+    env |= {"PYTHONSAFEPATH": "1"} | ({"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if cpu else {})
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
     )

@@ -17,11 +17,12 @@ import pytest
 from processes import alive
 from reprobook import record
 from reprobook.batch.plan import LocalOptions, PlanError, Resources, load
-from reprobook.batch.slots import Slots, slots, visible_gpus
+from reprobook.batch.slots import Slots, listed_gpus, slots, visible_gpus
 from reprobook.batch.tasks import expand
 from reprobook.batch.view import columns
-from reprobook.batch.work import work
+from reprobook.batch.work import locked, work
 from reprobook.runs.process import Progress, Stop
+from reprobook.runs.runner import BusyError
 from tiny_chapter import FINISH, PARAMETERS, SLUG, TRAIN, family, logistic, power_cut, wait_for
 
 KILLS = int(os.environ.get("REPROBOOK_KILLS", "2"))  # `make test-faults` asks for the 20 of the full test
@@ -62,6 +63,63 @@ def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> Non
     assert visible_gpus() == [3, 5] and slots(LocalOptions(gpus=[7])).gpus == [7]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+A, B, SLICE = "GPU-8932f937-d72c", "GPU-1b5075cd-f1c2", "MIG-7d1a6c7a-3bb1"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [A, f"{A},{B}", f"{A},{A}", f"{A},0", SLICE, f"{SLICE},MIG-GPU-8932f937/1/0", f"{SLICE},{A}", "0,-1,1", "-1", "0,0",
+     "1, 0", "0,,1", "0,x,1", "1gpu2,2ampere", "no", "+1", f"0,{A}"],
+)  # fmt: skip
+def test_gpus_of_every_name_count_as_cuda_counts_them(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    import torch
+
+    monkeypatch.setenv("PATH", "/nonexistent")  # no nvidia-smi
+    listed_gpus.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert visible_gpus() == torch.cuda._parse_visible_devices()
+
+
+MACHINE = f"""\
+GPU 0: NVIDIA H200 (UUID: {A}-00)
+GPU 1: NVIDIA H200 (UUID: {B}-00)
+  MIG 1g.18gb     Device  0: (UUID: {SLICE}-00)
+  MIG 1g.18gb     Device  1: (UUID: {SLICE}-01)
+"""
+
+
+def test_gpus_that_are_not_there_and_slices_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    listed = tmp_path / "nvidia-smi"
+    listed.write_text(f"#!/bin/sh\ncat <<'end'\n{MACHINE}end\n")
+    listed.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    listed_gpus.cache_clear()
+    request.addfinalizer(listed_gpus.cache_clear)
+    assert visible_gpus() == [0, f"{SLICE}-00", f"{SLICE}-01"]
+    for given, found in {
+        "1,2,0": [1], f"{A},GPU-none,{B}": [A], f"{A},{A}-00": [], "GPU-": [], f"GPU-8,{B}": ["GPU-8", B],
+    }.items():  # fmt: skip
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+        assert visible_gpus() == found, given
+    monkeypatch.setenv("REPROBOOK_CACHE", str(tmp_path))
+    with locked([A], 1) as env:
+        assert env == {"CUDA_VISIBLE_DEVICES": A}
+        with pytest.raises(BusyError), locked([0], 1):  # the same GPU by its number
+            pass
+    with locked(["MIG-GPU-8932f937/1/0"], 1) as env:
+        assert env == {"CUDA_VISIBLE_DEVICES": "MIG-GPU-8932f937/1/0"}
+
+
+def test_gpus_of_a_plan_have_numbers_or_names(batches: Any) -> None:
+    assert slots(load(batches.seeds(1, more=f"local: {{gpus: [{A}, {SLICE}, 2]}}")).local).gpus == [A, SLICE, 2]
+    for wrong, message in (("x", "match pattern"), (-1, "equal to 0"), (f"{A}, {A}", "names one twice")):
+        with pytest.raises(PlanError, match=message):
+            load(batches.seeds(1, more=f"local: {{gpus: [{wrong}]}}"))
 
 
 def test_a_gpu_has_one_run_also_between_batches(batches: Any) -> None:

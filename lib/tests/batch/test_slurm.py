@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import slurm_cluster
+import tiny_chapter
 from processes import alive
 from reprobook.batch.plan import PlanError, load
 from reprobook.batch.slurm import Supervisor, arrays, script, submitted
 from reprobook.batch.tasks import expand
+from reprobook.cli import main
 from tiny_chapter import SLUG, wait_for
 
 needs_slurm = pytest.mark.skipif(slurm_cluster.missing() is not None, reason=str(slurm_cluster.missing()))
@@ -224,6 +226,36 @@ def test_without_slurm_the_error_says_so(batches: Any, monkeypatch: pytest.Monke
     out = batches.run(batches.seeds(1, more=RESOURCES), "--backend", "slurm", code=2)
     assert "Slurm is not here: call this where squeue and sbatch are" in out
     assert "plan plan has no jobs on Slurm" in batches.run("cancel", batches.seeds(1), code=2)
+
+
+SLURM = {  # as much of it as submitting, asking and cancelling need
+    "sbatch": "echo $((100 + $(ls -d job-* 2>/dev/null | wc -l))) > .n; touch job-$(cat .n); "
+    "echo Submitted batch job $(cat .n)",
+    "squeue": 'for job in $(ls -d job-* 2>/dev/null); do echo "${job#job-}|PENDING||Priority"; '
+    'echo "${job#job-}_0|PENDING||Priority"; done',
+    "scancel": "for id in $@; do rm -f job-${id%_0}; done",
+    "srun": "true",
+}
+
+
+def test_cancel_takes_the_jobs_of_its_own_plan_alone(batches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of plans whose files have the same name in two folders, and after the code changed."""
+    for name, text in SLURM.items():
+        batches.checkout.write(f"slurm/bin/{name}", f"#!/bin/sh\ncd '{batches.root}/slurm' && {text}\n").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{batches.root / 'slurm' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    one, two = (
+        batches.plan(f"runs: [{{chapters: [{SLUG}], scale: smoke, seeds: [{seed}]}}]\n{RESOURCES}", f"{name}/plan")
+        for seed, name in enumerate(("one", "two"))
+    )
+    assert main(["batch", "--backend", "slurm", str(one)]) == 0
+    assert main(["batch", "cancel", str(two)]) == 2, "it has none"
+    assert [path.name for path in (batches.root / "slurm").glob("job-*")] == ["job-100"]
+    assert main(["batch", "--backend", "slurm", str(two)]) == 0
+    assert main(["batch", "cancel", str(two)]) == 0
+    assert [path.name for path in (batches.root / "slurm").glob("job-*")] == ["job-100"]
+    batches.checkout.notebook("x = 1", parameters=tiny_chapter.PARAMETERS)  # other code, so other run ids
+    assert main(["batch", "cancel", str(one)]) == 0
+    assert list((batches.root / "slurm").glob("job-*")) == []
 
 
 def test_sigterm_to_the_supervisor_alone_saves(batches: Any) -> None:

@@ -85,11 +85,15 @@ def small(tmp_path: Path) -> Path:
     (source / "book" / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters: [{file: book/scales}]\n")
     (source / "book" / "index.md").write_text("# Small\n\n" + "A page of a small book. " * 40)
     (source / "book" / "scales.md").write_text("# Scales\n\nSee [the front page](index.md). $x^2$\n")
+    (source / "book" / "_generated").mkdir()
+    (source / "book" / "_generated" / "data.md").write_text("## A part of another page\n\n[](../notebooks/x.ipynb)\n")
     return source
 
 
 def test_a_small_book_builds(small: Path, tmp_path: Path) -> None:
-    assert (site.build(small, tmp_path) / "book" / "scales.html").is_file()
+    """Also in a folder whose path a pattern could be."""
+    source = shutil.move(small, tmp_path / "[a]* b")
+    assert (site.build(source, tmp_path) / "book" / "scales.html").is_file()
 
 
 @pytest.mark.parametrize("flaw", ["[no such page](nowhere.md)", "![no such picture](none.png)", "{cite}`nobody1900`"])

@@ -91,7 +91,9 @@ LIBRARY = {
 
 
 @pytest.fixture
-def library(checkout: Any) -> Any:
+def library(checkout: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A small library in the place of the one that is imported."""
+    monkeypatch.setattr(key, "library_folder", lambda: checkout.root / "lib")
     for path, text in LIBRARY.items():
         checkout.write(f"lib/reprobook/{path}", text)
     checkout.notebook(*CELLS)

@@ -90,6 +90,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copy(root() / "requirements.lock", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPROBOOK_ROOT", str(folder))
+        patch.setattr("reprobook.content.key.library_folder", lambda: folder / "lib")
         patch.setenv("REPROBOOK_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield folder
 

@@ -16,8 +16,10 @@ import pytest
 from processes import alive
 from reprobook import cli, record
 from reprobook.errors import ReprobookError
+from reprobook.runs import process
+from reprobook.runs.execute import kernel_manager
 from reprobook.runs.process import _environment
-from reprobook.runs.runner import completed, run
+from reprobook.runs.runner import _disk_errors, completed, run
 
 SLUG = "block_diffusion"
 FINISH = """
@@ -170,7 +172,8 @@ def test_a_signal_to_the_command_stops_everything(checkout: Any, number: signal.
     command.send_signal(number)
     _, errors = command.communicate(timeout=30)
     assert command.returncode == 128 + number
-    assert f"stopped by {number.name} in cell 3 of 4" in errors
+    assert f"stopped by {number.name} in cell 3 of 4" in errors and "the same command goes on" in errors
+    assert "Traceback" not in errors and "failed" not in errors
     assert alive(pids) == [] and not sockets.exists()
     found = next((checkout.root / "runs" / SLUG).glob("smoke-*/record.json"))
     assert record.read(found).status == "failed"
@@ -243,8 +246,80 @@ def test_publish_wants_clean_code_and_the_scale_s_own_parameters(
     _git(checkout.root, "add", "-A")
     _git(checkout.root, "commit", "-m", "all")
     assert cli.main(["run", SLUG, "--publish", "--scale", "laptop", "-p", "seed=2"]) == 0
+    assert f"published book/results/laptop/{SLUG}.seed2.json\n" in capsys.readouterr().out
     [published] = record.results(SLUG, "laptop")
     assert (published.seed, published.clean) == (2, True)
+
+
+def test_a_run_does_not_depend_on_where_it_is_started(
+    checkout: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not on modules that lie there or in the checkout, and relative folders of the command are those of the kernel."""
+    hostile = "raise ImportError('not the one of the standard library')\n"
+    for folder in (tmp_path, checkout.root):
+        (folder / "random.py").write_text(hostile)
+        (folder / "colorsys.py").write_text(hostile)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("REPROBOOK_ROOT", checkout.root.name)
+    monkeypatch.setenv("REPROBOOK_CACHE", "~/cache")
+    monkeypatch.setenv("HF_HOME", "hub")
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}more")  # an empty part is the folder of work
+    checkout.notebook(
+        """
+        import colorsys, os, random, sys
+        from reprobook.project import cache_dir, root
+        print([str(root()), str(cache_dir()), os.environ["HF_HOME"], os.environ["PYTHONPATH"]])
+        """,
+        FINISH,
+    )
+    result = run(SLUG, "smoke")
+    assert result.status == "complete", result.tail
+    folders = [checkout.root, *(tmp_path / name for name in ("home/cache", "hub", "more"))]
+    assert str([str(folder) for folder in folders]) in (result.folder / "log.txt").read_text()
+    assert not (checkout.root / "~").exists() and not (tmp_path / "~").exists()
+
+
+def test_temporary_files_go_where_there_is_room(disk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, closed, good = disk("size=8k"), disk("size=1m"), tmp_path / "good"
+    (full / "file").write_bytes(b"x" * 8192)
+    disk.remount(closed, "ro")
+    good.mkdir()
+    monkeypatch.setattr(process, "PLACES", (str(full), str(closed)))
+    monkeypatch.setenv("TMPDIR", str(good))
+    assert process.private_folder().parent == good
+    monkeypatch.setenv("TMPDIR", str(closed))
+    monkeypatch.setattr(process, "PLACES", (str(full), str(good)))
+    assert process.private_folder().parent == good
+    monkeypatch.setattr(process, "PLACES", (str(full), str(closed)))
+    with pytest.raises(ReprobookError, match=r"(?s)no folder takes temporary files.*No space left.*set TMPDIR"):
+        process.private_folder()
+    assert list(full.iterdir()) == [full / "file"]
+
+
+def test_a_temporary_folder_with_a_long_name_is_the_last_choice(
+    checkout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long " * 20)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(process, "PLACES", ("/tmp",))
+    folder = process.private_folder()
+    assert folder.parent == Path("/tmp")
+    folder.rmdir()
+    monkeypatch.setattr(process, "PLACES", (str(tmp_path / "none"),))
+    folder = process.private_folder()
+    assert folder.parent == long
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder))
+    assert kernel_manager(print)().transport == "tcp", "a socket's path would be too long"
+
+
+def test_an_error_of_another_disk_is_not_blamed_on_the_runs(checkout: Any, disk: Any) -> None:
+    closed = disk("size=1m")
+    disk.remount(closed, "ro")
+    with pytest.raises(ReprobookError, match=f"cannot write to {closed}/x") as caught, _disk_errors(checkout.root):
+        (closed / "x").write_text("")
+    assert "runs" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("given", "numba"), [({"OMP_NUM_THREADS": "2,1"}, "2"), ({}, None)])
