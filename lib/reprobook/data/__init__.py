@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from reprobook import project
-from reprobook.data.archive import unpack_once
 from reprobook.data.cache import convert_once
 from reprobook.data.errors import DataError, OfflineError
 from reprobook.data.manifest import Manifest, load_manifest
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     from reprobook.data.manifest import Artefact
 
 __all__ = [
-    "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "unpack_once",
-    "verify",
+    "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "verify",
 ]  # fmt: skip
+
+NOT_AVAILABLE = "not available"  # in place of the checksum of an optional artefact that a run did without
 
 
 class ChapterData:
@@ -46,17 +46,37 @@ class ChapterData:
 
         With ``REPROBOOK_OFFLINE=1`` nothing is fetched. Raises :class:`DataError`: artefact, cause and remedy.
         """
+        artefact = self._artefact(artefact_id)
+        return artefact.supply.obtain(artefact.owner(self.slug))
+
+    def path_or_none(self, artefact_id: str) -> Path | None:
+        """As :meth:`path` for an artefact that the manifest calls optional, but None if it is not in the cache.
+
+        Nothing is fetched here: ``reprobook data fetch`` and ``reprobook run`` have tried before, and what a run has is
+        settled when it starts. A damaged copy is repaired or an error, as with :meth:`path`.
+        """
+        artefact = self._artefact(artefact_id)
+        if not artefact.optional:
+            raise DataError(f"{artefact_id} is not optional in data_manifests/{self.slug}.yaml: ask for its `path`")
+        return self.path(artefact_id) if _is_there(self.slug, artefact) else None
+
+    def _artefact(self, artefact_id: str) -> Artefact:
         if artefact_id not in self._artefacts:
             raise DataError(
                 f"data_manifests/{self.slug}.yaml has no artefact {artefact_id!r} at scale {self.scale}; "
                 f"it has: {', '.join(self.ids()) or 'none'}"
             )
-        artefact = self._artefacts[artefact_id]
-        return artefact.source.value.obtain(artefact.owner(self.slug))
+        return self._artefacts[artefact_id]
+
+    def available(self) -> dict[str, str]:
+        """What a run here is made from: :meth:`checksums`, but ``not available`` for an optional artefact that is not
+        in the cache."""
+        gone = [a.id for a in self._artefacts.values() if a.optional and not _is_there(self.slug, a)]
+        return self.checksums() | dict.fromkeys(gone, NOT_AVAILABLE)
 
     def checksums(self) -> dict[str, str]:
         """Artefact id -> what identifies its content (SHA-256 or hub commit; ``not locked`` before a first fetch)."""
-        return {a.id: a.source.value.checksum(a.owner(self.slug)) for a in self._artefacts.values()}
+        return {a.id: a.supply.checksum(a.owner(self.slug)) for a in self._artefacts.values()}
 
     def table(self) -> pd.DataFrame:
         """One row per artefact of this scale: id, what, kind, source, size, licence, gated, checksum (its state)."""
@@ -67,7 +87,7 @@ class ChapterData:
         for artefact in self._artefacts.values():
             state = _problems(self.slug, artefact)
             checksum = "verified" if not state else state[0] if state[0].startswith("not ") else "damaged"
-            size = readable_bytes(artefact.source.value.about().to_keep)
+            size = readable_bytes(artefact.supply.about().to_keep)
             gated = "yes" if artefact.gated else "no"
             rows.append([artefact.id, artefact.what, artefact.kind, describe(artefact), size, artefact.license, gated,
                          checksum])  # fmt: skip
@@ -75,7 +95,8 @@ class ChapterData:
 
 
 class PlanRow(NamedTuple):
-    """What fetching one artefact would mean; ``bytes`` is what has to move (None: not known)."""
+    """What fetching one artefact would mean; ``bytes`` is what has to move (None: not known), ``why`` says which of
+    several mirrors it comes from."""
 
     id: str
     source: str
@@ -83,6 +104,7 @@ class PlanRow(NamedTuple):
     licence: str
     gated: bool
     cached: bool
+    why: str = ""
 
 
 def plan(slugs: Sequence[str], scale: str) -> list[PlanRow]:
@@ -93,7 +115,7 @@ def plan(slugs: Sequence[str], scale: str) -> list[PlanRow]:
             if artefact.id not in rows:
                 rows[artefact.id] = PlanRow(
                     artefact.id, describe(artefact), download_bytes(artefact), artefact.license, artefact.gated,
-                    cached=not _problems(slug, artefact),
+                    cached=not _problems(slug, artefact), why=artefact.supply.why(artefact.owner(slug)),
                 )  # fmt: skip
     return list(rows.values())
 
@@ -102,28 +124,31 @@ def fetch(slug: str, scale: str, report: Callable[[str], object] = print) -> Non
     """Bring every artefact of ``scale`` into the cache: plan, space and gates first, then one after the other.
 
     An artefact that fails does not keep the others from being fetched; raises :class:`DataError` with all failures.
+    Of an optional one that fails it is only said.
     """
     missing = [a for a in load_manifest(slug).at(project.check_scale(scale)) if _problems(slug, a)]
     if not missing:
         report(f"{slug}: all data of scale {scale} is there")
         return
-    if offline() and any(artefact.source.value.needs_network for artefact in missing):
-        names = ", ".join(artefact.id for artefact in missing)
-        raise OfflineError(f"REPROBOOK_OFFLINE=1 forbids fetching {names}: unset it, then try again")
+    if offline() and (names := [a.id for a in missing if a.supply.needs_network and not a.optional]):
+        raise OfflineError(f"REPROBOOK_OFFLINE=1 forbids fetching {', '.join(names)}: unset it, then try again")
     for artefact in missing:
         size = readable_bytes(download_bytes(artefact))
         report(f"{artefact.id}: {describe(artefact)}, {size}, {artefact.license}{', gated' if artefact.gated else ''}")
     _check_space(missing)
     for artefact in missing:
         if artefact.gated:
-            artefact.source.value.check_access(artefact.owner(slug))
+            artefact.supply.check_access(artefact.owner(slug))
     failures = []
     for artefact in missing:
         try:
-            artefact.source.value.obtain(artefact.owner(slug))
+            artefact.supply.obtain(artefact.owner(slug, report))
             report(f"{artefact.id}: verified")
         except DataError as error:
-            failures.append(str(error))
+            if artefact.optional:
+                report(f"{error}\n{artefact.id}: not available; what needs it is left out of the run")
+            else:
+                failures.append(str(error))
     if failures:
         raise DataError("\n".join(failures))
 
@@ -136,12 +161,12 @@ def verify(slug: str, scale: str) -> list[str]:
 
 def describe(artefact: Artefact) -> str:
     """The source in a few words for tables."""
-    return artefact.source.value.about().words
+    return artefact.supply.about().words
 
 
 def download_bytes(artefact: Artefact) -> int | None:
     """Bytes that a fetch moves: the whole wheel where only files of it are kept; 0 for what is made here."""
-    return artefact.source.value.about().to_move
+    return artefact.supply.about().to_move
 
 
 def readable_bytes(count: int | None) -> str:
@@ -156,13 +181,17 @@ def readable_bytes(count: int | None) -> str:
     return f"{value:.1f} TB"
 
 
+def _is_there(slug: str, artefact: Artefact) -> bool:
+    return artefact.supply.locate(artefact.owner(slug)) is not None
+
+
 def _problems(slug: str, artefact: Artefact, *, again: bool = False) -> list[str]:
-    return artefact.source.value.problems(artefact.owner(slug), again=again)
+    return artefact.supply.problems(artefact.owner(slug), again=again)
 
 
 def _check_space(artefacts: Sequence[Artefact]) -> None:
     """Refuse before anything moves when the disk cannot hold download and extracted copy together."""
-    ours = {artefact.id: space for artefact in artefacts if (space := artefact.source.value.space())}
+    ours = {artefact.id: space for artefact in artefacts if (space := artefact.supply.space())}
     needed = sum(ours.values())
     folder = project.cache_dir()
     while not folder.exists():

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,9 +18,12 @@ from reprobook import project
 from reprobook.data.bundled import BundledSource
 from reprobook.data.errors import ManifestError
 from reprobook.data.generated import GeneratedSource
-from reprobook.data.hub import HubSource
+from reprobook.data.hub import HubFile, HubSource
+from reprobook.data.joined import JoinedSource
+from reprobook.data.mirrors import Mirrored
+from reprobook.data.npm import NpmSource
 from reprobook.data.package import PackageSource
-from reprobook.data.source import Owner, Strict
+from reprobook.data.source import CachedSource, Owner, Strict
 from reprobook.data.url import UrlSource
 
 if TYPE_CHECKING:
@@ -30,14 +35,24 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Scale = Literal["smoke", "laptop", "paper"]
 
 
+Hub = Annotated[
+    Annotated[HubFile, Tag("file")] | Annotated[HubSource, Tag("files")],
+    Discriminator(
+        lambda hub: "file" if isinstance(hub, HubFile) or (isinstance(hub, dict) and "file" in hub) else "files"
+    ),
+]
+
+
 class Source(Strict):
-    """Exactly one of the five kinds."""
+    """Exactly one of the kinds."""
 
     package: PackageSource | None = None
     bundled: BundledSource | None = None
     generated: GeneratedSource | None = None
-    hub: HubSource | None = None
+    hub: Hub | None = None
     url: UrlSource | None = None
+    npm: NpmSource | None = None
+    joined: JoinedSource | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
@@ -61,9 +76,11 @@ class Artefact(Strict):
     what: str = Field(min_length=1, description="one line for the reader")
     license: str = Field(min_length=1, description="SPDX name where there is one")
     gated: bool = False
+    optional: bool = Field(default=False, description="chapters work without it, where it can be had from nowhere")
     citation: str | None = Field(default=None, description="key in book/references.bib")
     scales: list[Scale] = Field(min_length=1)
     source: Source
+    mirrors: list[Source] = Field(default_factory=list, description="other places of the same bytes, by trust")
     miniature: dict[str, Any] | None = Field(default=None, description="recipe of the rehearsal's stand-in; hub only")
 
     @model_validator(mode="after")
@@ -72,9 +89,30 @@ class Artefact(Strict):
             raise ValueError("a miniature stands in for a hub artefact; this source has none")
         return self
 
-    def owner(self, slug: str) -> Owner:
+    @model_validator(mode="after")
+    def _mirrors_have_one_checksum(self) -> Artefact:
+        values = [source.value for source in (self.source, *self.mirrors)]
+        for value in values if self.mirrors else []:
+            words = value.about().words
+            if not isinstance(value, CachedSource) or (digests := value.digests(self.owner(""))) is None:
+                raise ValueError(f"{words}: where there are mirrors, every place names its files and their sha256")
+            if digests != (first := values[0].digests(self.owner(""))):
+                raise ValueError(
+                    f"mirrors hold the same bytes; {words} has {digests}, {values[0].about().words} {first}"
+                )
+        return self
+
+    @cached_property
+    def supply(self) -> SourceKind:
+        """The source, with its mirrors if it has any."""
+        places = [source.value for source in (self.source, *self.mirrors)]
+        cached = [place for place in places if isinstance(place, CachedSource)]
+        return Mirrored(places=cached) if self.mirrors else places[0]
+
+    def owner(self, slug: str, report: Callable[[str], object] | None = None) -> Owner:
         """What this artefact's source has to know of it, in the chapter ``slug``."""
-        return Owner(slug, self.id, self.gated)
+        owner = Owner(slug, self.id, self.gated)
+        return owner._replace(report=report) if report else owner
 
 
 class Use(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -34,12 +35,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _silent(line: str) -> None:
+    """Report to nobody."""
+
+
 class Owner(NamedTuple):
-    """Whose source it is: the chapter (its lock file) and the artefact (its id stands in every message)."""
+    """Whose source it is: the chapter (its lock file) and the artefact (its id stands in every message); ``report``
+    hears of what is no error, but has to be said."""
 
     slug: str
     id: str
     gated: bool
+    report: Callable[[str], object] = _silent
 
 
 class About(NamedTuple):
@@ -110,6 +117,14 @@ class SourceKind(Strict):
         if files is None:  # in the hub's cache by another way, and not locked yet
             return ["not locked"]
         return cache.problems(folder, files, again=again)
+
+    def barred(self) -> str | None:
+        """Why a setting of this machine forbids to ask here; None if it does not."""
+        return None
+
+    def why(self, of: Owner) -> str:  # noqa: ARG002
+        """Which of several places it comes from and why; empty if there is one place only."""
+        return ""
 
     def space(self) -> int:
         """Bytes that a fetch takes in our cache while it goes on: the download beside the files."""
