@@ -6,15 +6,17 @@ A notebook uses :class:`ChapterData` (``ch.data``); the command uses :func:`plan
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reprobook import project
 from reprobook.data.cache import convert_once
 from reprobook.data.errors import DataError, OfflineError
 from reprobook.data.manifest import Manifest, load_manifest
 from reprobook.data.source import offline
+from reprobook.params import resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,20 +24,21 @@ if TYPE_CHECKING:
     from reprobook.data.manifest import Artefact
 
 __all__ = [
-    "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "load_manifest", "plan", "verify",
+    "ChapterData", "DataError", "Manifest", "PlanRow", "convert_once", "fetch", "free_bytes", "load_manifest", "plan",
+    "verify",
 ]  # fmt: skip
 
 NOT_AVAILABLE = "not available"  # in place of the checksum of an optional artefact that a run did without
 
 
 class ChapterData:
-    """The artefacts that one chapter uses at one scale."""
+    """The artefacts that one chapter uses at one scale, with these parameters (None: the scale's own)."""
 
-    def __init__(self, slug: str, scale: str) -> None:
+    def __init__(self, slug: str, scale: str, params: Mapping[str, Any] | None = None) -> None:
         """Read the manifest; nothing is fetched yet. Raises :class:`ReprobookError` for a bad manifest or scale."""
         self.slug = slug
         self.scale = project.check_scale(scale)
-        self._artefacts = {artefact.id: artefact for artefact in load_manifest(slug).at(scale)}
+        self._artefacts = {artefact.id: artefact for artefact in load_manifest(slug).at(scale, params)}
 
     def ids(self) -> list[str]:
         """Ids of the artefacts that this scale uses, in manifest order."""
@@ -59,6 +62,13 @@ class ChapterData:
         if not artefact.optional:
             raise DataError(f"{artefact_id} is not optional in data_manifests/{self.slug}.yaml: ask for its `path`")
         return self.path(artefact_id) if _is_there(self.slug, artefact) else None
+
+    def bring_optional(self) -> None:
+        """Fetch the optional artefacts that are not in the cache; what cannot be had is passed over."""
+        for artefact in self._artefacts.values():
+            if artefact.optional and not _is_there(self.slug, artefact):
+                with suppress(DataError):
+                    self.path(artefact.id)
 
     def _artefact(self, artefact_id: str) -> Artefact:
         if artefact_id not in self._artefacts:
@@ -87,7 +97,8 @@ class ChapterData:
         for artefact in self._artefacts.values():
             state = _problems(self.slug, artefact)
             checksum = "verified" if not state else state[0] if state[0].startswith("not ") else "damaged"
-            size = readable_bytes(artefact.supply.about().to_keep)
+            about = artefact.supply.about()
+            size = readable_bytes(about.to_keep, about.estimated)
             gated = "yes" if artefact.gated else "no"
             rows.append([artefact.id, artefact.what, artefact.kind, describe(artefact), size, artefact.license, gated,
                          checksum])  # fmt: skip
@@ -95,8 +106,8 @@ class ChapterData:
 
 
 class PlanRow(NamedTuple):
-    """What fetching one artefact would mean; ``bytes`` is what has to move (None: not known), ``why`` says which of
-    several mirrors it comes from."""
+    """What fetching one artefact would mean; ``bytes`` is what has to move (None: not known; ``estimated``: about),
+    ``why`` adds which of several mirrors it comes from."""
 
     id: str
     source: str
@@ -105,35 +116,41 @@ class PlanRow(NamedTuple):
     gated: bool
     cached: bool
     why: str = ""
+    estimated: bool = False
 
 
-def plan(slugs: Sequence[str], scale: str) -> list[PlanRow]:
-    """What these chapters need at ``scale``, each artefact once; moves nothing and asks no server."""
+def plan(slugs: Sequence[str], scale: str, overrides: Mapping[str, Any] | None = None) -> list[PlanRow]:
+    """What these chapters need at ``scale`` (with ``overrides`` of its parameters, which all of them must have), each
+    artefact once; moves nothing and asks no server."""
     rows: dict[str, PlanRow] = {}
     for slug in slugs:
-        for artefact in load_manifest(slug).at(project.check_scale(scale)):
+        for artefact in _used(slug, scale, overrides):
             if artefact.id not in rows:
                 rows[artefact.id] = PlanRow(
                     artefact.id, describe(artefact), download_bytes(artefact), artefact.license, artefact.gated,
                     cached=not _problems(slug, artefact), why=artefact.supply.why(artefact.owner(slug)),
+                    estimated=artefact.supply.about().estimated,
                 )  # fmt: skip
     return list(rows.values())
 
 
-def fetch(slug: str, scale: str, report: Callable[[str], object] = print) -> None:
-    """Bring every artefact of ``scale`` into the cache: plan, space and gates first, then one after the other.
+def fetch(
+    slug: str, scale: str, report: Callable[[str], object] = print, overrides: Mapping[str, Any] | None = None
+) -> None:
+    """Bring every artefact of ``scale``, or of a run with ``overrides`` of its parameters, into the cache: plan, space
+    and gates first, then one after the other.
 
     An artefact that fails does not keep the others from being fetched; raises :class:`DataError` with all failures.
     Of an optional one that fails it is only said.
     """
-    missing = [a for a in load_manifest(slug).at(project.check_scale(scale)) if _problems(slug, a)]
+    missing = [a for a in _used(slug, scale, overrides) if _problems(slug, a)]
     if not missing:
         report(f"{slug}: all data of scale {scale} is there")
         return
     if offline() and (names := [a.id for a in missing if a.supply.needs_network and not a.optional]):
         raise OfflineError(f"REPROBOOK_OFFLINE=1 forbids fetching {', '.join(names)}: unset it, then try again")
     for artefact in missing:
-        size = readable_bytes(download_bytes(artefact))
+        size = readable_bytes(download_bytes(artefact), artefact.supply.about().estimated)
         report(f"{artefact.id}: {describe(artefact)}, {size}, {artefact.license}{', gated' if artefact.gated else ''}")
     _check_space(missing)
     for artefact in missing:
@@ -155,7 +172,7 @@ def fetch(slug: str, scale: str, report: Callable[[str], object] = print) -> Non
 
 def verify(slug: str, scale: str) -> list[str]:
     """Read every byte of the local copies again; returns a line per problem, [] if all is there and intact. Offline."""
-    artefacts = load_manifest(slug).at(project.check_scale(scale))
+    artefacts = _used(slug, scale, None)
     return [f"{a.id}: {problem}" for a in artefacts for problem in _problems(slug, a, again=True)]
 
 
@@ -169,16 +186,21 @@ def download_bytes(artefact: Artefact) -> int | None:
     return artefact.supply.about().to_move
 
 
-def readable_bytes(count: int | None) -> str:
-    """``1.7 MB`` (decimal units); ``size not known`` for None."""
+def readable_bytes(count: int | None, estimated: bool = False) -> str:
+    """``1.7 MB`` (decimal units), ``about 1.7 MB`` if estimated; ``size not known`` for None."""
     if count is None:
         return "size not known"
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
+    value, unit, about = float(count), "B", "about " * estimated
+    for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+            break
+        value, unit = value / 1000, larger
+    return f"{about}{value:.0f} {unit}" if unit == "B" else f"{about}{value:.1f} {unit}"
+
+
+def _used(slug: str, scale: str, overrides: Mapping[str, Any] | None) -> list[Artefact]:
+    params = resolve(slug, scale, overrides) if overrides else None
+    return load_manifest(slug).at(project.check_scale(scale), params)
 
 
 def _is_there(slug: str, artefact: Artefact) -> bool:
@@ -189,16 +211,21 @@ def _problems(slug: str, artefact: Artefact, *, again: bool = False) -> list[str
     return artefact.supply.problems(artefact.owner(slug), again=again)
 
 
-def _check_space(artefacts: Sequence[Artefact]) -> None:
-    """Refuse before anything moves when the disk cannot hold download and extracted copy together."""
-    ours = {artefact.id: space for artefact in artefacts if (space := artefact.supply.space())}
-    needed = sum(ours.values())
+def free_bytes() -> int:
+    """Free bytes of the disk that holds the cache, or will."""
     folder = project.cache_dir()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    return shutil.disk_usage(folder).free
+
+
+def _check_space(artefacts: Sequence[Artefact]) -> None:
+    """Refuse before anything moves when the disk cannot hold download and extracted copy together."""
+    ours = {artefact.id: space for artefact in artefacts if (space := artefact.supply.space())}
+    needed, free = sum(ours.values()), free_bytes()
     if needed > free:
         raise DataError(
             f"fetching {', '.join(ours)} needs {readable_bytes(needed)}, "
-            f"{folder} has {readable_bytes(free)} free: make room or set REPROBOOK_CACHE to a folder on another disk"
+            f"{project.cache_dir()} has {readable_bytes(free)} free: make room or set REPROBOOK_CACHE to a folder on "
+            "another disk"
         )

@@ -90,7 +90,15 @@ class HubSource(source.SourceKind):
     repo_type: RepoType = "model"
     revision: Revision | None
     allow_patterns: list[Pattern] = Field(min_length=1)
-    bytes: int | None = Field(default=None, gt=0, description="size of what the patterns select; null if not known")
+    bytes: int | None = Field(default=None, gt=0, description="size of what the patterns select, where it was seen")
+    bytes_estimate: int | None = Field(default=None, gt=0, description="in its place: derived, as a comment says")
+    size_unknown: str | None = Field(default=None, min_length=1, description="in place of both: why")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> HubSource:
+        if sum(given is not None for given in (self.bytes, self.bytes_estimate, self.size_unknown)) > 1:
+            raise ValueError("give one of bytes, bytes_estimate and size_unknown")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -104,7 +112,8 @@ class HubSource(source.SourceKind):
 
     def about(self) -> source.About:
         words, page = _words(self.repo_id, self.revision), _page(self.repo_id, self.repo_type)
-        return source.About(words, self.bytes, self.bytes, page)
+        size = self.bytes or self.bytes_estimate
+        return source.About(words, size, size, page, estimated=self.bytes is None)
 
     def promised(self, of: source.Owner) -> dict[str, source.File] | None:
         if (entry := self.locked(of)) is None:
@@ -115,6 +124,9 @@ class HubSource(source.SourceKind):
     def checksum(self, of: source.Owner) -> str:
         """The hub's commit, or ``not locked``."""
         return self._commit(of) or "not locked"
+
+    def why(self, of: source.Owner) -> str:
+        return f"size not known: {self.size_unknown}" if self.size_unknown else ""
 
     def space(self) -> int:
         return 0  # it goes into the client's cache

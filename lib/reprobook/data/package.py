@@ -102,11 +102,11 @@ class Packaged(source.CachedSource):
 
     def about(self) -> source.About:
         kept = sum(spec.bytes for spec in self.files)
-        return source.About(
-            f"{self.noun} {self.name} {self.version}", self.download_bytes or kept, kept, page=self.page,
-            release=self.version,
-            remedy=f"this {self.noun} of {self.name} {self.version} is not what the manifest describes: check {self.asked}",
-        )  # fmt: skip
+        remedy = (
+            f"this {self.noun} of {self.name} {self.version} is not what the manifest describes: check {self.asked}"
+        )
+        words = f"{self.noun} {self.name} {self.version}"
+        return source.About(words, self.download_bytes or kept, kept, self.page, self.version, remedy)
 
     def promised(self, of: source.Owner) -> dict[str, source.File]:
         address = f"pkg:{self.registry}/{self.name}@{self.version}#"

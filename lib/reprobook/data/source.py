@@ -51,7 +51,8 @@ class Owner(NamedTuple):
 
 class About(NamedTuple):
     """What a source says of itself: ``words`` for tables; bytes that a fetch moves (0: nothing has to come) and bytes
-    of the files (None: not known); a page for people; its own version; what to do about a wrong checksum."""
+    of the files (None: not known); a page for people; its own version; what to do about a wrong checksum; whether the
+    bytes are an estimate."""
 
     words: str
     to_move: int | None
@@ -59,6 +60,7 @@ class About(NamedTuple):
     page: str | None = None
     release: str | None = None
     remedy: str = ""
+    estimated: bool = False
 
 
 class File(NamedTuple):
@@ -123,7 +125,7 @@ class SourceKind(Strict):
         return None
 
     def why(self, of: Owner) -> str:  # noqa: ARG002
-        """Which of several places it comes from and why; empty if there is one place only."""
+        """What a plan adds in words: which of several places it comes from and why, or why its size is not known."""
         return ""
 
     def space(self) -> int:
