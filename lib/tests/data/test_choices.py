@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from reprobook import data, project, record
 from reprobook.batch.plan import load
 from reprobook.batch.tasks import expand, inputs
 from reprobook.chapter import open_chapter
+from reprobook.cli import main
 from reprobook.content.key import differences
 from reprobook.data import ChapterData, load_manifest
 from reprobook.data.errors import ManifestError
@@ -143,3 +145,20 @@ def test_a_run_without_an_optional_model_is_complete_and_another_run(chapter: An
     having = run()
     assert (having.data, having.metrics) == ({"model": sha256(b"model").hexdigest()}, {"gap": 1.0})
     assert having.run_id == now["run_id"]
+
+
+def test_a_plan_sums_what_is_known_and_looks_at_the_disk(chapter: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hub = {"repo_id": "a/b", "revision": None, "allow_patterns": ["*.json"]}
+    large = {"source": {"hub": {**hub, "bytes_estimate": 2 * 10**18}}, "when": {"judge": "large"}}
+    chapter(
+        _artefact("small"), _artefact("large", **large),
+        _artefact("dark", source={"hub": {**hub, "size_unknown": "nobody says"}}),
+    )  # fmt: skip
+    assert main(["data", "plan", SLUG, "--scale", "smoke"]) == 0
+    *_, why, total = capsys.readouterr().out.splitlines()
+    assert why == "dark: size not known: nobody says"
+    assert re.fullmatch(r"2 of 2 to fetch, 5 B and 1 of unknown size; the disk has [\d.]+ [MGT]B free", total)
+    assert main(["data", "plan", SLUG, "--scale", "smoke", "-p", "judge=large"]) == 0
+    *_, total = capsys.readouterr().out.splitlines()
+    assert total.startswith("3 of 3 to fetch, about 2000000.0 TB and 1 of unknown size; the disk has ")
+    assert total.endswith(" free: too little")
