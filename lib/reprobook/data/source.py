@@ -35,7 +35,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _silent(line: str) -> None:
+def silent(line: str) -> None:
     """Report to nobody."""
 
 
@@ -46,7 +46,7 @@ class Owner(NamedTuple):
     slug: str
     id: str
     gated: bool
-    report: Callable[[str], object] = _silent
+    report: Callable[[str], object] = silent
 
 
 class About(NamedTuple):
