@@ -33,8 +33,11 @@ book: data ## execute every chapter at smoke scale, then build the pages in _bui
 html: $(STAMP) ## build the pages from the stored outputs
 	$(BIN)/python -m reprobook.authoring.site
 
-lab: data ## open JupyterLab with the chapters
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+lab: data ## open JupyterLab on a start page with the chapters
+	$(BIN)/python -m reprobook.authoring.start
+	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/start.md \
+		--LabApp.app_settings_dir="$(CURDIR)/notebooks/.jupyterlab" \
+		--ContentsManager.hide_globs=params --ContentsManager.hide_globs=expected --ContentsManager.hide_globs=__pycache__
 
 # What waits or works on one core runs beside other work (-j 2).
 ifdef CHAPTER

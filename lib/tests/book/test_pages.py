@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import html
 import json
 import re
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bs4 import BeautifulSoup
 from reprobook import project, record
-from reprobook.authoring import pages, scoreboard
+from reprobook.authoring import pages, scoreboard, start
 from reprobook.authoring.standing import standings
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
@@ -171,6 +173,53 @@ def test_times_and_limits_in_prose_come_from_records() -> None:
         assert not measured.findall(path.read_text("utf-8")), (
             f"{path.name} promises a time: include _generated/times.md"
         )
+
+
+NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:[.,]\d+)*(?:e[−+]\d+|[MB])?(?!\w)")
+FINDINGS = re.findall(r"^- (.+?)(?=^- |^## |\Z)", (project.root() / "book" / "findings.md").read_text(), re.M | re.S)
+
+
+def cells(slug: str) -> list[Any]:
+    return list(json.loads(project.notebook_path(slug).read_text("utf-8"))["cells"])
+
+
+@functools.cache
+def shown(slug: str) -> set[str]:
+    """Every number that the stored outputs of the chapter print."""
+    outputs = [output for cell in cells(slug) for output in cell.get("outputs", [])]
+    texts = [line for each in outputs for line in (*each.get("text", []), *each.get("data", {}).get("text/html", []))]
+    return set(NUMBER.findall(html.unescape(re.sub(r"<[^>]+>", " ", "".join(texts)))))
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda text: " ".join(text.split()[:4]))
+def test_a_finding_has_its_numbers_from_the_chapter_that_it_leads_to(finding: str) -> None:
+    """And it leans on no verdict: a claim may be challenged."""
+    text, slug = re.findall(r"^(.*)\[[^\]]+\]\(\.\./notebooks/(\w+)\.ipynb#[a-z-]+\)\s*$", finding, re.S)[0]
+    numbers = {n for n in NUMBER.findall(text.replace("**", "")) if "." in n or len(n) > 2}
+    assert numbers and numbers - shown(slug) == set()
+    assert not re.search(r"\bC\d\b", text)
+
+
+def test_the_start_page_leads_to_each_chapter_and_says_what_to_try() -> None:
+    row = re.compile(r"^\| \[\*\*(\w+)\*\*\]\((\w+)\.ipynb\) \|.*\| (In the parameters cell .+) \|$", re.MULTILINE)
+    rows = row.findall(start.start_page())
+    assert sorted(slug for slug, _, _ in rows) == sorted(project.chapters())
+    assert all(name == slug for slug, name, _ in rows)
+
+
+@pytest.mark.parametrize("slug", project.chapters())
+def test_a_chapter_ends_with_three_exercises(slug: str) -> None:
+    """One to move a parameter, one to change a function that exists, one to think about with the answer's number."""
+    source = "\n".join("".join(cell["source"]) for cell in cells(slug))
+    exercises = source.partition("\n### Exercises\n")[2].partition("\n## References")[0]
+    exercise = r"^\d\. \*\*(?:Move a parameter|Change the code|Think)\.\*\* (.+)$"
+    move, change, think = re.findall(exercise, exercises, re.MULTILINE)
+    name = re.findall(r"set `(\w+) = ", move)[0]
+    assert re.search(rf"^{name} = ", source, re.M), f"{name} is no parameter"
+    path = re.findall(r"lib/reprobook/papers/\w+/\w+\.py", change)[0]
+    assert re.findall(r"`(\w+)`", change)[0] in (project.root() / path).read_text()
+    assert re.search(r"\(.*\d", think)
+    assert len(exercises.split()) < 250
 
 
 def test_every_variable_that_a_user_may_set_is_explained() -> None:
