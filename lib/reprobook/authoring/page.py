@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import nbformat
 import yaml
 
 from reprobook import project, show
@@ -32,11 +31,13 @@ _CAPTION = re.compile(r"^\*\*Figure \d+\.\*\* ")
 
 def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, bytes | None]:
     """The notebook as the book shows it, and the PNG of its hero picture (the first of the cell tagged ``hero``)."""
+    from nbformat.v4 import new_markdown_cell
+
     page = copy.deepcopy(notebook)
     hero = _hero(page)
     title, _, rest = page.cells[0].source.partition("\n\n")
     opening = [
-        nbformat.v4.new_markdown_cell(text, id=f"{name}-{chapter.slug.replace('_', '-')}"[:64])
+        new_markdown_cell(text, id=f"{name}-{chapter.slug.replace('_', '-')}"[:64])
         for name, text in (("title", title), ("head", _head(chapter, hero)), ("opening", rest))
         if text
     ]

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from reprobook import project
 from reprobook.authoring import pages
 from reprobook.authoring.page import as_page
@@ -35,6 +33,8 @@ def gather(executed: bool = False) -> Path:
 
     A file is written only if its content changed, so that a second build has little to do.
     """
+    import nbformat
+
     chapters = standings()
     pages.write_generated(chapters)
     root, target = project.root(), project.root() / "_build" / "source"
@@ -77,6 +77,8 @@ def _executed(slug: str) -> bytes:
 
 def normalised(path: Path) -> bytes:
     """The notebook without papermill's banners, times and paths."""
+    import nbformat
+
     from reprobook.authoring.notebook import normalise
 
     return nbformat.writes(normalise(nbformat.read(path, as_version=4))).encode()
