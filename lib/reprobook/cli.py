@@ -301,6 +301,11 @@ def _bench(options: argparse.Namespace) -> int:
         except ReprobookError as error:  # one that fails doesn't keep the others from the table
             failed.append(f"{slug}: {error}")
     _columns(rows)
+    if "lm" in options.slugs:
+        from reprobook.nn.bench import speeds
+
+        print("\nTokens a second (a second of processor time)")
+        _columns(speeds())
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 FP32_UP_TO = 300_000_000  # weights; more are kept in bf16: half the disk, and the file itself rounds far more coarsely
 _CONVERSION = "v2"  # part of the cache key: raise it when _convert writes something else
+LOGITS = 2048 * 49_152  # logits at a time: 0.4 GB in fp32
 Prompt = str | Sequence[Mapping[str, str]]
 
 
@@ -223,8 +224,9 @@ def token_logprobs(
 
     ``texts`` are strings or token ids. The first token has nothing before it and is left out: length n-1 for n tokens;
     with ``bos=True`` a BOS token is put in front and all n are scored. Of ids that end with a continuation of m tokens
-    the last m numbers are its log-likelihood given the rest. ``max_tokens`` bounds the tokens of a forward pass (the
-    logits of 2048 tokens and 49,152 entries take 0.4 GB); a longer text goes alone.
+    the last m numbers are its log-likelihood given the rest. ``max_tokens`` bounds the tokens of a forward pass; a
+    longer text goes alone. Logits are made of so many tokens at a time that they take 0.4 GB in fp32, whatever the
+    size of the vocabulary.
     """
     if batch_size < 1:
         raise ReprobookError(f"batch_size must be at least 1, got {batch_size}")
@@ -234,12 +236,24 @@ def token_logprobs(
     for batch in _batches([len(ids[row]) for row in scored], batch_size, max_tokens):
         rows = [scored[k] for k in batch]
         x, mask = _pad([ids[row] for row in rows], tokenizer.pad_token_id or 0, left=False)
-        logits = model(input_ids=x.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
-        for k, row in enumerate(rows):
-            n = len(ids[row])
-            target = x[k, 1:n].to(logits.device)
-            found[row] = -F.cross_entropy(logits[k, : n - 1].float(), target, reduction="none").cpu()
+        hidden = model.get_decoder()(
+            input_ids=x.to(model.device), attention_mask=mask.to(model.device), use_cache=False
+        ).last_hidden_state
+        scored_here = mask[:, 1:].bool()  # padding is on the right
+        log_p = _log_p(model, hidden[:, :-1][scored_here.to(hidden.device)], x[:, 1:][scored_here])
+        for row, part in zip(rows, log_p.split([len(ids[row]) - 1 for row in rows]), strict=True):
+            found[row] = part
     return found
+
+
+def _log_p(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities (N,) on the CPU of target tokens (N,) after hidden states (N, width)."""
+    head, found = model.get_output_embeddings(), []
+    size = max(1, LOGITS // model.config.vocab_size)
+    for states, tokens in zip(hidden.split(size), targets.split(size), strict=True):
+        logits = head(states).float()
+        found.append(-F.cross_entropy(logits, tokens.to(logits.device), reduction="none").cpu())
+    return torch.cat(found)
 
 
 def _text_ids(tokenizer: Any, text: str | Sequence[int], bos: bool) -> list[int]:

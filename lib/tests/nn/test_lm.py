@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reprobook.data import ChapterData, DataError
 from reprobook.data.errors import ChecksumError
 from reprobook.errors import ReprobookError
 from reprobook.nn import encoder, lm
+from reprobook.nn.completion import complete
 
 TEXTS = [
     "The river was high after three days of rain, and the bridge had been closed since the morning.",
@@ -73,6 +77,88 @@ def test_tokenizer_keeps_text_and_splits_digits_as_trained(loaded: tuple[Any, An
     assert tokenizer("<|im_end|>").input_ids == [tokenizer.eos_token_id] == [2]
 
 
+@pytest.fixture(scope="module")
+def code_model() -> tuple[Path, Any, Any]:
+    """Only where it is in the cache: half a gigabyte is not fetched, and not converted in a minute, for a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPROBOOK_OFFLINE", "1")
+        gguf = _artefact("qwen2.5-coder-0.5b-instruct")
+    return gguf, *lm.load_lm(gguf, dtype="bf16")
+
+
+def _tensor(gguf: Path, name: str) -> torch.Tensor:
+    """A tensor straight from the file: the reader of the package takes ten seconds for so large a vocabulary."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    head = np.memmap(gguf, dtype=np.uint8, mode="r")[: 8 << 20].tobytes()
+
+    def entry(found: re.Match[bytes]) -> tuple[int, ...]:
+        (n,) = struct.unpack_from("<I", head, found.end())
+        return (*struct.unpack_from(f"<{n}QIQ", head, found.end() + 4), found.end() + 16 + 8 * n)
+
+    table = {m[0].decode(): entry(m) for m in re.finditer(rb"(blk\.\d+|output)[a-z_.]*\.(weight|bias)", head)}
+    start = -(-max(end for *_, end in table.values()) // 32) * 32  # what follows the table is aligned to 32 bytes
+    *shape, kind, offset, _ = table[name]
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+    data = np.memmap(gguf, np.uint8, "r", start + offset, (math.prod(shape[1:]), shape[0] // block * size))
+    return torch.from_numpy(dequantize(data, GGMLQuantizationType(kind)).copy()).reshape(shape[::-1])
+
+
+def test_the_code_model_is_the_file_in_bf16(code_model: tuple[Path, Any, Any]) -> None:
+    gguf, model, _ = code_model
+    weights = dict(model.named_parameters())
+    names = {  # kinds Q6_K, Q5_0, Q8_0 and F32
+        "blk.0.ffn_down.weight": "model.layers.0.mlp.down_proj.weight",
+        "blk.7.attn_q.weight": "model.layers.7.self_attn.q_proj.weight",
+        "blk.0.attn_v.weight": "model.layers.0.self_attn.v_proj.weight",
+        "blk.23.attn_k.bias": "model.layers.23.self_attn.k_proj.bias",
+    }
+    for theirs, ours in names.items():
+        assert torch.equal(weights[ours], _tensor(gguf, theirs).bfloat16()), theirs
+    # The file has two tables, in 5 and in 8 bits, of what its publisher's weights have once.
+    assert weights["lm_head.weight"].data_ptr() != weights["model.embed_tokens.weight"].data_ptr()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and model.num_parameters() == 630_167_424
+    assert set(model.generation_config.eos_token_id) == {151645, 151643}
+
+
+def test_the_code_model_has_the_published_tokens(code_model: tuple[Path, Any, Any]) -> None:
+    """Ids of Qwen2.5's published vocabulary: digits one by one, Chinese, what is special, composed accents."""
+    tokenizer = code_model[2]
+    known = {
+        "Hello world": [9707, 1879], "你好，世界": [108386, 3837, 99489], "0123456789": list(range(15, 25)),
+        "<|im_start|>user\nhi<|im_end|>\n": [151644, 872, 198, 6023, 151645, 198], "def": [750],
+        "<|endoftext|>": [151643], "a  12": [64, 220, 220, 16, 17], "<|fim_prefix|><|fim_suffix|>": [151659, 151661],
+    }  # fmt: skip
+    for text, ids in known.items():
+        assert tokenizer(text).input_ids == ids, text
+    assert tokenizer("cafe\u0301").input_ids == tokenizer("caf\u00e9").input_ids
+    for text in [*TEXTS, "naïve café 北京  12 a\n\n\t3", "if x:\r\n\treturn 'é' # 👍🏽\n" + " " * 9 + "y"]:
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
+    system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    turns = [("system", system), ("user", "hi")]
+    told = "".join(f"<|im_start|>{who}\n{text}<|im_end|>\n" for who, text in turns)
+    assert chat == told + "<|im_start|>assistant\n"
+
+
+def test_the_code_model_scores_batches_like_single_texts_and_writes_code(code_model: tuple[Path, Any, Any]) -> None:
+    _, model, tokenizer = code_model
+    texts = [TEXTS[0], TEXTS[4], "你好，世界", TEXTS[1]]
+    together = lm.token_logprobs(model, tokenizer, texts)
+    for text, found in zip(texts, together, strict=True):
+        (alone,) = lm.token_logprobs(model, tokenizer, [text])
+        torch.testing.assert_close(found, alone, atol=0.15, rtol=0.05)  # bf16: logits have eight bits
+        assert found.sum().item() == pytest.approx(alone.sum().item(), rel=0.02)
+    prompt = "def add(a, b):\n    "
+    slow = _naive_greedy(model, tokenizer, prompt, 6)
+    assert slow.lstrip().startswith("return a + b")
+    assert complete(model, tokenizer, [prompt, "x"], max_new_tokens=6)[0] == slow
+    assert complete(model, tokenizer, [prompt], max_new_tokens=6, stop_strings=["\n"]) == [slow.split("\n")[0]]
+
+
 def _naive_logprobs(model: Any, ids: list[int]) -> torch.Tensor:
     """One text at a time, one position at a time, straight from the definition."""
     if len(ids) < 2:
@@ -82,7 +168,7 @@ def _naive_logprobs(model: Any, ids: list[int]) -> torch.Tensor:
     return torch.stack([table[t - 1, ids[t]] for t in range(1, len(ids))]).float()
 
 
-def test_token_logprobs_equal_a_loop_over_texts(loaded: tuple[Any, Any]) -> None:
+def test_token_logprobs_equal_a_loop_over_texts(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = loaded
     ids = [tokenizer(text).input_ids for text in TEXTS]
     expected = [_naive_logprobs(model, row) for row in ids]
@@ -90,6 +176,7 @@ def test_token_logprobs_equal_a_loop_over_texts(loaded: tuple[Any, Any]) -> None
         for found, want in zip(lm.token_logprobs(model, tokenizer, TEXTS, **options), expected, strict=True):
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, want, atol=1e-4, rtol=0)
+    monkeypatch.setattr(lm, "LOGITS", 5 * model.config.vocab_size)  # the logits of five tokens at a time
     from_ids = lm.token_logprobs(model, tokenizer, ids)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(from_ids, expected, strict=True))
     with_bos = lm.token_logprobs(model, tokenizer, TEXTS, bos=True)
