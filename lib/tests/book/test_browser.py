@@ -11,6 +11,7 @@ from reprobook.show import CHIPS
 
 PAGES = [
     "book/scoreboard",
+    "book/findings",
     "book/index",
     "book/data",
     "book/how_to_run",
