@@ -2,8 +2,8 @@
 
 ``python -m reprobook.runs.execute`` reads a job (JSON) from its standard input: ``notebook``, ``output``,
 ``parameters``, ``cwd``, ``pipe`` (a file descriptor), ``parent`` (process id) and ``package`` (the folder that the
-command was imported from). Exit code 0 only says that papermill
-found no error; whether the run is complete is decided by the runner.
+command was imported from). Exit code 0 only says that papermill found no error; whether the run is complete is decided
+by the runner.
 """
 
 from __future__ import annotations
