@@ -1,0 +1,314 @@
+"""The sandbox against hostile code, HumanEval's scoring on all its problems, and the statistics of the comparison."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reprobook.data import ChapterData
+from reprobook.errors import ReprobookError
+from reprobook.papers.quantizing_code_llms import guest, humaneval, sandbox
+from reprobook.papers.quantizing_code_llms.humaneval import Problem, judge, judge_all
+from reprobook.papers.quantizing_code_llms.sandbox import Guest, Limits, RaisedError, StoppedError
+from reprobook.papers.quantizing_code_llms.statistics import compared, mcnemar, sign_flips
+
+QUICK = Limits(wall_s=4, cpu_s=1, memory_mb=256, file_mb=1, processes=8, reply_kb=100)
+needs_walls = pytest.mark.skipif(
+    sandbox.isolation() != "namespaces", reason="this machine does not allow Linux namespaces"
+)
+
+# ------------------------------------------------------------------------------------------------------------ sandbox
+
+
+def asked(code: str, *arguments: object, limits: Limits = QUICK) -> object:
+    with Guest(code, limits) as confined:
+        return confined.call("f", *arguments)
+
+
+@needs_walls
+@pytest.mark.parametrize(
+    ("attack", "error", "told"),
+    [
+        ("import os\ndef f():\n while True: os.fork()", RaisedError, "unavailable"),
+        ("def f():\n while True: pass", StoppedError, "ended"),
+        ("import time\ndef f(): time.sleep(60)", StoppedError, "out of time"),
+        ("def f():\n kept = []\n while True: kept.append(bytes(10**7))", RaisedError, "MemoryError"),
+        ("def f():\n for _ in range(10**4): print('x' * 10**6)", RaisedError, "File too large"),
+        ("def f():\n while True: open(str(id([])), 'a').write('x' * 10**5)", RaisedError, "No space|File too large"),
+        ("def f(): return 'x' * 10**6", StoppedError, "too long"),
+        ("import socket\ndef f(): socket.create_connection(('192.0.2.1', 80), 2)", RaisedError, "unreachable"),
+        ("import socket\ndef f(): socket.getaddrinfo('example.org', 80)", RaisedError, "resolution|unknown"),
+        ("def f(): open('/etc/passwd', 'a')", RaisedError, "Read-only|Permission"),
+        ("import ctypes\ndef f(): assert ctypes.CDLL(None).umount2(b'/tmp', 2) == 0", RaisedError, "Assertion"),
+        ("import os\ndef f(): os.kill(-1, 9)", RaisedError, "No such process"),
+        ("import os\nos._exit(0)\ndef f(): return 1", StoppedError, r"ended \(0\)"),
+        ("import sys\nsys.exit(0)\ndef f(): return 1", RaisedError, "SystemExit"),
+        ("def f(:", RaisedError, "SyntaxError"),
+        ("import numpy\ndef f(): pass", RaisedError, "No module named 'numpy'"),
+    ],
+)
+def test_hostile_code_is_stopped(attack: str, error: type[Exception], told: str) -> None:
+    limits = Limits(wall_s=1, cpu_s=1) if "sleep" in attack else QUICK
+    with pytest.raises(error, match=told):
+        asked(attack, limits=limits)
+
+
+@needs_walls
+def test_nothing_outside_can_be_deleted_and_nothing_is_left_behind() -> None:
+    """Files that all may write, inside and outside /tmp; processes that leave their session."""
+    folders = [Path(tempfile.mkdtemp(dir=place)) for place in ("/tmp", "/var/tmp")]
+    try:
+        for folder in folders:
+            folder.chmod(0o777)
+            (folder / "kept").write_text("x")
+            (folder / "kept").chmod(0o666)
+            with pytest.raises(RaisedError, match="Read-only|No such file"):
+                asked("import os\ndef f(x): os.remove(x)", str(folder / "kept"))
+            asked("import shutil\ndef f(x): shutil.rmtree(x, ignore_errors=True)", str(folder))
+            assert (folder / "kept").read_text() == "x"
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder)
+    flee = "import os, subprocess\ndef f():\n subprocess.Popen(['/bin/sleep', '4321.5'], start_new_session=True)\n"
+    asked(flee + " return os.getcwd()")
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "4321.5" in (p.info["cmdline"] or [])]
+
+
+def test_plain_data_comes_back_as_it_was_and_the_rest_as_an_iterator() -> None:
+    told = {"a": [1, 2.5, None, True], (1, "é"): {3, "x"}, 2: frozenset([1]), "z": math.inf, "c": 1 + 2j}
+    assert asked("def f(x):\n print('said')\n return x", told) == told
+    assert list(asked("def f(n): return (k * k for k in range(n))", 3)) == [0, 1, 4]  # type: ignore[call-overload]
+    assert asked("def f(): return range(3)") != [0, 1, 2]
+    assert asked("def f(): return object()") != asked("def f(): return object()")
+    assert math.isnan(asked("def f(): return float('nan')"))  # type: ignore[arg-type]
+    with Guest("def f():\n print('said', flush=True)") as confined:
+        confined.call("f")
+        assert confined.output() == "said\n"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(values)
+def test_encoding_is_a_round_trip_through_json(value: object) -> None:
+    found = guest.decode(json.loads(guest.encode(value)))
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("attack", "told"),
+    [
+        ("import os\ndef f(): os.fork()", "refuses os.fork"),
+        ("import socket\ndef f(): socket.socket()", "refuses socket|No module"),  # root's own Python is not read
+        ("import os\ndef f(): os.remove('/var/tmp/x')", "refuses os.remove|not permitted|No such file"),
+        ("def f(): open('/var/tmp/x', 'w')", "refuses open"),
+        ("def f():\n kept = []\n while True: kept.append(bytes(10**7))", "MemoryError"),
+    ],
+)
+def test_without_namespaces_python_functions_are_refused(monkeypatch, attack: str, told: str) -> None:
+    monkeypatch.setattr(sandbox, "isolation", lambda: "audit")
+    with pytest.raises(RaisedError, match=told):
+        asked(attack)
+    assert asked("def f():\n open('x', 'w').write('a')\n return open('x').read()") == "a"
+
+
+def test_limits_and_reasons_are_checked_and_said() -> None:
+    with pytest.raises(ReprobookError, match="memory_mb is 0; a limit must be above 0"):
+        Limits(memory_mb=0)
+    assert len(sandbox.guarantees()) == 7
+
+
+@needs_walls
+def test_a_program_runs_confined_with_its_files() -> None:
+    shell = ["/bin/sh", "-c", "cat told; touch /etc/x || exit 3"]
+    found = sandbox.run_program(shell, {"told": "hello\n"}, QUICK)
+    assert found.code == 3 and found.output.startswith("hello\n")
+    assert sandbox.run_program(["/bin/sleep", "9"], {}, Limits(wall_s=0.2)).code == sandbox.LATE
+
+
+# ---------------------------------------------------------------------------------------------------------- HumanEval
+
+
+@pytest.fixture(scope="module")
+def problems() -> list[Problem]:
+    return humaneval.read_problems(ChapterData("quantizing_code_llms", "laptop").path("humaneval"))
+
+
+TOY = Problem(
+    "toy/0", "def f(x: int):\n    '''Twice x.'''\n", "f", "    return 2 * x\n",
+    "def check(candidate):\n    assert candidate(3) == 6\n    assert candidate(-1) == -2\n",
+)  # fmt: skip
+
+
+@needs_walls
+def test_every_solution_passes_and_no_broken_one_does(problems: list[Problem]) -> None:
+    assert len(problems) == 164
+    for p in problems:
+        with Guest(humaneval.broken(p)) as confined:  # holds the solution, too
+            assert humaneval.check(p, lambda *a, call=confined.call: call("_right", *a)).passed, p
+            wrong = humaneval.check(p, lambda *a, call=confined.call, name=p.entry_point: call(name, *a))
+            assert wrong == (False, "wrong answer"), p
+    some = problems[::20]
+    assert all(found.passed for found in judge_all(some, [humaneval.solved(p) for p in some], run_code=True))
+    assert not any(found.passed for found in judge_all(some, [humaneval.broken(p) for p in some], run_code=True))
+
+
+FORGED = {
+    "exit": "import os\ndef f(x): os._exit(0)",
+    "always equal": "class Any(int):\n def __eq__(self, other): return True\ndef f(x): return Any(1)",
+    "says so": "import os\nfor k in range(12):\n try: os.write(k, b'{\"value\": null}\\n' * 9)\n except OSError: pass\n"
+    "def f(x): return None",
+    "patches": "import builtins, json\nbuiltins.AssertionError = Exception\nbuiltins.exec = print\n"
+    "json.dumps = lambda *a, **k: '{\"value\": 7}'\ndef f(x): return 1",
+    "catches": "import sys, atexit\natexit.register(print, 'OK')\ndef f(x): sys.exit(0)",
+    "looks for the tests": "import sys\ndef f(x):\n frame = sys._getframe()\n while frame:\n"
+    "  if 'check' in frame.f_globals: return 6\n  frame = frame.f_back\n return 0",
+}
+
+
+@pytest.mark.parametrize("code", FORGED.values(), ids=list(FORGED))
+def test_a_result_cannot_be_forged(code: str) -> None:
+    assert judge(TOY, "def f(x): return x + x", QUICK, run_code=True).passed
+    assert not judge(TOY, code, QUICK, run_code=True).passed
+
+
+def test_model_code_is_not_run_unless_asked_for() -> None:
+    with pytest.raises(ReprobookError, match="run_code is False"):
+        judge(TOY, "def f(x): return 2 * x")
+
+
+def test_what_follows_the_function_is_cut_and_helpers_of_the_prompt_stay(problems: list[Problem]) -> None:
+    more = "\n\n\nprint('it\\'s done')\n\nclass Other:\n    pass\n"
+    for p in problems:
+        whole = humaneval.solved(p)
+        assert humaneval.program(p, p.solution + more).rstrip() == whole.rstrip()
+        above = whole[: whole.index(f"def {p.entry_point}(")]
+        answer = f"Here it is:\n```python\n{whole[len(above) :]}{more}```\nIt's simple."
+        assert humaneval.program(p, answer).rstrip() == whole.rstrip()
+    for k in (10, 32, 38, 50):  # problems whose prompts begin with a helper
+        assert problems[k].solution.strip() in humaneval.program(problems[k], problems[k].solution)
+
+
+@pytest.mark.parametrize(
+    ("completion", "kept"),
+    [
+        ("    return 2 * x\n\ndef g():\n    pass\n", "    return 2 * x\n"),
+        (
+            "    # twice\n# at the margin\n    return 2 * x\nprint(f(1))",
+            "    # twice\n# at the margin\n    return 2 * x\n",
+        ),
+        (
+            "    y = '''\nat the margin\n'''\n    return (x +\nx)\nf(1)",
+            "    y = '''\nat the margin\n'''\n    return (x +\nx)\n",
+        ),
+        ("    return 'open", "    return 'open"),
+        ("```python\ndef f(x): return 2 * x\nf(2)\n```", None),
+        ("```python\ndef f(x):\n    return 2 * x\n", None),  # the limit of length took the end of the block
+    ],
+)
+def test_the_cut_follows_python_not_indentation(completion: str, kept: str | None) -> None:
+    found = humaneval.program(TOY, completion)
+    wanted = TOY.prompt + kept if kept is not None else completion.removeprefix("```python\n").split("f(2)")[0]
+    assert found.strip() == wanted.strip()
+
+
+def test_a_file_without_the_columns_is_refused(tmp_path: Path) -> None:
+    import gzip
+
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"task_id": "a", "prompt": ""}\n'))
+    with pytest.raises(ReprobookError, match="row 0 has no canonical_solution, entry_point, test; it has: task_id"):
+        humaneval.read_problems(path)
+
+
+# --------------------------------------------------------------------------------------------------------- statistics
+
+
+@given(n=st.integers(1, 8), data=st.data())
+def test_pass_at_k_is_the_share_of_draws_that_hold_a_passing_one(n: int, data: st.DataObject) -> None:
+    """Invariant 9, against all draws of k of n completions."""
+    c = data.draw(st.integers(0, n))
+    shares = [float(humaneval.pass_at_k(n, [c], k)[0]) for k in range(1, n + 1)]
+    for k, share in enumerate(shares, start=1):
+        draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+        assert share == pytest.approx(np.mean([any(draw) for draw in draws]))
+    assert shares[0] == pytest.approx(c / n) and shares == sorted(shares)
+    assert all(share == 1 for k, share in enumerate(shares, start=1) if n - c < k)
+
+
+def test_pass_at_k_refuses_impossible_counts() -> None:
+    for n, c, k in ((5, 6, 1), (5, 1, 6), (5, 1, 0)):
+        with pytest.raises(ReprobookError, match="allowed are 1 to n"):
+            humaneval.pass_at_k(n, [c], k)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs(pairs: list[tuple[bool, bool]]) -> None:
+    """Invariant 10, and the p by its definition: all splits at most as likely as the observed one."""
+    a, b = np.array(pairs).T
+    found, turned = mcnemar(a, b), mcnemar(b, a)
+    assert (found.p, found.first, found.second) == (turned.p, turned.second, turned.first)
+    n = found.first + found.second
+    if found.first == found.second:
+        assert found.p == pytest.approx(1)
+    likely = [math.comb(n, k) for k in range(n + 1)]
+    assert found.p == pytest.approx(sum(x for x in likely if x <= likely[found.first]) / 2**n)
+    if found.second:
+        assert found.odds_ratio == found.first / found.second
+
+
+def table(shares: dict[str, float], n_problems: int = 40, n: int = 3) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    hard = rng.random(n_problems)
+    return pd.DataFrame([
+        {"model": "m", "quantization": arm, "language": "py", "problem": k, "pass": bool(hard[k] < share)}
+        for arm, share in shares.items() for k in range(n_problems) for _ in range(n)
+    ])  # fmt: skip
+
+
+def test_the_comparison_has_the_authors_columns_and_adjusted_p() -> None:
+    found = compared(table({"16bit": 0.6, "8bit": 0.6, "4bit": 0.55, "3bit": 0.4, "2bit": 0.0}), "16bit")
+    assert list(found)[:6] == ["base_precision", "quant_precision", "lng", "model", "p.value", "OR"]
+    assert list(found["quant_precision"]) == ["8bit", "4bit", "3bit", "2bit"]
+    p, raw = found["p.value"].to_numpy(), found["p"].to_numpy()
+    order = raw.argsort()
+    assert (p >= raw).all() and (np.diff(p[order]) >= 0).all() and (p <= 1).all()
+    by_hand = np.minimum.accumulate((raw[order] * 4 / np.arange(1, 5))[::-1])[::-1]
+    assert p[order] == pytest.approx(by_hand)
+    assert found["OR"].iloc[3] == math.inf and math.isnan(found["OR"].iloc[0])
+    assert found["difference"].is_monotonic_decreasing
+    assert found["equivalent"].tolist()[0] and not found["equivalent"].tolist()[3]
+    assert (found["p, by problem"] >= raw).all()  # three equal completions of a problem are one piece of evidence
+
+
+def test_the_permutation_test_flips_signs() -> None:
+    d = np.array([0.5, 0.3, -0.1, 0.2, 0.4])
+    means = [abs((d * signs).mean()) for signs in itertools.product([1, -1], repeat=5)]
+    assert sign_flips(d) == pytest.approx(np.mean([m >= abs(d.mean()) - 1e-12 for m in means]))
+
+
+def test_outcomes_that_are_not_paired_are_refused() -> None:
+    frame = table({"16bit": 0.5, "2bit": 0.1})
+    with pytest.raises(ReprobookError, match="rows of '2bit' and '16bit' are not in one order"):
+        compared(frame.iloc[:-1], "16bit")
+    with pytest.raises(ReprobookError, match="no rows of 'fp16'; there are: 16bit, 2bit"):
+        compared(frame, "fp16")
+    with pytest.raises(ReprobookError, match="no column pass"):
+        compared(frame.drop(columns="pass"), "16bit")
+    with pytest.raises(ReprobookError, match="equally long"):
+        mcnemar([True], [True, False])
