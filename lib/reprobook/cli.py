@@ -323,11 +323,15 @@ def _data(data: argparse.ArgumentParser) -> None:
             text = f"smoke, laptop or paper; may be repeated (default: {' and '.join(scales)})"
             sub.add_argument("--scale", dest="scales", action="append", default=None, help=text)
             sub.set_defaults(default_scales=scales)
+        if command in (_data_plan, _data_fetch):
+            text = "data of a run with this parameter, of chapters that have it"
+            sub.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=text)
 
 
 def _manifests(options: argparse.Namespace) -> list[str]:
-    """Chapters with a manifest, whether or not their notebook is written."""
-    known = [slug for slug in project.SLUGS if (project.root() / "data_manifests" / f"{slug}.yaml").is_file()]
+    """Chapters with a manifest, whether or not their notebook is written, and what several may share."""
+    listed = [*project.SLUGS, "shared"]
+    known = [slug for slug in listed if (project.root() / "data_manifests" / f"{slug}.yaml").is_file()]
     unknown = [slug for slug in options.slugs if slug not in known]
     if unknown:
         raise ReprobookError(f"no manifest of {', '.join(unknown)}; manifests: {', '.join(known) or 'none yet'}")
@@ -351,29 +355,38 @@ def _data_list(options: argparse.Namespace) -> int:
 
 
 def _data_plan(options: argparse.Namespace) -> int:
-    from reprobook.data import plan, readable_bytes
+    from reprobook.data import free_bytes, plan, readable_bytes
+    from reprobook.params import parse_override
 
-    found = {row.id: row for scale in _scales(options) for row in plan(_manifests(options), scale)}
+    given = dict(map(parse_override, options.overrides))
+    found = {row.id: row for scale in _scales(options) for row in plan(_manifests(options), scale, given)}
     rows = [("id", "source", "to move", "licence", "gated")]
     for row in found.values():
-        moved = "there" if row.cached else readable_bytes(row.bytes)
+        moved = "there" if row.cached else readable_bytes(row.bytes, row.estimated)
         rows.append((row.id, row.source, moved, row.licence, "yes" if row.gated else "no"))
     _columns(rows)
+    for row in found.values():
+        if row.why:
+            print(f"{row.id}: {row.why}")
     missing = [row for row in found.values() if not row.cached]
-    total = readable_bytes(sum(row.bytes or 0 for row in missing))
+    total, free = sum(row.bytes or 0 for row in missing), free_bytes()
     unknown = sum(row.bytes is None for row in missing)
-    print(f"{len(missing)} of {len(found)} to fetch, {total}" + (f" and {unknown} of unknown size" if unknown else ""))
+    says = readable_bytes(total, any(row.estimated and row.bytes for row in missing))
+    says += f" and {unknown} of unknown size" if unknown else ""
+    short = ": too little" if total > free else ""
+    print(f"{len(missing)} of {len(found)} to fetch, {says}; the disk has {readable_bytes(free)} free{short}")
     return 0
 
 
 def _data_fetch(options: argparse.Namespace) -> int:
     from reprobook.data import fetch
+    from reprobook.params import parse_override
 
-    failed = []
+    failed, given = [], dict(map(parse_override, options.overrides))
     for slug in _manifests(options):
         for scale in _scales(options):
             try:
-                fetch(slug, scale)
+                fetch(slug, scale, overrides=given)
             except ReprobookError as error:  # one chapter's missing data doesn't keep the others from theirs
                 failed.append(f"{slug}, {scale}: {error}")
     for line in failed:

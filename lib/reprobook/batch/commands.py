@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reprobook.batch.plan import PlanError, load
 from reprobook.batch.state import COMPLETE, FAILED, RUNNING, State, estimates, state
-from reprobook.batch.tasks import check_locked, expand
+from reprobook.batch.tasks import check_locked, expand, inputs
 from reprobook.errors import ReprobookError
 from reprobook.project import root
 from reprobook.runs.judge import TAIL_LINES, tail
@@ -84,16 +84,14 @@ def _needs(tasks: Sequence[Task]) -> list[str]:
     from reprobook.data import plan, readable_bytes
 
     lines = []
-    for slug, scale in dict.fromkeys((task.slug, task.scale) for task in tasks):
-        for row in plan([slug], scale):
+    for slug, scale, overrides, _ in inputs(tasks):
+        for row in plan([slug], scale, overrides):
             gate = ", gated: accept its terms on the hub and log in" if row.gated else ""
             if not row.cached:
                 lines.append(f"  {slug}, {scale}: {row.id}, {readable_bytes(row.bytes)}, licence: {row.licence}{gate}")
     if not lines:
         return ["data: all there"] if tasks else []
-    kinds = dict.fromkeys((task.slug, task.scale) for task in tasks)
-    fetch = [f"  reprobook data fetch {slug} --scale {scale}" for slug, scale in kinds]
-    return ["data to fetch first:", *lines, "with", *fetch]
+    return ["data to fetch first:", *lines, "with", *(f"  {command}" for *_, command in inputs(tasks))]
 
 
 def _time(tasks: Sequence[Task], usual: Mapping[tuple[str, str], float | None], here: Slots) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reprobook import project
 from reprobook.batch.plan import PlanError
 from reprobook.content.key import content_key, digest_with, run_id
-from reprobook.data import ChapterData
+from reprobook.data import ChapterData, load_manifest
 from reprobook.params import check_names, check_value, read_parameters, resolve
 
 if TYPE_CHECKING:
@@ -54,7 +55,15 @@ def _shared(slug: str, scale: str) -> tuple[dict[str, Param], dict[str, Any], Ca
     """What all runs of a chapter and scale share: declared parameters, the scale's own values, and the digest of the
     content key as a function of the parameters (plans have thousands of runs; the code is read once)."""
     params = {name: value for name, value in resolve(slug, scale).items() if name != "out_dir"}
-    return read_parameters(slug), params, digest_with(content_key(slug, params, ChapterData(slug, scale).checksums()))
+    deciding, made = load_manifest(slug).deciding(scale), dict[str, Callable[[Mapping[str, Any]], str]]()
+
+    def digest_of(given: Mapping[str, Any]) -> str:
+        data = repr([given.get(name) for name in deciding])
+        if data not in made:
+            made[data] = digest_with(content_key(slug, given, ChapterData(slug, scale, given).available()))
+        return made[data](given)
+
+    return read_parameters(slug), params, digest_of
 
 
 def _tasks(
@@ -80,10 +89,23 @@ def _tasks(
 
 def check_locked(tasks: list[Task]) -> None:
     """Raise :class:`PlanError` if data of these runs was never fetched: its content is part of what a run is."""
-    for slug, scale in dict.fromkeys((task.slug, task.scale) for task in tasks):
-        missing = [name for name, checksum in ChapterData(slug, scale).checksums().items() if checksum == "not locked"]
+    for slug, scale, overrides, fetch in inputs(tasks):
+        data = ChapterData(slug, scale, resolve(slug, scale, overrides)).checksums()
+        missing = [name for name, checksum in data.items() if checksum == "not locked"]
         if missing:
             raise PlanError(
                 f"{slug}, {scale} scale: {', '.join(missing)} was never fetched, so a run could not say what it was "
-                f"made from: `reprobook data fetch {slug} --scale {scale}` first"
+                f"made from: `{fetch}` first"
             )
+
+
+def inputs(tasks: Sequence[Task]) -> list[tuple[str, str, dict[str, Any], str]]:
+    """Chapter, scale and overrides of every set of data that the tasks use, and the command that fetches it."""
+    deciding = functools.cache(lambda slug, scale: load_manifest(slug).deciding(scale))
+    found = {}
+    for task in tasks:
+        given = {name: task.overrides[name] for name in deciding(task.slug, task.scale) if name in task.overrides}
+        command = " ".join([f"reprobook data fetch {task.slug} --scale {task.scale}",
+                            *(f"-p {name}={json.dumps(value)}" for name, value in given.items())])  # fmt: skip
+        found[command] = (task.slug, task.scale, given, command)
+    return list(found.values())

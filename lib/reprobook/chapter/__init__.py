@@ -90,7 +90,7 @@ class Chapter:
         """The chapter's data sets and models, from its manifest."""
         from reprobook.data import ChapterData
 
-        return ChapterData(self.slug, self.scale)
+        return ChapterData(self.slug, self.scale, self.params)
 
     def fit(
         self, name: str, model: torch.nn.Module, batches: Callable[[int], Any], loss: Any, **options: Any
@@ -394,7 +394,7 @@ class Chapter:
         from reprobook.content.key import content_key, run_id
 
         params = {name: value for name, value in self.params.items() if name != "out_dir"}
-        checksums = self.data.checksums()
+        checksums = self.data.available()
         content = content_key(self.slug, params, checksums)
         commit, clean = record.commit()
         return record.Record.model_validate({

@@ -108,6 +108,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], slug: str = "")
 
 
 def _how(old: Any, new: Any) -> str:
+    if old == "not available":  # an optional artefact that the run did without
+        return "was not available"
     return "changed" if old and new else "is no longer used" if old else "is used now"
 
 
@@ -121,7 +123,8 @@ def _now(slug: str, scale: str, seed: int) -> tuple[dict[str, Any], dict[str, st
     from reprobook.params import resolve
 
     check_slug(slug)
-    return resolve(slug, scale, {"seed": seed}), ChapterData(slug, scale).checksums()
+    params = resolve(slug, scale, {"seed": seed})
+    return params, ChapterData(slug, scale, params).checksums()
 
 
 def _code(slug: str) -> dict[str, Any]:

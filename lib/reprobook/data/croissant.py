@@ -43,7 +43,7 @@ def export(slug: str, folder: Path) -> list[Path]:
 
 def document(slug: str, artefact: Artefact) -> dict[str, Any]:
     """The Croissant document of one data set. Raises :class:`DataError` if a file's checksum is not known yet."""
-    source, owner = artefact.source.value, artefact.owner(slug)
+    source, owner = artefact.supply, artefact.owner(slug)
     about = source.about()
     head = {
         "@context": _CONTEXT,

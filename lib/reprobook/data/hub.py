@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reprobook.data import cache, lock, source
+from reprobook.data import cache, lock, source, web
 from reprobook.data.errors import AccessError, DataError, OfflineError, checksum_error
 
 # Weights as pickles and code run what their author wrote, not what the reader sees: they are never fetched from a hub.
@@ -40,8 +40,45 @@ def _safe_pattern(pattern: str) -> str:
     return pattern
 
 
+RepoId = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+RepoType = Literal["model", "dataset"]
 Revision = Annotated[str, AfterValidator(_full_revision)]
 Pattern = Annotated[str, AfterValidator(_safe_pattern)]
+
+
+class HubFile(source.CachedSource):
+    """One file of a Hugging Face repository whose checksum is known, kept in our cache: it may have mirrors."""
+
+    repo_id: RepoId
+    repo_type: RepoType = "model"
+    revision: Revision
+    file: Annotated[source.RelativePath, AfterValidator(_safe_pattern)]
+    sha256: source.Sha256
+    bytes: int = Field(gt=0)
+
+    def about(self) -> source.About:
+        remedy = f"{self.repo_id} has another file than the manifest describes; correct `revision` or `sha256`"
+        page = _page(self.repo_id, self.repo_type)
+        return source.About(_words(self.repo_id, self.revision), self.bytes, self.bytes, page, self.revision, remedy)
+
+    def promised(self, of: source.Owner) -> dict[str, source.File]:
+        address = f"{_page(self.repo_id, self.repo_type)}/resolve/{self.revision}/{self.file}"
+        return {Path(self.file).name: source.File(self.sha256, self.bytes, address)}
+
+    def barred(self) -> str | None:
+        from huggingface_hub import constants
+
+        return "HF_HUB_OFFLINE forbids it" if constants.HF_HUB_OFFLINE else None
+
+    def fill(self, of: source.Owner, folder: Path) -> None:
+        """The hub's own client would try to reach it for half a minute before a mirror gets its turn."""
+        from huggingface_hub import hf_hub_url
+
+        if reason := self.barred():
+            raise OfflineError(f"{of.id}: {self.about().words}: {reason}; unset it, then try again")
+        address = hf_hub_url(self.repo_id, self.file, repo_type=self.repo_type, revision=self.revision)
+        gone = "correct `repo_id`, `revision` or `file` in the manifest"
+        web.download(of.id, address, folder / Path(self.file).name, gone)
 
 
 class HubSource(source.SourceKind):
@@ -49,11 +86,19 @@ class HubSource(source.SourceKind):
 
     rehearsed: ClassVar[bool] = True
 
-    repo_id: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")
-    repo_type: Literal["model", "dataset"] = "model"
+    repo_id: RepoId
+    repo_type: RepoType = "model"
     revision: Revision | None
     allow_patterns: list[Pattern] = Field(min_length=1)
-    bytes: int | None = Field(default=None, gt=0, description="size of what the patterns select; null if not known")
+    bytes: int | None = Field(default=None, gt=0, description="size of what the patterns select, where it was seen")
+    bytes_estimate: int | None = Field(default=None, gt=0, description="in its place: derived, as a comment says")
+    size_unknown: str | None = Field(default=None, min_length=1, description="in place of both: why")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> HubSource:
+        if sum(given is not None for given in (self.bytes, self.bytes_estimate, self.size_unknown)) > 1:
+            raise ValueError("give one of bytes, bytes_estimate and size_unknown")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -66,9 +111,9 @@ class HubSource(source.SourceKind):
         return data
 
     def about(self) -> source.About:
-        words = f"hub {self.repo_id} @ {self.revision[:7] if self.revision else 'first fetch'}"
-        page = f"https://huggingface.co/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo_id}"
-        return source.About(words, self.bytes, self.bytes, page)
+        words, page = _words(self.repo_id, self.revision), _page(self.repo_id, self.repo_type)
+        size = self.bytes or self.bytes_estimate
+        return source.About(words, size, size, page, estimated=self.bytes is None)
 
     def promised(self, of: source.Owner) -> dict[str, source.File] | None:
         if (entry := self.locked(of)) is None:
@@ -79,6 +124,9 @@ class HubSource(source.SourceKind):
     def checksum(self, of: source.Owner) -> str:
         """The hub's commit, or ``not locked``."""
         return self._commit(of) or "not locked"
+
+    def why(self, of: source.Owner) -> str:
+        return f"size not known: {self.size_unknown}" if self.size_unknown else ""
 
     def space(self) -> int:
         return 0  # it goes into the client's cache
@@ -256,6 +304,14 @@ class HubSource(source.SourceKind):
         cause = error.__cause__ or error  # the client's transport has error classes of its own
         reason = f"{type(cause).__name__}: {cause}"
         return OfflineError(f"{name} could not be fetched ({reason}); check the network, then try again")
+
+
+def _words(repo_id: str, revision: str | None) -> str:
+    return f"hub {repo_id} @ {revision[:7] if revision else 'first fetch'}"
+
+
+def _page(repo_id: str, repo_type: str) -> str:
+    return f"https://huggingface.co/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
 
 
 def _cache_dir() -> Path:

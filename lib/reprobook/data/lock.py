@@ -4,12 +4,14 @@
 
     artefacts:
       <id>: {origin: <repository or address>, revision: <40 hex or null>, files: {<path>: {sha256: ..., bytes: ...}}}
+
+Which of several mirrors gave an artefact is locked beside the copy in the cache: it is true of this copy only.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,24 @@ def write(slug: str, artefact: str, locked: Locked) -> None:
         text += yaml.safe_dump({"artefacts": entries}, sort_keys=True)
         with cache.disk_errors(lock_path(slug).name, lock_path(slug).parent, "REPROBOOK_LOCKS"):
             project.atomic_write(lock_path(slug), text)
+
+
+def record_place(files: Mapping[str, str], place: str) -> None:
+    """Lock that the copy of these files (path -> SHA-256) came from ``place``."""
+    project.atomic_write(_place_path(files), yaml.safe_dump({"origin": place}))
+
+
+def place(files: Mapping[str, str]) -> str:
+    """Where the copy of these files came from, in words."""
+    try:
+        return str(yaml.safe_load(_place_path(files).read_text("utf-8"))["origin"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return "a place that was not locked"
+
+
+def _place_path(files: Mapping[str, str]) -> Path:
+    folder = cache.object_dir(files)
+    return folder.with_name(f"{folder.name}.lock.yaml")
 
 
 def _load(slug: str) -> dict[str, Any]:

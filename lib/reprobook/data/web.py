@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TRIES = 3
 FIRST_PAUSE_S = 0.5
 LONGEST_WAIT_S = 30.0
+CONNECT_S = 10.0  # to reach a server at all; a mirror may be waiting
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -30,14 +31,15 @@ def timeout_s() -> float:
     return seconds
 
 
-def download(artefact: str, url: str, target: Path) -> None:
+def download(artefact: str, url: str, target: Path, gone: str = "correct `url` in the manifest") -> None:
     """Download to the file ``target``. A fault of the server or a broken connection is tried again, after the pause
-    that the server asks for if that is short. Raises :class:`DataError`."""
+    that the server asks for if that is short. ``gone``: the remedy if the server has no such file. Raises
+    :class:`DataError`."""
     import pooch
     import requests
 
     pooch.get_logger().setLevel("WARNING")  # its advice to write the hash into code is not for our readers
-    downloader = pooch.HTTPDownloader(timeout=timeout_s())
+    downloader = pooch.HTTPDownloader(timeout=(min(CONNECT_S, timeout_s()), timeout_s()))
     for attempt in range(TRIES):
         try:
             pooch.retrieve(url, known_hash=None, fname=target.name, path=target.parent, downloader=downloader)
@@ -45,7 +47,7 @@ def download(artefact: str, url: str, target: Path) -> None:
         except requests.RequestException as error:
             pause = _pause(error, attempt)
             if pause is None or attempt == TRIES - 1:
-                raise _explained(artefact, url, error) from error
+                raise _explained(artefact, url, error, gone) from error
             time.sleep(pause)
 
 
@@ -72,15 +74,17 @@ def _silent(error: Exception) -> bool:
     return isinstance(error, requests.Timeout) or "timed out" in str(error)
 
 
-def _explained(artefact: str, url: str, error: requests.RequestException) -> DataError:
+def _explained(artefact: str, url: str, error: requests.RequestException, gone: str) -> DataError:
     """The error that names artefact, cause and remedy."""
     import requests
 
     name = f"{artefact}: {url}"
     if isinstance(error, requests.TooManyRedirects):
-        return DataError(f"{name} redirects in circles; correct `url` in the manifest")
+        return DataError(f"{name} redirects in circles; {gone}")
     if error.response is not None:
-        return _refusal(name, error.response)
+        return _refusal(name, error.response, gone)
+    if isinstance(error, requests.ConnectTimeout):
+        return DataError(f"{name} could not be reached within {min(CONNECT_S, timeout_s()):g} s; check the network")
     if _silent(error):
         return DataError(
             f"{name} was silent for {timeout_s():g} s; try again later, or allow more with REPROBOOK_TIMEOUT=<seconds>"
@@ -89,10 +93,10 @@ def _explained(artefact: str, url: str, error: requests.RequestException) -> Dat
         return DataError(f"{name} broke off before the whole file had come, {TRIES} times; try again later")
     if isinstance(error, requests.ConnectionError):
         return DataError(f"{name} could not be reached ({type(error).__name__}); check the network")
-    return DataError(f"{name} could not be fetched ({type(error).__name__}: {error}); correct `url` in the manifest")
+    return DataError(f"{name} could not be fetched ({type(error).__name__}: {error}); {gone}")
 
 
-def _refusal(name: str, response: requests.Response) -> DataError:
+def _refusal(name: str, response: requests.Response, gone: str) -> DataError:
     status = response.status_code
     if status in (401, 403):
         return AccessError(f"{name} answered {status}: it wants a permission that you don't have; ask its owner for it")
@@ -102,4 +106,4 @@ def _refusal(name: str, response: requests.Response) -> DataError:
         return DataError(f"{name} answered 429: too many requests; try again {when}")
     if status in TEMPORARY:
         return DataError(f"{name} answered {status}: the server has a fault; try again later")
-    return DataError(f"{name} answered {status}; correct `url` in the manifest")
+    return DataError(f"{name} answered {status}; {gone}")

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 def build(slug: str, hub: Path) -> list[str]:
-    """Write the miniatures of all hub artefacts that the paper scale of ``slug`` uses; returns their ids.
+    """Write the miniatures of all hub artefacts that the paper scale of ``slug`` can use; returns their ids.
 
     Raises :class:`ReprobookError` naming the artefact if it has no recipe, the recipe does not work, or it does not
     make the files that ``allow_patterns`` asks for.
     """
     from reprobook.data import load_manifest
 
-    artefacts = [artefact for artefact in load_manifest(slug).at("paper") if artefact.source.value.rehearsed]
+    listed = [artefact for artefact in load_manifest(slug).artefacts if "paper" in artefact.scales]
+    artefacts = [artefact for artefact in listed if artefact.source.value.rehearsed]
     for artefact in artefacts:
         _build_one(slug, artefact, hub)
     return [artefact.id for artefact in artefacts]

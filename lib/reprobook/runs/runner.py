@@ -63,6 +63,7 @@ def run(
     Raises :class:`ReprobookError` before any kernel starts if chapter, scale or a parameter is not valid, or if the
     same run is being executed. A run that fails is a result, not an error.
     """
+    ChapterData(slug, scale, resolve(check_slug(slug), check_scale(scale), overrides)).bring_optional()
     return run_in(*prepare(slug, scale, overrides or {}), again=again, **options)
 
 
@@ -72,7 +73,7 @@ def prepare(slug: str, scale: str, overrides: Mapping[str, Any]) -> tuple[Path, 
     given = params.pop("out_dir", "")
     if given:
         raise ReprobookError(f"out_dir={given!r}: a run has its own folder below runs/{slug}; leave out_dir alone")
-    data = ChapterData(slug, scale).checksums()
+    data = ChapterData(slug, scale, params).available()
     content = content_key(slug, params, data)
     name = run_id(slug, scale, params["seed"], params, content)
     identity = {"slug": slug, "scale": scale, "seed": params["seed"], "run_id": name, "data": data, "content": content}

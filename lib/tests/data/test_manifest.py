@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from reprobook import project
 from reprobook.data.errors import ManifestError
+from reprobook.data.hub import HubSource
 from reprobook.data.manifest import load_manifest, read_manifest_file, schema
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +29,7 @@ MANIFESTS = sorted(p.stem for p in (ROOT / "data_manifests").glob("*.yaml") if n
 def test_every_manifest_of_the_book(slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPROBOOK_ROOT", str(ROOT))
     for artefact in load_manifest(slug).artefacts:
-        if artefact.source.hub:
+        if isinstance(artefact.source.hub, HubSource):
             assert artefact.scales == ["paper"], f"{artefact.id}: smoke and laptop scale need no network"
             assert artefact.miniature, f"{artefact.id}: the rehearsal needs a miniature"
         if artefact.source.bundled:
