@@ -13,14 +13,18 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
-from reprobook.papers.quantizing_code_llms import guest, humaneval, sandbox
+from reprobook.nn import needs
+from reprobook.papers.quantizing_code_llms import guest, humaneval, miniatures, multipl_e, released, sandbox, solving
 from reprobook.papers.quantizing_code_llms.humaneval import Problem, judge, judge_all
+from reprobook.papers.quantizing_code_llms.multipl_e import Task
 from reprobook.papers.quantizing_code_llms.sandbox import Guest, Limits, RaisedError, StoppedError
 from reprobook.papers.quantizing_code_llms.statistics import compared, mcnemar, sign_flips
+from reprobook.papers.quantizing_code_llms.storage import STUDIED
 
 QUICK = Limits(wall_s=4, cpu_s=1, memory_mb=256, file_mb=1, processes=8, reply_kb=100)
 needs_walls = pytest.mark.skipif(
@@ -312,3 +316,186 @@ def test_outcomes_that_are_not_paired_are_refused() -> None:
         compared(frame.drop(columns="pass"), "16bit")
     with pytest.raises(ReprobookError, match="equally long"):
         mcnemar([True], [True, False])
+
+
+# ------------------------------------------------------------------------------------------------- MultiPL-E, Java
+
+PY = Task(
+    "HumanEval_1_y", "py", 'from typing import List\n\ndef twice(x: List[int]) -> List[int]:\n    """Twice."""\n',
+    "def check(candidate):\n    assert candidate([1, 2]) == [2, 4]\n\ndef test_check():\n    check(twice)\n\n"
+    "test_check()\n",
+    ("\ndef", "\n#", "\nif", "\nclass"),
+)  # fmt: skip
+JAVA = Task(
+    "HumanEval_0_x", "java",
+    "import java.util.*;\nimport org.javatuples.*;\nclass Problem {\n"
+    "    public static Pair<Long, Long> twoOf(long x) {\n",
+    "    }\n    public static void main(String[] args) {\n    assert(twoOf(3l).equals(Pair.with(3l, 6l)));\n    }\n"
+    "\n}\n",
+    ("\n    }\n",),
+)  # fmt: skip
+BODY = '        String s = "}"; // }\n        if (x > 0) { x = x + 0; }\n        return Pair.with(x, 2 * x);\n'
+
+
+def test_a_python_task_is_judged_from_outside_too() -> None:
+    assert multipl_e.judge(PY, "    return [2 * y for y in x]\n\ndef other", run_code=True).passed
+    assert multipl_e.judge(PY, "    return x", run_code=True) == (False, "wrong answer")
+    assert multipl_e.program(PY, "    return 1\n\nclass A:").strip() == PY.prompt + "    return 1"
+
+
+def test_a_java_completion_ends_with_its_method() -> None:
+    for rest in ("    }\n\n    public static void other() {}\n}", "    } // end\n}", "}", ""):
+        assert multipl_e.program(JAVA, BODY + rest).rstrip() == (JAVA.prompt + BODY).rstrip()
+
+
+@pytest.mark.skipif(not multipl_e.runs_here("java"), reason="no JDK, or no javatuples.jar, or no namespaces")
+def test_java_runs_with_its_tests_and_an_early_exit_is_no_success() -> None:
+    ended = multipl_e.judge_all([JAVA, JAVA], [BODY, "        System.exit(0); return null;\n"], run_code=True)
+    assert [each.passed for each in ended if each] == [True, False]
+
+
+def test_tasks_are_read_and_bad_files_named(tmp_path: Path) -> None:
+    row = {**PY._asdict(), "stop_tokens": list(PY.stops)}
+    del row["stops"]
+    pd.DataFrame([row]).to_parquet(tmp_path / "test.parquet")
+    assert multipl_e.read_tasks([tmp_path / "test.parquet"]) == [PY]
+    pd.DataFrame([{**row, "language": "go"}]).to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    with pytest.raises(ReprobookError, match="language 'go'; allowed are py, java"):
+        multipl_e.read_tasks([tmp_path / "a.jsonl"])
+    pd.DataFrame([{"name": "x"}]).to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    with pytest.raises(ReprobookError, match="has no column language, prompt, stop_tokens, tests; it has name"):
+        multipl_e.read_tasks([tmp_path / "a.jsonl"])
+    with pytest.raises(ReprobookError, match="there are no problems"):
+        multipl_e.read_tasks([])
+
+
+# ------------------------------------------------------------------------------------------------ the paper's artefacts
+
+
+def test_the_sizes_of_all_checkpoints_follow_from_public_shapes() -> None:
+    """Gigabytes in 16 bit and at 8, 4, 3 and 2 bits; two of them are stated where the files lie (7.47 and 2.26)."""
+    wanted = {
+        "CodeLlama-7B": [13.48, 7.47, 4.00, 3.80, 2.26], "CodeLlama-13B": [26.03, 13.94, 7.30, 7.04, 3.98],
+        "CodeLlama-34B": [67.49, 34.98, 18.02, 17.71, 9.54], "DeepSeek-Coder-1.3B": [2.69, 1.83, 1.05, 0.89, 0.61],
+        "DeepSeek-Coder-6.7B": [13.48, 7.48, 4.00, 3.80, 2.27],
+        "DeepSeek-Coder-33B": [66.69, 34.72, 17.83, 17.43, 9.38],
+    }  # fmt: skip
+    found = released.memory()
+    for name, sizes in wanted.items():
+        part = found[found["model"] == name]
+        assert [part["16 bit (GB)"].iloc[0], *part["GB"]] == pytest.approx(sizes, abs=0.0051)
+    first = found[found["model"] == "CodeLlama-7B"].set_index("label")
+    assert first["saved"].to_dict() == pytest.approx(
+        {"8 bits": 0.445, "4 bits": 0.703, "3 bits": 0.718, "2 bits": 0.832}, abs=0.0005
+    )
+    assert first["effective"].tolist() == pytest.approx([8.08, 4.04, 3.04, 2.02], abs=0.005)
+    assert first["stored"].tolist() == pytest.approx([8.58, 4.29, 4.04, 2.15], abs=0.005)
+    shape = STUDIED["DeepSeek-Coder-33B"]
+    config = {
+        "model_type": "llama", "hidden_size": shape.width, "intermediate_size": shape.inner, "num_hidden_layers": 1,
+        "vocab_size": shape.vocabulary, "num_attention_heads": 56, "num_key_value_heads": 8,
+    }  # fmt: skip
+    assert shape._replace(n_blocks=1).bytes(None) == 2 * needs.parameters(needs.causal_lm(config))
+
+
+def test_a_released_checkpoint_is_dequantised_into_a_plain_one(tmp_path: Path, monkeypatch) -> None:
+    """Against the stored tensors, one code at a time; codes of 2^(B-1) and more are stored negative."""
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("REPROBOOK_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "models--a--b" / "snapshots" / "c0ffee"
+    miniatures.aqlm_checkpoint(folder, 2, 9, blocks=1)
+    stored = load_file(folder / "model.safetensors")
+    model, tokenizer = released.open_checkpoint(folder, torch.device("cpu"))
+    layer = "model.layers.0.mlp.down_proj"
+    codes, books, scales = (stored[f"{layer}.{name}"] for name in ("codes", "codebooks", "scales"))
+    assert codes.dtype == torch.int16 and codes.min() < 0
+    row = torch.cat([
+        sum(books[m, int(codes[3, j, m]) % 512, 0].float() for m in range(2)) for j in range(codes.shape[1])
+    ]) * scales[3].float().item()  # fmt: skip
+    weight = model.get_submodule(layer).weight[3].float()
+    torch.testing.assert_close(weight, row, rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(model.model.embed_tokens.weight, stored["model.embed_tokens.weight"].to(model.dtype))
+    made = {"n": 2, "max_length": 200, "temperature": 0.2, "top_p": 0.95, "seed": 0, "run_code": True}
+    found = released.outcomes(model, tokenizer, [PY], **made)
+    assert list(found.columns) == ["language", "problem", "sample", "pass"] and found["pass"].tolist() == [0, 0]
+    assert released.shares(found, "py").to_dict() == {PY.name: 0.0}
+    (folder / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(ReprobookError, match="is quantised by 'gptq'; only 'aqlm' is read"):
+        released.plain(folder)
+
+
+def test_the_authors_outcomes_are_read_and_compared(tmp_path: Path) -> None:
+    folder = miniatures.authors_folder("miniature", tmp_path)
+    found = released.authors_outcomes(folder)
+    assert len(found) == 3 * 4 * 3 and found.groupby("arm")["pass"].sum().to_dict() == {
+        "CodeLlama-7b-hf/16bit": 6, "CodeLlama-7b-hf/2bit-rnd": 1, "CodeLlama-7b-hf/4bit-mixed": 6,
+    }  # fmt: skip
+    with pytest.raises(ReprobookError, match=r"holds no \*.results.json.gz"):
+        released.authors_outcomes(tmp_path / "nothing")
+    assert miniatures.authors_folder("/data/x", tmp_path) == Path("/data/x")
+
+
+def red_pajama(folder: Path) -> Path:
+    def meta(k: int) -> dict[str, object]:
+        return {"path": f"src/{k}{'.py' if k % 2 else '.java'}", "repo_name": f"repository {k // 4}"}
+
+    github = [{"text": f"code {k} " * 30, "meta": meta(k)} for k in range(40)]
+    url = "https://stackoverflow.com/questions/1"
+    asked = [
+        {"text": f"python {k} " * 30, "meta": json.dumps({"url": url, "question_score": str(k)})} for k in range(30)
+    ]
+    for name, rows in {"github_sample": github, "stackexchange_sample": asked}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_the_studys_calibration_sets_follow_its_rules(tmp_path: Path) -> None:
+    folder, tokenizer = red_pajama(tmp_path), miniatures.byte_tokenizer()
+    texts = {kind: tokenizer.batch_decode(released.study_rows(kind, folder, tokenizer, 8, 40, 0)) for kind in
+             ("code", "mixed", "rnd")}  # fmt: skip
+    # .java files first, one of each repository, in order, from the beginning
+    assert [text.split()[1] for text in texts["code"]] == ["0", "4", "8", "12", "1", "5", "9", "13"]
+    assert [text.split()[:2] for text in texts["mixed"][:4]] == [["python", str(k)] for k in (10, 11, 12, 13)]
+    assert len(texts["mixed"]) == 8 and len(set(texts["rnd"])) == 8
+    assert not all(text.startswith(("code", "python")) for text in texts["rnd"])
+    with pytest.raises(ReprobookError, match="only 10 of 20 calibration rows of 40 tokens"):
+        released.study_rows("code", folder, tokenizer, 40, 40, 0)
+    with pytest.raises(ReprobookError, match="calibration 'text' is not known; allowed: rnd, code, mixed"):
+        released.study_rows("text", folder, tokenizer, 8, 40, 0)
+
+
+# ------------------------------------------------------------------------------------------------------ cells of pass@1
+
+
+def test_arms_have_names_and_are_named_once() -> None:
+    assert list(map(str, solving.arms([[3, "code"], [2, "general"]]))) == [
+        "reference",
+        "3 bits, code",
+        "2 bits, general",
+    ]
+    with pytest.raises(ReprobookError, match="an arm is named twice"):
+        solving.arms([[3, "code"], [3, "code"]])
+
+
+def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
+    toys = [TOY._replace(task_id=f"toy/{k}") for k in range(3)]
+    right, wrong = "    return 2 * x\n", "    return x\n"
+    texts = {"a": [right, right, wrong], "b": [right, wrong, wrong]}
+    told = {
+        name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True))
+        for name, part in texts.items()
+    }
+    frame = solving.table(told, toys)
+    assert frame.groupby("quantization")["pass"].mean().to_dict() == pytest.approx({"a": 2 / 3, "b": 1 / 3})
+    assert compared(frame, "a")["OR"].tolist() == [math.inf]
+    assert solving.discordant(told["a"], told["b"]) == pytest.approx(1 / 3)
+    example = solving.told_apart(told, toys, "a", "b")
+    assert example[["problem", "arm", "outcome"]].to_numpy().tolist() == [
+        ["toy/1", "a", "passes"], ["toy/1", "b", "wrong answer"],
+    ]  # fmt: skip
+    draws = pd.concat([frame.assign(seed=0), frame.assign(seed=1, **{"pass": 0.0})])
+    found = solving.pass_at(draws, [1, 2, 3]).set_index("quantization")
+    assert found.loc["a"].tolist()[:3] == pytest.approx([2, 1 / 3, 2 / 3]) and math.isnan(found.loc["a", "pass@3"])
+    assert solving.bits_of(solving.Arm(), 64) == 16 and solving.bits_of(solving.Arm(4, "code"), 64) < 4.5
