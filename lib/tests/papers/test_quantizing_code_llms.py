@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from reprobook.errors import ReprobookError
-from reprobook.papers.quantizing_code_llms import aqlm
+from reprobook.papers.quantizing_code_llms import aqlm, bench, blocks, calibration, storage, study, tuning
 from reprobook.papers.quantizing_code_llms.aqlm import Additive, Format, Search, objective
 from reprobook.papers.quantizing_code_llms.baselines import Aqlm, ColumnUpdate, Grid, KMeans, RoundToNearest
 
@@ -277,3 +280,287 @@ def test_a_singular_g_is_named() -> None:
     w, gram = problem(4, 16)
     with pytest.raises(ReprobookError, match="not positive definite"):
         ColumnUpdate(Grid(3, 4))("x", w, gram - 2 * gram.diagonal().mean() * torch.eye(16))
+
+
+# --------------------------------------------------------------------------------------------------------------- blocks
+
+
+@pytest.fixture(scope="module")
+def little() -> Any:
+    """A Llama of three blocks with random weights, large enough that no two next tokens are alike."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.2, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+@pytest.fixture(autouse=True)
+def _single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "preferred_dtype", lambda _: torch.float32)
+
+
+ROWS = torch.randint(64, (12, 16), generator=torch.Generator().manual_seed(5))
+FORM = Format(2, 4, 4)
+
+
+class Counting:
+    """A quantiser that remembers what it was given."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.given = inner, {}
+
+    def __call__(self, name: str, w: Tensor, gram: Tensor) -> Any:
+        self.given[name] = gram
+        return self.inner(name, w, gram)
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
+
+def inputs_of(model: Any, block: int, layer: str) -> Tensor:
+    """Inputs (tokens, d_in) of one layer in an ordinary forward pass of the model."""
+    found = []
+    module = model.model.layers[block].get_submodule(layer)
+    hook = module.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    model(input_ids=ROWS)
+    hook.remove()
+    return torch.cat(found).flatten(0, 1)
+
+
+def test_g_of_a_block_is_collected_on_inputs_of_the_quantised_blocks_before_it(little: Any) -> None:
+    model, counting = copy.deepcopy(little), Counting(RoundToNearest(Grid(2, 16)))
+    blocks.quantise(model, ROWS, counting, n_blocks=2, batch_size=5)
+    assert len(counting.given) == 14
+    mixed_model = copy.deepcopy(little)  # quantised block 0, original block 1
+    mixed_model.model.layers[0] = model.model.layers[0]
+    for layer in ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"):
+        x = inputs_of(mixed_model, 1, layer).double()
+        assert torch.allclose(counting.given[f"block 1, {layer}"].double(), x.T @ x / len(x), rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.model.layers[2].mlp.up_proj.weight, little.model.layers[2].mlp.up_proj.weight)
+
+
+def test_all_layers_take_aqlms_form_and_a_plain_copy_says_the_same(little: Any) -> None:
+    model = copy.deepcopy(little)
+    report = blocks.quantise(model, ROWS, Aqlm(FORM, QUICK, 0))
+    assert [row["layer"] for row in report[:2]] == ["self_attn.q_proj", "self_attn.k_proj"] and len(report) == 21
+    assert all(0 < row["relative"] < 0.5 for row in report)
+    plain = blocks.solid(model, torch.float32)
+    assert not any(isinstance(m, blocks.AqlmLinear) for m in plain.modules())
+    with torch.no_grad():
+        a, b, c = (m(input_ids=ROWS).logits for m in (model, plain, little))
+    assert torch.allclose(a, b, atol=1e-4) and not torch.allclose(a, c, atol=0.1)
+
+
+def test_block_tuning_starts_at_the_quantised_block_and_never_ends_worse(little: Any) -> None:
+    model = copy.deepcopy(little)
+    x, keywords = blocks.first_inputs(little, ROWS, 4)
+    targets, _ = blocks._Stage(little.model.layers[0], x, keywords, 4).collect()
+    blocks.quantise(model, ROWS, Aqlm(FORM, QUICK, 0), n_blocks=1)
+    for lr, better in ((3e-4, True), (1e3, False)):
+        block = copy.deepcopy(model.model.layers[0])
+        stage = blocks._Stage(block, x, keywords, 4)
+        tuning = blocks.BlockTuning(lr=lr, batch_size=4, max_epochs=4, patience=2, n_valid=4)
+        valid = torch.randperm(12, generator=generator(7))[:4]
+        start = ((stage.run() - targets)[valid] ** 2).mean().item()
+        found = blocks.tune_block(stage, targets, tuning, 7)
+        end = ((stage.run() - targets)[valid] ** 2).mean().item()
+        assert (found["before"], found["after"]) == pytest.approx((start, end), rel=1e-4)
+        assert end < start if better else end == pytest.approx(start, rel=1e-4)
+        assert torch.equal(block.mlp.up_proj.codes, model.model.layers[0].mlp.up_proj.codes)
+    assert found["epochs"] == 2  # stopped by its patience
+
+
+def test_a_run_cut_short_in_the_middle_of_a_model_goes_on_there(little: Any, tmp_path: Path) -> None:
+    tuning = blocks.BlockTuning(lr=1e-3, batch_size=4, max_epochs=1, n_valid=4)
+    options: dict[str, Any] = {"tuning": tuning, "folder": tmp_path / "run", "seed": 3}
+    whole, counting = copy.deepcopy(little), Counting(Aqlm(FORM, QUICK, 0))
+    report = blocks.quantise(whole, ROWS, counting, **options)
+    file = tmp_path / "run" / "block-001.pt"
+    file.write_bytes(file.read_bytes()[:5000])  # cut short
+    (tmp_path / "run" / "block-002.pt").unlink()
+    again, counting = copy.deepcopy(little), Counting(Aqlm(FORM, QUICK, 0))
+    resumed = blocks.quantise(again, ROWS, counting, **options)
+    assert {name.partition(",")[0] for name in counting.given} == {"block 1", "block 2"}
+    assert [row.get("objective") for row in resumed] == [row.get("objective") for row in report]
+    for (name, a), (other, b) in zip(whole.state_dict().items(), again.state_dict().items(), strict=True):
+        assert name == other and torch.equal(a, b)
+    with pytest.raises(ReprobookError, match="is of another run"):
+        blocks.quantise(copy.deepcopy(little), ROWS + 1 - 1, Aqlm(FORM, QUICK, 1), **options)
+
+
+def test_calibration_must_hold_text_and_give_finite_activations(little: Any) -> None:
+    quantiser = RoundToNearest(Grid(2, 16))
+    with pytest.raises(ReprobookError, match="calibration set is empty"):
+        blocks.quantise(little, ROWS[:0], quantiser)
+    with pytest.raises(ReprobookError, match="n_blocks is 4"):
+        blocks.quantise(little, ROWS, quantiser, n_blocks=4)
+    with pytest.raises(ReprobookError, match="n_valid 128 leaves nothing of 12"):
+        blocks.quantise(little, ROWS, quantiser, tuning=blocks.BlockTuning())
+    broken = copy.deepcopy(little)
+    broken.model.layers[1].mlp.gate_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ReprobookError, match="block 1, mlp.*NaN or infinities"):
+        blocks.quantise(broken, ROWS, quantiser)
+    with pytest.raises(ReprobookError, match="no decoder like Llama's"):
+        blocks.decoder_blocks(torch.nn.Linear(2, 2))
+
+
+# --------------------------------------------------------------------------------------------------------------- tuning
+
+
+def test_divergence_is_kl_per_token() -> None:
+    g = generator(1)
+    head, a, b = torch.randn(7, 4, generator=g), torch.randn(2, 3, 4, generator=g), torch.randn(2, 3, 4, generator=g)
+    p, q = ((x.double() @ head.double().T).softmax(-1) for x in (a, b))
+    assert tuning.divergence(head, a, b).item() == pytest.approx((p * (p / q).log()).sum().item() / 6, rel=1e-5)
+    assert tuning.divergence(head, a, a).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_distillation_brings_the_model_nearer_and_moves_no_code(little: Any) -> None:
+    model = copy.deepcopy(little)
+    blocks.quantise(model, ROWS, Aqlm(FORM, QUICK, 0), n_blocks=2)
+    before = copy.deepcopy(model.state_dict())
+    teacher = tuning.last_hidden(little, ROWS)
+    history = tuning.distil(model, ROWS, teacher, tuning.Distillation(3e-3, 4, 3, 3, 4), 0)
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    assert min(row["valid"] for row in history) < 0.97 * history[0]["valid"]
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and all(name.endswith(("codebooks", "scales")) or "norm" in name for name in moved)
+    with pytest.raises(ReprobookError, match="no codebooks to tune"):
+        tuning.distil(little, ROWS, teacher, tuning.Distillation(), 0)
+
+
+# -------------------------------------------------------------------------------------------------------------- storage
+
+
+@pytest.mark.parametrize("bits", [1, 8, 12, 15, 16])
+def test_packed_codes_come_back(bits: int) -> None:
+    codes = torch.randint(2**bits, (6, 3, 2), generator=generator()).int()
+    codes[0, 0, 0], codes[0, 0, 1] = 2**bits - 1, 2 ** (bits - 1)
+    layer = Additive(codes, torch.randn(2, 2**bits, 4).half().float(), torch.rand(6).half().float())
+    packed = storage.pack(layer)
+    assert packed["codes"].dtype == (torch.int8 if bits <= 8 else torch.int16)
+    assert packed["codes"][0, 0].tolist() == [-1, -(2 ** (bits - 1))]
+    back = storage.unpack(packed)
+    assert torch.equal(back.codes, codes) and torch.equal(back.weight(), layer.weight())
+    found = storage.bits_per_weight(Format(2, bits, 4), 6, 12)
+    counted = sum(t.numel() * t.element_size() * 8 for t in packed.values()) / 72
+    assert found.stored == pytest.approx(counted)
+    assert found.effective == pytest.approx(found.stored - 2 * (storage.code_bits(bits) - bits) / 4)
+
+
+def test_sizes_of_the_published_checkpoints_come_out() -> None:
+    """7.47 and 2.26 GB are sizes of released files; 2.02 bits were confirmed by the first author."""
+    seven = storage.STUDIED["CodeLlama-7B"]
+    sizes = {form: round(seven.bytes(form and Format(*form)) / 1e9, 2) for form in (None, (4, 15), (2, 15), (1, 15))}
+    assert sizes == {None: 13.48, (4, 15): 7.47, (2, 15): 4.0, (1, 15): 2.26}
+    assert storage.mean_bits(seven.layers(), Format(1, 15)).effective == pytest.approx(2.02, abs=0.005)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_aqlms_own_layer_reads_what_we_pack(bits: int) -> None:
+    """At 8 bits its kernel of look-up tables, at 12 bits its dequantisation."""
+    inference = pytest.importorskip("aqlm")
+    g = generator()
+    codes = torch.randint(2**bits, (24, 4, 2), generator=g).int()
+    ours = Additive(codes, torch.randn(2, 2**bits, 8, generator=g).half().float(), torch.ones(24) / 2)
+    theirs = inference.QuantizedLinear(32, 24, 8, 1, 2, bits, bias=False, dtype=torch.float32)
+    for name, value in storage.pack(ours).items():
+        getattr(theirs, name).data = value if name == "codes" else value.float()
+    x = torch.randn(3, 32, generator=g)
+    assert torch.allclose(theirs(x), x @ ours.weight().T, atol=1e-4)
+
+
+def test_a_saved_model_opens_with_transformers(little: Any, tmp_path: Path) -> None:
+    pytest.importorskip("aqlm")
+    from transformers import AutoModelForCausalLM
+
+    model = copy.deepcopy(little)
+    blocks.quantise(model, ROWS, Aqlm(FORM, QUICK, 0), n_blocks=2)
+    size = storage.save(model, tmp_path, FORM)
+    assert size == (tmp_path / "model.safetensors").stat().st_size
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        a, b = (m(input_ids=ROWS).logits for m in (model, opened))
+    assert (a - b).abs().max() < 0.02 * a.std()  # fp16 on the way
+    with pytest.raises(ReprobookError, match="no layer is in AQLM's form"):
+        storage.save(little, tmp_path, FORM)
+
+
+# ---------------------------------------------------------------------------------------------------------- calibration
+
+
+class Letters:
+    """A tokenizer of characters."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        return type("Ids", (), {"input_ids": [ord(c) % 64 for c in text]})
+
+
+def documents(kind: str, n: int) -> list[calibration.Document]:
+    return [calibration.Document(f"{kind} {k}", f"{kind} {k % 3}", kind[0] + chr(97 + k) * (40 + k)) for k in range(n)]
+
+
+def test_calibration_sets_are_equal_in_tokens_and_in_starts_of_documents() -> None:
+    general, code = (calibration.Corpus(documents(kind, 9), []) for kind in ("@text", "Acode"))
+    heads = {"general": ord("@") % 64, "code": ord("A") % 64}
+    counts = {}
+    for kind in calibration.KINDS:
+        rows = calibration.calibration_rows(kind, general, code, Letters(), 16, 20, 1)
+        assert rows.shape == (16, 20)
+        counts[kind] = [int((rows[:, 0] == head).sum()) for head in heads.values()]
+        again = calibration.calibration_rows(kind, general, code, Letters(), 16, 20, 1)
+        other = calibration.calibration_rows(kind, general, code, Letters(), 16, 20, 2)
+        assert torch.equal(rows, again) and not torch.equal(rows, other)
+    assert [sum(c) >= 8 for c in counts.values()] == [True] * 3
+    assert counts["general"][1] == counts["code"][0] == 0 and min(counts["mixed"]) >= 4
+
+
+def test_an_empty_calibration_set_is_refused() -> None:
+    none = calibration.Corpus([], [])
+    with pytest.raises(ReprobookError, match="calibration set is empty: 4 rows of 8 tokens from 0 documents"):
+        calibration.calibration_rows("code", none, none, Letters(), 4, 8, 0)
+    with pytest.raises(ReprobookError, match="calibration 'random' is not known"):
+        calibration.calibration_rows("random", none, none, Letters(), 4, 8, 0)  # type: ignore[arg-type]
+    with pytest.raises(ReprobookError, match="hardly any"):
+        calibration.rows_of(documents("a", 3), Letters(), 2, 500, 0)
+
+
+def test_held_out_files_are_spread_over_packages_and_never_trained_on() -> None:
+    found = calibration.held_out(documents("@text", 9), Letters(), 5, 2, 16, shortest=40)
+    assert found.names == [f"@text {k}" for k in (0, 1, 2, 3, 4)] and found.rows.shape == (10, 16)
+    assert study.by_file(np.arange(10 * 15.0).reshape(10, 15), found).tolist() == [14.5 + 30 * k for k in range(5)]
+    with pytest.raises(ReprobookError, match="9 held-out documents are long enough; 10 are wanted"):
+        calibration.held_out(documents("@text", 9), Letters(), 10, 1, 16, shortest=40)
+
+
+def test_the_standard_library_is_split_by_package() -> None:
+    library = calibration.standard_library()
+    packages = [{d.group for d in part} for part in library]
+    assert packages[0].isdisjoint(packages[1]) and {"json", "asyncio"} <= packages[1] and "dataclasses" in packages[0]
+    assert "test" not in packages[0] | packages[1]
+    with pytest.raises(ReprobookError, match="no sources of Python's standard library"):
+        calibration.standard_library(Path(calibration.__file__).parent / "nothing")
+
+
+# ------------------------------------------------------------------------------------------------------------ benchmark
+
+
+def test_the_published_algorithm_ends_where_ours_does() -> None:
+    w, gram = problem(192, 64)
+    search = Search(kmeans_iterations=20, max_epochs=3, steps=10, scale_lr=True)
+    found = bench.encoding(w, gram, Format(2, 4, 4), search, n=1)
+    assert found.same and set(bench.speeds(found, w.numel())) == {"as published", "gathered"}
+
+
+def test_reading_gives_each_tokens_loss_and_first_choice(little: Any) -> None:
+    found = study.read(little, ROWS)
+    with torch.no_grad():
+        logits = little(input_ids=ROWS).logits[:, :-1].double()
+    direct = -logits.log_softmax(-1).gather(2, ROWS[:, 1:, None]).squeeze(2)
+    assert found.loss == pytest.approx(direct.numpy(), abs=1e-4)
+    assert (found.choice == logits.argmax(-1).numpy()).all()

@@ -326,7 +326,7 @@ def tune_block(stage: _Stage, targets: Tensor, tuning: BlockTuning, seed: int) -
     return {"before": before, "after": best, "epochs": epoch}
 
 
-# ------------------------------------------------------------------------------------------------------------- evaluation
+# ---------------------------------------------------------------------------------------------------------- evaluation
 
 
 def solid(model: Any, dtype: torch.dtype | None = None) -> Any:
