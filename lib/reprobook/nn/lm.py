@@ -1,7 +1,8 @@
 """Language models from GGUF files or safetensors: load, add adapters, generate in batches, log-likelihood of tokens.
 
-A GGUF file is converted once into safetensors in the cache (weights as the file defines them, in fp32); later loads
-take about a second. On processors with bf16 arithmetic the model runs in bf16, elsewhere in fp32.
+A GGUF file is converted once into safetensors in the cache (weights as the file defines them; a model of more than
+:data:`FP32_UP_TO` weights rounded to bf16); later loads take seconds. On processors with bf16 arithmetic the model runs
+in bf16, elsewhere in fp32.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_CONVERSION = "v1"  # part of the cache key: raise it when _convert writes something else
+FP32_UP_TO = 300_000_000  # weights; more are kept in bf16: half the disk, and the file itself rounds far more coarsely
+_CONVERSION = "v2"  # part of the cache key: raise it when _convert writes something else
 Prompt = str | Sequence[Mapping[str, str]]
 
 
@@ -86,7 +88,8 @@ def _folder(source: Path) -> Path:
 
 
 def converted(gguf: Path) -> Path:
-    """Folder with ``model.safetensors`` (fp32), config, tokenizer and chat template of a GGUF file."""
+    """Folder with ``model.safetensors`` (fp32, large models bf16), config, tokenizer and chat template of a GGUF
+    file."""
     with gguf.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise DataError(f"{gguf.name} is not a GGUF file: it does not begin with the letters GGUF")
@@ -94,34 +97,40 @@ def converted(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Dequantise into plain fp32 safetensors; transformers refuses to save or cast a model it thinks is quantised."""
+    """Dequantise into plain safetensors; transformers refuses to save or cast a model it thinks is quantised."""
+    from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = {"gguf_file": gguf.name, "local_files_only": True}
+    reader = GGUFReader(gguf)
+    dtype = torch.float32 if sum(int(t.n_elements) for t in reader.tensors) <= FP32_UP_TO else torch.bfloat16
     with without_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=dtype, **source)
         config = quantised.config
         del config.quantization_config
         with torch.device("meta"):  # no time for random weights that are replaced at once
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         model.load_state_dict(quantised.state_dict(), assign=True)
         model.generation_config = quantised.generation_config
+        _finish_as_trained(reader, tokenizer, model)
         model.save_pretrained(folder)
-        _pre_tokenize_as_trained(gguf, tokenizer)
         tokenizer.save_pretrained(folder)
 
 
-def _pre_tokenize_as_trained(gguf: Path, tokenizer: Any) -> None:
-    """SmolLM splits digits first; transformers does not read that from GGUF, which shows after two blanks."""
-    from gguf import GGUFReader
+def _finish_as_trained(reader: Any, tokenizer: Any, model: Any) -> None:
+    """What transformers does not read from GGUF. SmolLM splits digits first, which shows after two blanks. Qwen2 also
+    ends plain text, with <|endoftext|>: its publisher's generation configuration and llama.cpp stop at both ends."""
     from tokenizers.pre_tokenizers import ByteLevel, Digits
     from tokenizers.pre_tokenizers import Sequence as Steps
 
-    kind = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
-    if kind is not None and kind.contents() == "smollm":
+    field = reader.get_field("tokenizer.ggml.pre")
+    kind = None if field is None else field.contents()
+    if kind == "smollm":
         steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
         tokenizer.backend_tokenizer.pre_tokenizer = Steps(steps)
+    elif kind == "qwen2":
+        model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
 
 
 def _resolve_dtype(dtype: str | torch.dtype, device: str | torch.device) -> torch.dtype:
