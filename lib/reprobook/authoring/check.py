@@ -83,7 +83,10 @@ def _facts(slug: str) -> list[str]:
 
 
 def _manifest(slug: str) -> list[str]:
-    artefacts = load_manifest(slug).artefacts
+    manifest = load_manifest(slug)
+    for scale in SCALES:
+        manifest.at(scale)  # whether `when` names parameters that there are
+    artefacts = manifest.artefacts
     bare = [a.id for a in artefacts if a.source.value.rehearsed and "paper" in a.scales and a.miniature is None]
     found = [f"data_manifests/{slug}.yaml: {name} comes from a hub and needs a miniature" for name in bare]
     return found + _cited([a.citation for a in artefacts if a.citation])

@@ -138,11 +138,12 @@ def data_page() -> str:
 
     artefacts: dict[str, Any] = {}
     users: dict[str, list[str]] = {}
-    for slug in project.SLUGS:
+    for slug in (*project.SLUGS, "shared"):
         if (project.root() / "data_manifests" / f"{slug}.yaml").is_file():
             for artefact in load_manifest(slug).artefacts:
-                artefacts[artefact.id] = artefact
-                users.setdefault(artefact.id, []).append(f"{slug}: {', '.join(artefact.scales)}")
+                used = [f"{slug}: {', '.join(artefact.scales)}"] if slug != "shared" else []
+                artefacts.setdefault(artefact.id, artefact)
+                users.setdefault(artefact.id, []).extend(used)
     columns = ["Artefact", "What it is", "Source", "Download", "Licence", "Gated", "Used by"]
     parts = []
     for kind, title in KINDS.items():
@@ -152,14 +153,18 @@ def data_page() -> str:
 
 
 def _data_row(artefact: Any, users: Sequence[str]) -> list[Any]:
-    from reprobook.data import describe, download_bytes, readable_bytes
+    from reprobook.data import readable_bytes
 
-    size = download_bytes(artefact)
+    places = [each.value.about() for each in (artefact.source, *artefact.mirrors)]
+    size = places[0].to_move
+    unknown = artefact.source.value.why(artefact.owner("")) or readable_bytes(None)
+    download = unknown if size is None else readable_bytes(size, places[0].estimated) if size else "none"
     gated = "yes: its owner grants access" if artefact.gated else "no"
+    what = f"{artefact.what}; chapters also work without it" if artefact.optional else artefact.what
     return [
-        show.Html(f"<code>{escape(artefact.id)}</code>"), artefact.what, describe(artefact),
-        "none" if size == 0 else readable_bytes(size), artefact.license, gated,
-        show.Html("<br>".join(map(escape, users))),
+        show.Html(f"<code>{escape(artefact.id)}</code>"), what,
+        show.Html("<br>or ".join(escape(place.words) for place in places)), download, artefact.license, gated,
+        show.Html("<br>".join(map(escape, users)) or "no chapter yet"),
     ]  # fmt: skip
 
 

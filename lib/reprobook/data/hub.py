@@ -59,7 +59,7 @@ class HubFile(source.CachedSource):
     def about(self) -> source.About:
         remedy = f"{self.repo_id} has another file than the manifest describes; correct `revision` or `sha256`"
         page = _page(self.repo_id, self.repo_type)
-        return source.About(_words(self.repo_id, self.revision), self.bytes, self.bytes, page, self.revision, remedy)
+        return source.About(_words(self.repo_id, self.revision), self.bytes, self.bytes, page, remedy=remedy)
 
     def promised(self, of: source.Owner) -> dict[str, source.File]:
         address = f"{_page(self.repo_id, self.repo_type)}/resolve/{self.revision}/{self.file}"

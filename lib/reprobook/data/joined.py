@@ -60,9 +60,9 @@ class JoinedSource(source.CachedSource):
             shutil.rmtree(path.parent, ignore_errors=True)
 
     def export(self, of: source.Owner) -> list[dict[str, Any]]:
-        """The parts, and the whole that is made of them."""
+        """The parts in order, and the whole that is made of them."""
         [whole] = super().export(of)
-        parts = [
-            entry for k, part in enumerate(self.parts, 1) for entry in part.export(of._replace(id=f"{of.id}-part{k}"))
-        ]
-        return [*parts, whole]
+        names = [f"{self.file}.part{k}" for k in range(1, len(self.parts) + 1)]
+        parts = [{**part.export(of)[0], "@id": name, "name": name}
+                 for name, part in zip(names, self.parts, strict=True)]  # fmt: skip
+        return [*parts, {**whole, "description": f"{', '.join(names)} joined in this order"}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from reprobook.data import cache, lock, source
 from reprobook.data.errors import DataError
@@ -33,6 +34,17 @@ class Mirrored(source.CachedSource):
         usable = [place.about().words for place in self._usable()]
         first = f"{usable[0]} comes first in the order of trust" if usable else "nothing is left"
         return "; ".join([*barred, first, *(f"if it fails, {words}" for words in usable[1:])])
+
+    def export(self, of: source.Owner) -> list[dict[str, Any]]:
+        """As the first place has them, with the addresses in the others; the parts of a joined mirror come along."""
+        entries = {entry["name"]: entry for entry in self.places[0].export(of)}
+        for place in self.places[1:]:
+            for entry in place.export(of):
+                known = entries.setdefault(entry["name"], entry)
+                if known is not entry:
+                    known["sameAs"] = [*known.get("sameAs", []), entry["contentUrl"]]
+                    known["description"] = "; ".join(filter(None, [known.get("description"), entry.get("description")]))
+        return [{name: value for name, value in entry.items() if value} for entry in entries.values()]
 
     def fill(self, of: source.Owner, folder: Path) -> None:
         """Ask one place after the other; what a place gives that is not what was promised is thrown away."""

@@ -154,7 +154,7 @@ class PackageSource(Packaged):
         if run.returncode != 0 or len(wheels) != 1:
             cause = _cause(run.stderr + run.stdout)
             if cause.startswith(_NO_WHEEL):  # pip passes over an sdist without a word
-                cause = self._only_an_sdist(self._pip(folder, "--verbose").stdout) or cause
+                cause = self._only_an_sdist(self._pip(folder, "-vv").stdout) or cause
             raise DataError(f"{artefact}: pip could not download {self.name}=={self.version}: {cause}")
         return wheels[0]
 

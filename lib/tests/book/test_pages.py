@@ -122,6 +122,24 @@ def test_the_data_page_has_size_licence_and_gate(checkout: Path) -> None:
     assert big[3:] == ["2.5 GB", "other", "yes: its owner grants access", f"{SLUG}: paper"]
 
 
+def test_the_data_page_has_places_estimates_and_what_is_optional(checkout: Path) -> None:
+    same = 'sha256: "%s", bytes: 3' % ("1" * 64)
+    parts = ", ".join(f'{{name: p{k}, version: "1.0", file: p/a, sha256: "{str(k) * 64}", bytes: {k}}}' for k in (1, 2))
+    (checkout / "data_manifests" / "shared.yaml").write_text(f"""artefacts:
+  - {{id: twice, kind: dataset, what: a set, license: MIT, scales: [smoke], optional: true,
+     source: {{hub: {{repo_id: a/b, revision: "{"1" * 40}", file: a.csv, {same}}}}},
+     mirrors: [{{joined: {{file: a.csv, {same}, parts: [{parts}]}}}}]}}
+  - {{id: large, kind: dataset, what: a set, license: MIT, scales: [paper],
+     source: {{hub: {{repo_id: a/b, revision: null, allow_patterns: ["*.csv"], bytes_estimate: 2500000}}}}}}
+  - {{id: dark, kind: dataset, what: a set, license: MIT, scales: [paper],
+     source: {{hub: {{repo_id: a/b, revision: null, allow_patterns: ["*.csv"], size_unknown: nobody says}}}}}}
+""")
+    _, _, twice, large, dark = table(pages.data_page(), 0)
+    assert twice[1] == "a set; chapters also work without it" and twice[3] == "3 B" and twice[6] == "no chapter yet"
+    assert twice[2] == "hub a/b @ 1111111 or 2 wheels joined, p1 to p2"
+    assert (large[3], dark[3]) == ("about 2.5 MB", "size not known: nobody says")
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(48, "48 s"), (99.4, "99 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert pages.duration(seconds) == text

