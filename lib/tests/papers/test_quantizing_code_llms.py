@@ -220,8 +220,8 @@ def textbook_gptq(w: Tensor, gram: Tensor, grid: Grid, damping: float) -> Tensor
     u = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
     for j in range(n):
         if j % grid.group == 0:
-            low, step = grid.lay(w[:, j : j + grid.group], 1)
-        q[:, j] = grid.nearest(w[:, j : j + 1], low, step)[:, 0]
+            zero, step = grid.lay(w[:, j : j + grid.group], 1)
+        q[:, j] = grid.nearest(w[:, j : j + 1], zero, step)[:, 0]
         w[:, j:] -= ((w[:, j] - q[:, j]) / u[j, j])[:, None] * u[j, j:]
     return q
 

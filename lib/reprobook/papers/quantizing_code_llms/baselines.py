@@ -48,14 +48,15 @@ class Grid:
             raise ReprobookError(f"{name} has {d_in} inputs, which groups of {self.group} do not divide")
 
     def lay(self, w: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """(lowest value, step) of the grids of groups that lie along ``dim``; zero is always a value's neighbour."""
+        """(zero point, step) of the grids of groups that lie along ``dim``; 0 is the value with the number of the zero
+        point."""
         low, high = w.amin(dim, keepdim=True).clamp_max(0), w.amax(dim, keepdim=True).clamp_min(0)
-        return low, ((high - low) / (2**self.bits - 1)).clamp_min(1e-12)
+        step = ((high - low) / (2**self.bits - 1)).clamp_min(1e-12)
+        return torch.round(-low / step), step
 
-    def nearest(self, w: Tensor, low: Tensor, step: Tensor) -> Tensor:
-        """Grid values next to ``w``; zero is one of them, as with integer zero points."""
-        zero = torch.round(-low / step)
-        return (torch.clamp(torch.round(w / step) + zero, 0, 2**self.bits - 1) - zero) * step
+    def nearest(self, w: Tensor, zero: Tensor, step: Tensor) -> Tensor:
+        """Grid values next to ``w``."""
+        return w.div(step).round_().clamp_(-zero, 2**self.bits - 1 - zero).mul_(step)
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ class ColumnUpdate:
             inner = factor[a:b, a:b]
             shift = factor[:a, a:b].T @ error[:a]
             ideal = torch.linalg.solve_triangular(inner.T, shift, upper=False, unitriangular=True)
-            low, step = self.grid.lay(columns[a:b] + ideal, 0)
+            zero, step = self.grid.lay(columns[a:b] + ideal, 0)
             for j in range(a, b):
-                rounded[j] = self.grid.nearest(columns[j] + shift[j - a], low[0], step[0])
+                rounded[j] = self.grid.nearest(columns[j] + shift[j - a], zero[0], step[0])
                 error[j] = columns[j] - rounded[j]
                 shift[j - a + 1 :].addr_(inner[j - a, j - a + 1 :], error[j])
         return rounded.T.contiguous()
@@ -149,7 +150,7 @@ class Aqlm:
 
     def __call__(self, name: str, w: Tensor, gram: Tensor) -> Additive:
         """The layer in AQLM's form."""
-        if name not in self.starts:
+        if name not in self.starts or len(self.starts[name].codebooks) < self.form.n_codebooks:
             self.form.check(w.shape[1], name)
             check_inputs(w, gram, name)
             self.starts[name] = residual_kmeans(w.float(), self.form, self.search, _generator(self.seed, name))

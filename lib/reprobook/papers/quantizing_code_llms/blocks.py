@@ -123,7 +123,7 @@ def decoder_blocks(model: Any) -> nn.ModuleList:
     return layers
 
 
-def linears(block: nn.Module) -> dict[str, nn.Module]:
+def linears(block: Any) -> dict[str, Any]:
     """Linear layers of a block by name, quantised or not."""
     return {name: each for name, each in block.named_modules() if isinstance(each, nn.Linear | AqlmLinear)}
 
@@ -218,9 +218,8 @@ class _Stage:
             first[name] = same or name
             if same is None:
                 seen.append((x, name))
-                flat = x.detach().reshape(-1, x.shape[-1]).float()
-                total = totals.setdefault(name, torch.zeros(2 * flat.shape[1:], dtype=torch.float64, device=x.device))
-                total += flat.T @ flat
+                total = totals.setdefault(name, torch.zeros(2 * x.shape[-1:], dtype=torch.float64, device=x.device))
+                total += products(x.detach().flatten(0, -2))
 
         hooks = [
             layer.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))
@@ -237,6 +236,20 @@ class _Stage:
                 hook.remove()
         shared = {name: (total / counts).float() for name, total in totals.items()}
         return torch.cat(outputs), {name: shared[leader] for name, leader in first.items()}
+
+
+def products(x: Tensor) -> Tensor:
+    """X^T X (d, d) of x (tokens, d) in fp32. Where the layers compute in bf16, x is rounded as they round it, and the
+    processor's bf16 units then multiply it without further loss: they add in fp32."""
+    if x.is_cuda or preferred_dtype(x.device) != torch.bfloat16:
+        return x.float().T @ x.float()
+    flags = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, flags.fp32_precision = flags.fp32_precision, "bf16"
+    try:
+        x = x.bfloat16().float()
+        return x.T @ x
+    finally:
+        flags.fp32_precision = before
 
 
 @contextlib.contextmanager
@@ -293,7 +306,7 @@ def tune_block(stage: _Stage, targets: Tensor, tuning: BlockTuning, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(targets), generator=generator)
     valid, train = order[: tuning.n_valid], order[tuning.n_valid :]
-    parameters = [p for p in stage.block.parameters() if p.is_floating_point() and p.requires_grad]
+    parameters = [p.requires_grad_() for p in stage.block.parameters()]  # codes are no parameters
     optimiser = torch.optim.Adam(parameters, lr=tuning.lr, betas=(0.9, 0.95))
 
     def loss(picked: Tensor) -> Tensor:
