@@ -131,11 +131,13 @@ class ColumnUpdate:
         damped = gram.clone()
         damped.diagonal().add_(self.damping * gram.diagonal().mean() + 1e-12)
         found, fault = torch.linalg.cholesky_ex(damped.flip(0, 1))
+        if fault:  # fewer tokens than inputs, and one input far larger than the others
+            found, fault = torch.linalg.cholesky_ex(damped.double().flip(0, 1))
         if fault:
             raise ReprobookError(
                 f"{name}: G is not positive definite with damping {self.damping}; raise it, or collect G in fp32"
             )
-        r = found.flip(0, 1)
+        r = found.flip(0, 1).float()
         return r / r.diagonal()
 
 
