@@ -240,7 +240,13 @@ class _Stage:
 
 def products(x: Tensor) -> Tensor:
     """X^T X (d, d) of x (tokens, d) in fp32. Where the layers compute in bf16, x is rounded as they round it, and the
-    processor's bf16 units then multiply it without further loss: they add in fp32."""
+    processor's bf16 units then multiply it without further loss: they add in fp32. (Under autocast the result itself
+    would be rounded to bf16, and G would have negative eigenvalues.)"""
+    with torch.autocast(x.device.type, enabled=False):
+        return _products(x)
+
+
+def _products(x: Tensor) -> Tensor:
     if x.is_cuda or preferred_dtype(x.device) != torch.bfloat16:
         return x.float().T @ x.float()
     flags = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
