@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -412,11 +413,18 @@ def test_calibration_must_hold_text_and_give_finite_activations(little: Any) -> 
 # --------------------------------------------------------------------------------------------------------------- tuning
 
 
-def test_divergence_is_kl_per_token() -> None:
+def test_divergence_is_kl_per_token_with_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "CHUNK", 4)  # six tokens: two parts
     g = generator(1)
     head, a, b = torch.randn(7, 4, generator=g), torch.randn(2, 3, 4, generator=g), torch.randn(2, 3, 4, generator=g)
-    p, q = ((x.double() @ head.double().T).softmax(-1) for x in (a, b))
-    assert tuning.divergence(head, a, b).item() == pytest.approx((p * (p / q).log()).sum().item() / 6, rel=1e-5)
+    direct = b.double().requires_grad_()
+    p, q = ((x @ head.double().T).softmax(-1) for x in (a.double(), direct))
+    expected = (p * (p / q).log()).sum() / 6
+    expected.backward()
+    found = tuning.divergence(head, a, b.requires_grad_())
+    (2 * found).backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.allclose(b.grad.double(), 2 * direct.grad, atol=1e-6)  # type: ignore[union-attr]
     assert tuning.divergence(head, a, a).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -564,3 +572,65 @@ def test_reading_gives_each_tokens_loss_and_first_choice(little: Any) -> None:
     direct = -logits.log_softmax(-1).gather(2, ROWS[:, 1:, None]).squeeze(2)
     assert found.loss == pytest.approx(direct.numpy(), abs=1e-4)
     assert (found.choice == logits.argmax(-1).numpy()).all()
+
+
+@pytest.fixture
+def lab(little: Any) -> study.Lab:
+    rows = {kind: torch.randint(64, (8, 16), generator=generator(k)) for k, kind in enumerate(("general", "code"))}
+    files = calibration.HeldOut(ROWS, [f"file {k}" for k in range(6)], ["package"] * 6, 2)
+    reference = {what: study.read(little, ROWS) for what in ("code", "text")}
+    sizes = study.Sizes(8, 16, 2, 6, 6)
+    return study.Lab(little, None, rows, dict.fromkeys(("code", "text"), files), reference, sizes, 0)
+
+
+def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path: Path) -> None:
+    wanted = ["AQLM 1, general", "AQLM 1, code", "AQLM 1, code, tuned", "column update 3, code", "k-means 2, code"]
+    options: dict[str, Any] = {
+        "search": Search(kmeans_iterations=2, max_epochs=1, steps=2, scale_lr=True), "group": 16, "folder": tmp_path,
+        "tuning": blocks.BlockTuning(1e-3, 4, 1, 1, 2), "distillation": tuning.Distillation(1e-4, 6, 3, 3, 2),
+    }  # fmt: skip
+    found = study.cells(lab, wanted, **options)
+    assert list(found) == ["reference", *wanted]
+    assert found["reference"].loss["code"] == pytest.approx(study.by_file(lab.reference["code"].loss, lab.held["code"]))
+    assert found["column update 3, code"].bits == 3 + 19 / 16
+    sizes = {shape: n * shape[0] * shape[1] for shape, n in storage.Shape(2, 32, 64, 16, 64).layers().items()}
+    by_hand = sum(n * storage.bits_per_weight(Format(1), *shape).effective for shape, n in sizes.items())
+    assert found["AQLM 1, code"].bits == pytest.approx(by_hand / sum(sizes.values()))
+    assert np.mean(found["column update 3, code"].agreement["code"]) < 1
+    told = study.pairs(found)
+    assert set(told) == {f"{name}: loss above reference" for name in wanted} | {
+        "AQLM 1, general minus code", "AQLM 1, code: before minus after tuning",
+    }  # fmt: skip
+    before, after = told["AQLM 1, code: before minus after tuning"]
+    assert not np.array_equal(before, after) and before.shape == (6,)
+    (tmp_path / "AQLM 1, code.json").write_text(json.dumps(found["reference"]))
+    assert study.cells(lab, wanted, **options)["AQLM 1, code"] == found["reference"]  # read, not made again
+    assert list(study.summary(found)["cell"]) == ["reference", *wanted]
+
+
+@pytest.mark.parametrize(
+    "name", ["AQLM, code", "AQLM 2", "k-means 2, code, tuned", "AQLM 2, code, often", "GPTQ 2, code"]
+)
+def test_a_cell_of_another_name_is_refused(lab: study.Lab, tmp_path: Path, name: str) -> None:
+    options: dict[str, Any] = {"search": QUICK, "group": 16, "tuning": blocks.BlockTuning(), "folder": tmp_path}
+    with pytest.raises(ReprobookError, match="is not known; names are like"):
+        study.cells(lab, [name], distillation=tuning.Distillation(), **options)
+
+
+def test_a_ladder_falls_to_aqlm() -> None:
+    w, gram = problem(96, 96)
+    _, other = problem(96, 96, seed=1)
+    search = Search(kmeans_iterations=5, max_epochs=2, steps=10, scale_lr=True)
+    found = study.ladder(w, gram, other, Format(2, 4, 4), search, 48, 0).set_index("method")["objective"]
+    steps = found[["AQLM: residual k-means", "AQLM: Adam", "AQLM: beam search", "AQLM"]].tolist()
+    assert all(a > b for a, b in itertools.pairwise(steps))
+    assert found["AQLM"] == min(found) and found["round to nearest"] > found["column update"]
+
+
+def test_products_are_exact_for_what_bf16_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(300, 40, generator=generator()).bfloat16()
+    exact = x.double().T @ x.double()
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(blocks, "preferred_dtype", lambda _, dtype=dtype: dtype)
+        assert torch.allclose(blocks.products(x).double(), exact, rtol=1e-5, atol=1e-3)
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"

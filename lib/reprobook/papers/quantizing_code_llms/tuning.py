@@ -13,10 +13,13 @@ import torch
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.lm import preferred_dtype
 from reprobook.papers.quantizing_code_llms.blocks import AqlmLinear, decoder_blocks, linears, mixed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CHUNK = 256  # tokens whose logits are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,38 @@ def _hidden(model: Any, rows: Tensor) -> Tensor:
     return model.model(input_ids=rows.to(model.device), use_cache=False).last_hidden_state
 
 
+def log_norm(logits: Tensor) -> Tensor:
+    """log of the sum of exponentials of logits (..., V), (..., 1): several times as fast as torch's own on a CPU."""
+    top = logits.amax(-1, keepdim=True)
+    return (logits - top).exp_().sum(-1, keepdim=True).log_().add_(top)
+
+
+class _Divergence(torch.autograd.Function):
+    """KL under a frozen head, some tokens at a time: neither logits nor their gradients are kept for all tokens. The
+    derivative in a token's student logits is q - p."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, head: Tensor) -> Tensor:
+        total, gradients = student.new_zeros((), dtype=torch.float64), []
+        for x, y in zip(student.split(CHUNK), teacher.split(CHUNK), strict=True):
+            q, p = (F.linear(each.to(head.dtype), head).float() for each in (x, y))
+            norms = log_norm(q), log_norm(p)
+            gap = p - q
+            p.sub_(norms[1]).exp_()
+            total += (gap.mul_(p).sum(1) + (norms[0] - norms[1]).squeeze(1)).sum()
+            q.sub_(norms[0]).exp_().sub_(p)
+            gradients.append((q.to(head.dtype) @ head).to(student.dtype) / len(student))
+        ctx.save_for_backward(torch.cat(gradients))
+        return (total / len(student)).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0] * ctx.saved_tensors[0], None, None
+
+
 def divergence(head: Tensor, teacher: Tensor, student: Tensor) -> Tensor:
     """KL(teacher || student) in nats, averaged over tokens, of hidden states (..., width) under ``head`` (V, width)."""
-    logits = [F.linear(x.to(head.dtype), head).flatten(0, -2).float() for x in (teacher, student)]
-    p, q = (F.log_softmax(x, -1) for x in logits)
-    return F.kl_div(q, p, reduction="batchmean", log_target=True)
+    return _Divergence.apply(student.flatten(0, -2), teacher.flatten(0, -2), head)
 
 
 def distil(model: Any, rows: Tensor, teacher: Tensor, plan: Distillation, seed: int) -> list[dict[str, float]]:
@@ -69,8 +99,7 @@ def distil(model: Any, rows: Tensor, teacher: Tensor, plan: Distillation, seed: 
         raise ReprobookError(
             f"{len(rows)} rows, {len(teacher)} of the teacher: as many, and more than n_valid {plan.n_valid}"
         )
-    head = model.get_output_embeddings().weight.detach()
-    head = head.to(torch.bfloat16) if torch.is_autocast_enabled() else head
+    head = model.get_output_embeddings().weight.detach().to(preferred_dtype(model.device), copy=True)
     parameters = _tuned(model)
     wanted = {id(p) for p in parameters}
     before = {p: p.requires_grad for p in model.parameters()}
@@ -83,7 +112,8 @@ def distil(model: Any, rows: Tensor, teacher: Tensor, plan: Distillation, seed: 
 
     def loss(picked: Tensor) -> Tensor:
         with mixed(model, model.device):
-            return divergence(head, teacher[picked].to(model.device), _hidden(model, rows[picked]))
+            student = _hidden(model, rows[picked])
+        return divergence(head, teacher[picked].to(model.device), student)
 
     @torch.no_grad()
     def valid_loss() -> float:
