@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reprobook import facts
 from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
 from reprobook.nn import needs
@@ -429,9 +431,10 @@ def test_a_released_checkpoint_is_dequantised_into_a_plain_one(tmp_path: Path, m
 def test_the_authors_outcomes_are_read_and_compared(tmp_path: Path) -> None:
     folder = miniatures.authors_folder("miniature", tmp_path)
     found = released.authors_outcomes(folder)
-    assert len(found) == 3 * 4 * 3 and found.groupby("arm")["pass"].sum().to_dict() == {
-        "CodeLlama-7b-hf/16bit": 6, "CodeLlama-7b-hf/2bit-rnd": 1, "CodeLlama-7b-hf/4bit-mixed": 6,
-    }  # fmt: skip
+    assert found.groupby("quantization")["pass"].sum().to_dict() == {"16bit": 6, "2bit-rnd": 1, "4bit-mixed": 6}
+    told = compared(found, "16bit").set_index("quant_precision")
+    assert set(found["model"]) == {"CodeLlama-7b-hf"} and len(found) == 3 * 4 * 3
+    assert told.loc["2bit-rnd", "OR"] == math.inf and told.loc["4bit-mixed", "p.value"] == 1
     with pytest.raises(ReprobookError, match=r"holds no \*.results.json.gz"):
         released.authors_outcomes(tmp_path / "nothing")
     assert miniatures.authors_folder("/data/x", tmp_path) == Path("/data/x")
@@ -466,6 +469,28 @@ def test_the_studys_calibration_sets_follow_its_rules(tmp_path: Path) -> None:
         released.study_rows("text", folder, tokenizer, 8, 40, 0)
 
 
+def test_checkpoints_are_paired_as_the_plan_says() -> None:
+    def found(right: float) -> pd.DataFrame:
+        rows = [{"language": lang, "problem": k, "pass": float(k < right * 4)} for lang in ("py", "java") for k in
+                range(4)]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    arms = {
+        "codellama-7b": 1.0, "codellama-7b-2bit-rnd": 0.25, "codellama-7b-2bit-code": 0.5, "deepseek-coder-33b": 1.0,
+        "codellama-7b-2bit-mixed": 0.5, "deepseek-coder-33b-2bit-mixed": 0.75, "deepseek-coder-6.7b": 0.5,
+        "deepseek-coder-6.7b-2bit-mixed": 0.25, "from scratch at 2 bits": 0.25, "from scratch at 2 bits, tuned": 0.5,
+    }  # fmt: skip
+    pairs = released.pairs({name: found(right) for name, right in arms.items()})
+    differences = {name: float((a - b).mean()) for name, (a, b) in pairs.items()}
+    assert differences["codellama-7b-2bit-rnd minus codellama-7b, py"] == -0.75
+    assert differences["codellama-7b-2bit-code minus codellama-7b-2bit-rnd, java"] == 0.25
+    assert differences["from scratch at 2 bits, tuned minus plain, py"] == 0.25
+    assert differences["retained at 2 bits: deepseek-coder-33b minus deepseek-coder-6.7b, py"] == 0.75 - 0.5
+    assert differences["java minus py: lost by codellama-7b-2bit-mixed"] == 0.0
+    planned = facts.load("quantizing_code_llms").effects_at("paper")
+    assert {name for name in planned if not re.search("[34]bit|memory", name)} <= set(differences)
+
+
 # ------------------------------------------------------------------------------------------------------ cells of pass@1
 
 
@@ -484,13 +509,18 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
     right, wrong = "    return 2 * x\n", "    return x\n"
     texts = {"a": [right, right, wrong], "b": [right, wrong, wrong]}
     told = {
-        name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True))
+        name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True), [])
         for name, part in texts.items()
     }
     frame = solving.table(told, toys)
     assert frame.groupby("quantization")["pass"].mean().to_dict() == pytest.approx({"a": 2 / 3, "b": 1 / 3})
     assert compared(frame, "a")["OR"].tolist() == [math.inf]
-    assert solving.discordant(told["a"], told["b"]) == pytest.approx(1 / 3)
+    named = {"reference": told["a"], "3 bits, code": told["b"], "3 bits, general": told["a"]}
+    assert list(solving.pairs(named)) == [
+        "3 bits, code minus reference", "3 bits, general minus reference", "3 bits, code minus 3 bits, general",
+    ]  # fmt: skip
+    cells = solving.summary(named, solving.arms([[3, "code"]]), 64).set_index("cell")
+    assert cells["discordant"].tolist() == pytest.approx([0, 1 / 3]) and cells["wrong answers"].tolist() == [1, 2]
     example = solving.told_apart(told, toys, "a", "b")
     assert example[["problem", "arm", "outcome"]].to_numpy().tolist() == [
         ["toy/1", "a", "passes"], ["toy/1", "b", "wrong answer"],
@@ -498,4 +528,3 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
     draws = pd.concat([frame.assign(seed=0), frame.assign(seed=1, **{"pass": 0.0})])
     found = solving.pass_at(draws, [1, 2, 3]).set_index("quantization")
     assert found.loc["a"].tolist()[:3] == pytest.approx([2, 1 / 3, 2 / 3]) and math.isnan(found.loc["a", "pass@3"])
-    assert solving.bits_of(solving.Arm(), 64) == 16 and solving.bits_of(solving.Arm(4, "code"), 64) < 4.5

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from reprobook import show
-from reprobook.papers.quantizing_code_llms.aqlm import Format, Search, fit, objective, residual_kmeans
+from reprobook.papers.quantizing_code_llms.aqlm import Format, Search, fit, objective
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight
 
 if TYPE_CHECKING:
@@ -18,11 +18,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def codebook(w: torch.Tensor, gram: torch.Tensor, form: Format, search: Search) -> Figure:
+SEARCH = Search(max_epochs=3, steps=20, lr=1e-3)  # of the small examples
+
+
+def example(d_out: int, d_in: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random weight (d_out, d_in) and the G of correlated inputs."""
+    generator = torch.Generator().manual_seed(0)
+    w, mixing = (torch.randn(n, d_in, generator=generator) for n in (d_out, d_in))
+    inputs = torch.randn(4 * d_in, d_in, generator=generator) @ mixing
+    return w, inputs.T @ inputs / len(inputs)
+
+
+def codebook(w: torch.Tensor, gram: torch.Tensor, form: Format) -> Figure:
     """A weight, its codes, the codebooks, and the weight that the codes stand for. ``w`` (d_out, d_in) is small."""
     import matplotlib.pyplot as plt
 
-    layer = fit(w, gram, form, search, 0).layer
+    layer = fit(w, gram, form, SEARCH, 0).layer
     size, shown = float(w.abs().max()), layer.weight().detach()
     books = layer.codebooks.detach().flatten(0, 1)
     n = w.shape[1] // form.group
@@ -48,14 +59,13 @@ def codebook(w: torch.Tensor, gram: torch.Tensor, form: Format, search: Search) 
     return fig
 
 
-def moved(w: torch.Tensor, gram: torch.Tensor, codebooks: int = 2, bits: int = 4, group: int = 8) -> Figure:
-    """How the output's error falls with the stages of AQLM for a format: bars for k-means on weights, and the fit."""
+def moved(codebooks: int = 2, bits: int = 4, group: int = 8) -> Figure:
+    """How the output's error of an example falls with the stages of AQLM for a format."""
     import matplotlib.pyplot as plt
 
-    form, search = Format(codebooks, bits, group), Search(max_epochs=3, steps=20, lr=1e-3)
+    (w, gram), form = example(64, 64), Format(codebooks, bits, group)
     power = objective(w, torch.zeros_like(w), gram)
-    start = residual_kmeans(w, form, search, torch.Generator().manual_seed(0))
-    found = fit(w, gram, form, search, 0, start=start)
+    found = fit(w, gram, form, SEARCH, 0)
     names = ["k-means", *(f"{stage} {k // 2 + 1}" for k, (stage, _) in enumerate(found.history[1:]))]
     values = [value / power for _, value in found.history]
     fig, ax = plt.subplots(figsize=(7.4, 2.6))
@@ -67,19 +77,27 @@ def moved(w: torch.Tensor, gram: torch.Tensor, codebooks: int = 2, bits: int = 4
     return fig
 
 
-def over_bits(frame: pd.DataFrame, value: str, label: str, reference: float | None = None, log: bool = False) -> Figure:
-    """``value`` over effective ``bits`` with a line for each ``method``: means over seeds, a bar from the lowest to the
-    highest seed. ``frame``: columns ``method``, ``bits``, ``value``, ``seed``."""
+def over_bits(frame: pd.DataFrame, value: str, label: str) -> Figure:
+    """``value`` of every cell over its ``bits``: means over seeds, a bar from the lowest to the highest seed; the
+    reference is a line. ``frame``: columns ``cell`` (``method bits, calibration[, tuned]``), ``bits``, ``seed``, and
+    the value's."""
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(7.4, 3.6))
-    for k, (method, part) in enumerate(frame.groupby("method", sort=False)):
-        told = part.groupby("bits")[value].agg(["mean", "min", "max"])
-        spread = np.abs(told[["min", "max"]].sub(told["mean"], axis=0).to_numpy().T)
-        ax.errorbar(told.index, told["mean"], spread, marker="o", capsize=3, color=show.COLOURS[k], label=str(method))
-    if reference is not None:
-        ax.axhline(reference, color="0.4", ls="--", lw=1, label="reference")
-    ax.set(xlabel="bits a weight, with codebooks and scales", ylabel=label, yscale="symlog" if log else "linear")
+    fig, ax = plt.subplots(figsize=(7.4, 3.8))
+    frame = frame.assign(method=[re.sub(r" ?\d+( bits)?, ", " ", name).strip() for name in frame["cell"]])
+    ax.axhline(frame.loc[frame["cell"] == "reference", value].mean(), color="0.4", ls="--", lw=1, label="reference")
+    told = (
+        frame[frame["cell"] != "reference"].groupby(["method", "bits"], sort=False)[value].agg(["mean", "min", "max"])
+    )
+    for k, (method, part) in enumerate(told.groupby("method", sort=False)):
+        bits = part.index.get_level_values("bits").to_numpy()
+        order = bits.argsort()
+        middle, low, high = (part[name].to_numpy()[order] for name in ("mean", "min", "max"))
+        ax.errorbar(
+            bits[order], middle, np.stack([middle - low, high - middle]), marker="osD^v<>"[k % 7], capsize=3,
+            color=show.COLOURS[k % 8], label=str(method),
+        )  # fmt: skip
+    ax.set(xlabel="bits a weight, with codebooks, scales and grids", ylabel=label)
     ax.legend()
     return fig
 
@@ -104,21 +122,3 @@ def _wrapped(text: str, width: int, lines: int) -> str:
     found = [part for line in text.rstrip().split("\n") for part in textwrap.wrap(line, width, drop_whitespace=False,
              subsequent_indent="      ") or [""]]  # fmt: skip
     return "\n".join(found if len(found) <= lines else [*found[: lines - 1], "..."])
-
-
-def intervals(frame: pd.DataFrame, names: Sequence[str], label: str, margin: float = 0.0) -> Figure:
-    """A difference for each row of ``frame`` (columns ``seed`` and one for each of ``names``): a dot for each seed, a
-    bar for their mean; the margin is shaded."""
-    import matplotlib.pyplot as plt
-
-    fig, ax = plt.subplots(figsize=(7.4, 0.42 * len(names) + 1.0))
-    if margin:
-        ax.axvspan(-margin, margin, color="0.9", zorder=0, label=f"within {margin:g}")
-        ax.legend()
-    for k, name in enumerate(names):
-        ax.plot(frame[name], np.full(len(frame), k), "o", color=show.COLOURS[k % 7], alpha=0.6)
-        ax.plot([frame[name].mean()] * 2, [k - 0.3, k + 0.3], color="k")
-    ax.axvline(0, color="0.4", lw=1)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=label)
-    ax.invert_yaxis()
-    return fig

@@ -6,7 +6,9 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,19 +21,16 @@ from reprobook.nn.completion import complete
 from reprobook.nn.lm import load_lm, load_tokenizer
 from reprobook.nn.needs import gpu_hours
 from reprobook.papers.quantizing_code_llms import multipl_e
-from reprobook.papers.quantizing_code_llms.aqlm import Format
+from reprobook.papers.quantizing_code_llms.aqlm import Format, Search
 from reprobook.papers.quantizing_code_llms.baselines import Aqlm
-from reprobook.papers.quantizing_code_llms.blocks import quantise, solid
+from reprobook.papers.quantizing_code_llms.blocks import BlockTuning, quantise, solid
 from reprobook.papers.quantizing_code_llms.storage import STUDIED, mean_bits, unpack
-from reprobook.papers.quantizing_code_llms.tuning import distil, last_hidden
+from reprobook.papers.quantizing_code_llms.tuning import Distillation, distil, last_hidden
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reprobook.papers.quantizing_code_llms.aqlm import Search
-    from reprobook.papers.quantizing_code_llms.blocks import BlockTuning
     from reprobook.papers.quantizing_code_llms.multipl_e import Task
-    from reprobook.papers.quantizing_code_llms.tuning import Distillation
 
 STUDY_FORMATS = {"8 bits": Format(4, 15), "4 bits": Format(2, 15), "3 bits": Format(2, 12), "2 bits": Format(1, 15)}
 SMALLEST = {"DeepSeek-Coder-1.3B": {"2 bits": Format(1, 14)}}  # where the study uses another format
@@ -89,7 +88,15 @@ def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------- completions, outcomes
+# ------------------------------------------------------------------------------------------------ completions, outcomes
+
+
+def tasks(folder: Path, mceval: str = "") -> list[Task]:
+    """MultiPL-E's problems, and those of a local folder of McEval's files if one is named."""
+    if mceval and not Path(mceval).is_dir():
+        raise ReprobookError(f"mceval_folder {mceval!r} does not exist: give a folder with files in MultiPL-E's format")
+    more = [file for kind in ("parquet", "jsonl", "json") for file in Path(mceval).rglob(f"*.{kind}")] if mceval else []
+    return multipl_e.read_tasks([*folder.rglob("*.parquet"), *more])
 
 
 def outcomes(
@@ -127,19 +134,68 @@ def shares(found: pd.DataFrame, language: str) -> pd.Series:
     return found[found["language"] == language].groupby("problem", sort=True)["pass"].mean()
 
 
+Scores = tuple["pd.Series[float]", "pd.Series[float]"]
+
+
+def pairs(found: Mapping[str, pd.DataFrame]) -> dict[str, Scores]:
+    """What the plan compares between checkpoints, over problems: every quantised one minus its base model in each
+    language, code minus random calibration, what 2 bits retain of two sizes, and what they cost Java against Python.
+    ``found``: checkpoint -> :func:`outcomes`; what is not there is left out, and so is Java where it cannot be run."""
+    told: dict[str, Scores] = {}
+    languages = dict.fromkeys(language for each in found.values() for language in each["language"])
+    quantised = {name: re.sub(r"-\d+bit-.*", "", name) for name in found}
+    bases = {name: base for name, base in quantised.items() if base != name and base in found}
+    chosen = [*bases.items(), ("codellama-7b-2bit-code", "codellama-7b-2bit-rnd")]
+    for language in languages:
+        for first, second in chosen:
+            if first in found and second in found:
+                told[f"{first} minus {second}, {language}"] = (
+                    shares(found[first], language),
+                    shares(found[second], language),
+                )
+        for plain in found:
+            if (tuned := f"{plain}, tuned") in found:
+                told[f"{tuned} minus plain, {language}"] = (
+                    shares(found[tuned], language),
+                    shares(found[plain], language),
+                )
+        big, small = (f"deepseek-coder-{size}b" for size in ("33", "6.7"))
+        if all(name in found for size in (big, small) for name in (size, f"{size}-2bit-mixed")):
+            kept = [shares(found[f"{size}-2bit-mixed"], language) / shares(found[size], language).mean()
+                    for size in (big, small)]  # fmt: skip
+            told[f"retained at 2 bits: {big} minus {small}, {language}"] = kept[0], kept[1]
+    lost = "codellama-7b-2bit-mixed"
+    if lost in bases and {"py", "java"} <= set(languages):
+        java, py = (shares(found[lost], lang) - shares(found[bases[lost]], lang) for lang in ("java", "py"))
+        told[f"java minus py: lost by {lost}"] = java.align(py, join="inner")
+    return told
+
+
+def summary(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """pass@1 of each checkpoint and language, with the numbers of problems and completions."""
+    rows = [
+        {"checkpoint": name, "language": language, "problems": part["problem"].nunique(), "completions": len(part),
+         "pass@1": shares(part, str(language)).mean()}
+        for name, each in found.items() for language, part in each.groupby("language", sort=False)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def authors_outcomes(folder: Path) -> pd.DataFrame:
-    """What the authors' archive says of each completion: columns ``arm`` (the folder of the results below ``folder``),
-    ``language``, ``problem``, ``sample``, ``pass``: status OK and exit code 0. No GPU is needed for it."""
+    """What the authors' archive says of each completion, in their table's columns: ``model`` and ``quantization`` are
+    the folders that the results lie in, ``language``, ``problem``, ``pass``: status OK and exit code 0. No GPU is
+    needed for it."""
     rows = []
     for file in sorted(folder.rglob("*.results.json.gz")):
         with gzip.open(file, "rt", encoding="utf-8") as stream:
             told = json.load(stream)
+        where = file.parent.relative_to(folder)
         rows += [
             {
-                "arm": file.parent.relative_to(folder).as_posix(), "language": told["language"],
-                "problem": told["name"], "sample": k, "pass": each["status"] == "OK" and each["exit_code"] == 0,
+                "model": where.parent.as_posix(), "quantization": where.name, "language": told["language"],
+                "problem": told["name"], "pass": each["status"] == "OK" and each["exit_code"] == 0,
             }
-            for k, each in enumerate(told["results"])
+            for each in told["results"]
         ]  # fmt: skip
     if not rows:
         raise ReprobookError(f"authors_folder {str(folder)!r} holds no *.results.json.gz: unpack the authors' archive")
@@ -225,19 +281,37 @@ def _rows(
     return torch.tensor(found)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A model quantised from scratch: its format, search, fine-tuning of blocks, and end-to-end tuning (None: none)."""
+
+    form: Format
+    search: Search
+    block: BlockTuning
+    whole: Distillation | None = None
+
+
+def recipe(n_codebooks: int, bits: int, whole: bool, rows: Sequence[int], steps: Sequence[int]) -> Recipe:
+    """The study's recipe, with its sizes as the parameters have them: (sequences, tokens, validation) of ``rows`` and
+    (k-means, epochs, Adam steps, epochs of a block, epochs of the whole) of ``steps``."""
+    lloyd, epochs, adam, of_block, of_whole = steps
+    search = Search(kmeans_iterations=lloyd, max_epochs=epochs, steps=adam)
+    tuning = Distillation(max_epochs=of_whole, n_valid=rows[2]) if whole else None
+    return Recipe(Format(n_codebooks, bits), search, BlockTuning(max_epochs=of_block, n_valid=rows[2]), tuning)
+
+
 def from_scratch(
-    folder: Path, rows: Tensor, form: Format, search: Search, block: BlockTuning, whole: Distillation | None, *,
-    seed: int, work: Path, device: torch.device,
-) -> tuple[Any, Any]:  # fmt: skip
-    """A base checkpoint quantised by this chapter's code: AQLM layer by layer, each block fine-tuned, and, with
-    ``whole``, the model tuned end to end. Blocks that are finished are kept in ``work``. Returns a plain 16-bit model
-    and its tokenizer."""
+    folder: Path, rows: Tensor, recipe: Recipe, *, seed: int, work: Path, device: torch.device
+) -> tuple[Any, Any]:
+    """A base checkpoint quantised by this chapter's code: AQLM layer by layer, each block fine-tuned, and, where the
+    recipe says so, the model tuned end to end. Finished blocks are kept in ``work``. Returns a plain 16-bit model and
+    its tokenizer."""
     model, tokenizer = load_lm(folder, dtype="fp32")
-    model.to("cpu")
-    teacher = last_hidden(model, rows) if whole else None
-    quantise(model, rows, Aqlm(form, search, seed), tuning=block, folder=work, seed=seed, device=device)
-    if whole and teacher is not None:
-        distil(model.to(device), rows, teacher, whole, seed)
+    teacher = last_hidden(model.to(device), rows) if recipe.whole else None
+    quantiser = Aqlm(recipe.form, recipe.search, seed)
+    quantise(model.to("cpu"), rows, quantiser, tuning=recipe.block, folder=work, seed=seed, device=device)
+    if recipe.whole and teacher is not None:
+        distil(model.to(device), rows, teacher, recipe.whole, seed)
     return solid(model).to(device), tokenizer
 
 
