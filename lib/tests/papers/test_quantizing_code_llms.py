@@ -471,8 +471,10 @@ def test_sizes_of_the_published_checkpoints_come_out() -> None:
 
 @pytest.mark.parametrize("bits", [8, 12])
 def test_aqlms_own_layer_reads_what_we_pack(bits: int) -> None:
-    """At 8 bits its kernel of look-up tables, at 12 bits its dequantisation."""
+    """At 8 bits its kernel of look-up tables, at 12 bits its dequantisation. The kernel's threads add to the same
+    outputs without a lock: with two of them most results are wrong, so it gets one."""
     inference = pytest.importorskip("aqlm")
+    pytest.importorskip("numba").set_num_threads(1)
     g = generator()
     codes = torch.randint(2**bits, (24, 4, 2), generator=g).int()
     ours = Additive(codes, torch.randn(2, 2**bits, 8, generator=g).half().float(), torch.ones(24) / 2)
@@ -559,9 +561,9 @@ def test_the_standard_library_is_split_by_package() -> None:
 
 
 def test_the_published_algorithm_ends_where_ours_does() -> None:
-    w, gram = problem(192, 64)
-    search = Search(kmeans_iterations=20, max_epochs=3, steps=10, scale_lr=True)
-    found = bench.encoding(w, gram, Format(2, 4, 4), search, n=1)
+    w, gram = problem(128, 32)
+    search = Search(kmeans_iterations=20, max_epochs=2, steps=5, scale_lr=True)
+    found = bench.encoding(w, gram, Format(1, 4, 4), search, n=1)
     assert found.same and set(bench.speeds(found, w.numel())) == {"as published", "gathered"}
 
 
@@ -579,12 +581,12 @@ def lab(little: Any) -> study.Lab:
     rows = {kind: torch.randint(64, (8, 16), generator=generator(k)) for k, kind in enumerate(("general", "code"))}
     files = calibration.HeldOut(ROWS, [f"file {k}" for k in range(6)], ["package"] * 6, 2)
     reference = {what: study.read(little, ROWS) for what in ("code", "text")}
-    sizes = study.Sizes(8, 16, 2, 6, 6)
+    sizes = study.Sizes(8, 16, 1, 6, 6)
     return study.Lab(little, None, rows, dict.fromkeys(("code", "text"), files), reference, sizes, 0)
 
 
 def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path: Path) -> None:
-    wanted = ["AQLM 1, general", "AQLM 1, code", "AQLM 1, code, tuned", "column update 3, code", "k-means 2, code"]
+    wanted = ["AQLM 1, general", "AQLM 1, code", "AQLM 1, code, tuned", "column update 3, code"]
     options: dict[str, Any] = {
         "search": Search(kmeans_iterations=2, max_epochs=1, steps=2, scale_lr=True), "group": 16, "folder": tmp_path,
         "tuning": blocks.BlockTuning(1e-3, 4, 1, 1, 2), "distillation": tuning.Distillation(1e-4, 6, 3, 3, 2),
@@ -593,7 +595,7 @@ def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path:
     assert list(found) == ["reference", *wanted]
     assert found["reference"].loss["code"] == pytest.approx(study.by_file(lab.reference["code"].loss, lab.held["code"]))
     assert found["column update 3, code"].bits == 3 + 19 / 16
-    sizes = {shape: n * shape[0] * shape[1] for shape, n in storage.Shape(2, 32, 64, 16, 64).layers().items()}
+    sizes = {shape: n * shape[0] * shape[1] for shape, n in storage.Shape(1, 32, 64, 16, 64).layers().items()}
     by_hand = sum(n * storage.bits_per_weight(Format(1), *shape).effective for shape, n in sizes.items())
     assert found["AQLM 1, code"].bits == pytest.approx(by_hand / sum(sizes.values()))
     assert np.mean(found["column update 3, code"].agreement["code"]) < 1

@@ -132,7 +132,11 @@ def _beam(w: Tensor, gram: Tensor, codes: Tensor, books: Tensor, scales: Tensor,
 
 
 def decoding(model: Any, packed: Any, prompt: Tensor, n_tokens: int = 16) -> dict[str, float]:
-    """Tokens per second that two models generate greedily after the same prompt (1, L), the first token not counted."""
+    """Tokens per second that two models, as it is and packed for ``aqlm``, generate greedily after a prompt (1, L). One
+    thread: those of aqlm 1.1.7's kernel for CPUs add to the same outputs without a lock, and most results are wrong."""
+    import numba
+
+    numba.set_num_threads(1)
     found = {}
     for name, each in (("16 bit", model), ("aqlm", packed)):
         options = {"do_sample": False, "min_new_tokens": n_tokens, "pad_token_id": 0}
