@@ -138,7 +138,7 @@ def decoding(model: Any, packed: Any, prompt: Tensor, n_tokens: int = 16) -> dic
 
     numba.set_num_threads(1)
     found = {}
-    for name, each in (("16 bit", model), ("aqlm", packed)):
+    for name, each in (("plain", model), ("packed", packed)):
         options = {"do_sample": False, "min_new_tokens": n_tokens, "pad_token_id": 0}
         each.generate(prompt, max_new_tokens=n_tokens, **options)  # kernels are compiled at first use
         start = time.perf_counter()
