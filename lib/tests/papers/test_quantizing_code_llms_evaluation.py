@@ -512,7 +512,7 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
         name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True), [])
         for name, part in texts.items()
     }
-    frame = solving.table(told, toys)
+    frame = solving.table(told, toys, "toy")
     assert frame.groupby("quantization")["pass"].mean().to_dict() == pytest.approx({"a": 2 / 3, "b": 1 / 3})
     assert compared(frame, "a")["OR"].tolist() == [math.inf]
     named = {"reference": told["a"], "3 bits, code": told["b"], "3 bits, general": told["a"]}
