@@ -129,6 +129,8 @@ def held_out(
     packages as can be: the same files for every seed. Raises :class:`ReprobookError` if there are not that many."""
     waiting: dict[str, list[tuple[Document, list[int]]]] = {}
     for document in documents:
+        if len(waiting.get(document.group, ())) == n_files:
+            continue  # no more of this package can be taken
         ids = tokenizer(document.text, add_special_tokens=False).input_ids
         if len(ids) >= max(shortest, per_file * length):
             waiting.setdefault(document.group, []).append((document, ids))
