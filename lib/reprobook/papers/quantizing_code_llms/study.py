@@ -30,7 +30,7 @@ from reprobook.papers.quantizing_code_llms.blocks import (
 )
 from reprobook.papers.quantizing_code_llms.calibration import calibration_rows, held_out, standard_library, wikipedia
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight, grid_bits
-from reprobook.papers.quantizing_code_llms.tuning import distil, last_hidden, log_norm
+from reprobook.papers.quantizing_code_llms.tuning import distil, last_hidden
 from reprobook.project import atomic_write
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def read(model: Any, rows: Tensor, batch_size: int = 4) -> Reading:
         x = part.to(model.device)
         with mixed(model, model.device):
             logits = model(input_ids=x, use_cache=False).logits[:, :-1].float()
-        losses.append((log_norm(logits) - logits.gather(2, x[:, 1:, None])).squeeze(2).cpu().numpy())
+        losses.append((logits.logsumexp(2) - logits.gather(2, x[:, 1:, None]).squeeze(2)).cpu().numpy())
         choices.append(logits.cpu().numpy().argmax(2))
     return Reading(np.concatenate(losses), np.concatenate(choices))
 

@@ -51,12 +51,6 @@ def _hidden(model: Any, rows: Tensor) -> Tensor:
     return model.model(input_ids=rows.to(model.device), use_cache=False).last_hidden_state
 
 
-def log_norm(logits: Tensor) -> Tensor:
-    """log of the sum of exponentials of logits (..., V), (..., 1): several times as fast as torch's own on a CPU."""
-    top = logits.amax(-1, keepdim=True)
-    return (logits - top).exp_().sum(-1, keepdim=True).log_().add_(top)
-
-
 class _Divergence(torch.autograd.Function):
     """KL under a frozen head, some tokens at a time: neither logits nor their gradients are kept for all tokens. The
     derivative in a token's student logits is q - p."""
@@ -66,7 +60,7 @@ class _Divergence(torch.autograd.Function):
         total, gradients = student.new_zeros((), dtype=torch.float64), []
         for x, y in zip(student.split(CHUNK), teacher.split(CHUNK), strict=True):
             q, p = (F.linear(each.to(head.dtype), head).float() for each in (x, y))
-            norms = log_norm(q), log_norm(p)
+            norms = q.logsumexp(1, keepdim=True), p.logsumexp(1, keepdim=True)
             gap = p - q
             p.sub_(norms[1]).exp_()
             total += (gap.mul_(p).sum(1) + (norms[0] - norms[1]).squeeze(1)).sum()
