@@ -1,0 +1,350 @@
+"""The paper's own artefacts: base checkpoints, the authors' quantised ones, their calibration sets, and what they all
+need."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from reprobook.data import convert_once
+from reprobook.errors import ReprobookError
+from reprobook.nn.completion import complete
+from reprobook.nn.lm import load_lm, load_tokenizer
+from reprobook.nn.needs import gpu_hours
+from reprobook.papers.quantizing_code_llms import multipl_e
+from reprobook.papers.quantizing_code_llms.aqlm import Format, Search
+from reprobook.papers.quantizing_code_llms.baselines import Aqlm
+from reprobook.papers.quantizing_code_llms.blocks import BlockTuning, quantise, solid
+from reprobook.papers.quantizing_code_llms.storage import STUDIED, mean_bits, unpack
+from reprobook.papers.quantizing_code_llms.tuning import Distillation, distil, last_hidden
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.quantizing_code_llms.multipl_e import Task
+
+STUDY_FORMATS = {"8 bits": Format(4, 15), "4 bits": Format(2, 15), "3 bits": Format(2, 12), "2 bits": Format(1, 15)}
+SMALLEST = {"DeepSeek-Coder-1.3B": {"2 bits": Format(1, 14)}}  # where the study uses another format
+PACKED = ("codes", "codebooks", "scales")
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def open_checkpoint(folder: Path, device: torch.device) -> tuple[Any, Any]:
+    """Model and tokenizer of a base checkpoint or of one in AQLM's form, in 16 bit; spread over all GPUs there are.
+
+    AQLM's form is dequantised once into a plain checkpoint in the cache: the same function, without kernels that only
+    some formats have (for the study's 15-bit codes there is none)."""
+    if "quantization_config" in json.loads((folder / "config.json").read_text("utf-8")):
+        folder = plain(folder)
+    spread = "auto" if device.type == "cuda" and torch.cuda.device_count() > 1 else None
+    return load_lm(folder, device=device, device_map=spread)
+
+
+def plain(folder: Path) -> Path:
+    """A checkpoint in AQLM's form as a plain one, block by block, in the cache."""
+    return convert_once(f"aqlm-{folder.parent.parent.name}-{folder.name}", lambda target: _dequantise(folder, target))
+
+
+def _dequantise(folder: Path, target: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    if (method := config.pop("quantization_config")["quant_method"]) != "aqlm":
+        raise ReprobookError(f"{folder.name} is quantised by {method!r}; only 'aqlm' is read")
+    files = [safe_open(file, "pt") for file in sorted(folder.glob("*.safetensors"))]
+    where = {name: file for file in files for name in file.keys()}  # noqa: SIM118  no mapping
+    parts: dict[str, list[str]] = {}
+    for name in where:
+        parts.setdefault(".".join(name.split(".")[:3]), []).append(name)
+    index: dict[str, str] = {}
+    for k, names in enumerate(parts.values()):
+        tensors = _plain_tensors({name: where[name].get_tensor(name) for name in names})
+        file = f"model-{k:05d}.safetensors"
+        save_file(tensors, target / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(tensors, file)
+    (target / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}), "utf-8")
+    (target / "config.json").write_text(json.dumps(config), "utf-8")
+    load_tokenizer(folder).save_pretrained(target)
+
+
+def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors with a weight in place of each layer's codes, codebooks and scales."""
+    found = {name: value for name, value in tensors.items() if name.rpartition(".")[2] not in PACKED}
+    for layer in {name.rpartition(".")[0] for name in tensors} - {name.rpartition(".")[0] for name in found}:
+        additive = unpack({kind: tensors[f"{layer}.{kind}"] for kind in PACKED})
+        found[f"{layer}.weight"] = additive.weight().half()
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ completions, outcomes
+
+
+def tasks(folder: Path, mceval: str = "") -> list[Task]:
+    """MultiPL-E's problems, and those of a local folder of McEval's files if one is named."""
+    if mceval and not Path(mceval).is_dir():
+        raise ReprobookError(f"mceval_folder {mceval!r} does not exist: give a folder with files in MultiPL-E's format")
+    more = [file for kind in ("parquet", "jsonl", "json") for file in Path(mceval).rglob(f"*.{kind}")] if mceval else []
+    return multipl_e.read_tasks([*folder.rglob("*.parquet"), *more])
+
+
+def outcomes(
+    model: Any, tokenizer: Any, tasks: Sequence[Task], *, n: int, max_length: int, temperature: float, top_p: float,
+    seed: int, run_code: bool, batch_size: int = 160,
+) -> pd.DataFrame:  # fmt: skip
+    """``n`` completions of each task, judged: columns ``language``, ``problem``, ``sample``, ``pass`` (NaN where the
+    language cannot be run here). ``max_length`` counts prompt and completion, as the study's limit does."""
+    found = []
+    for language in dict.fromkeys(task.language for task in tasks):
+        part = [task for task in tasks if task.language == language]
+        prompts = [task.prompt.strip() for task in part for _ in range(n)]
+        lengths = [len(ids) for ids in tokenizer(prompts).input_ids]
+        texts = complete(
+            model, tokenizer, prompts, max_new_tokens=max(1, max_length - min(lengths)), stop_strings=part[0].stops,
+            batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed,
+        )  # fmt: skip
+        cut = [_first_tokens(tokenizer, text, max_length - k) for text, k in zip(texts, lengths, strict=True)]
+        repeated = [task._replace(prompt=task.prompt.strip()) for task in part for _ in range(n)]
+        judged = multipl_e.judge_all(repeated, cut, run_code=run_code)
+        found += [
+            {"language": language, "problem": task.name, "sample": k % n, "pass": told and float(told.passed)}
+            for k, (task, told) in enumerate(zip(repeated, judged, strict=True))
+        ]
+    return pd.DataFrame(found).astype({"pass": float})
+
+
+def _first_tokens(tokenizer: Any, text: str, n: int) -> str:
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return text if len(ids) <= n else tokenizer.decode(ids[: max(0, n)])
+
+
+def shares(found: pd.DataFrame, language: str) -> pd.Series:
+    """Share of passing completions of each problem of a language: pass@1, by problem."""
+    return found[found["language"] == language].groupby("problem", sort=True)["pass"].mean()
+
+
+Scores = tuple["pd.Series[float]", "pd.Series[float]"]
+
+
+def pairs(found: Mapping[str, pd.DataFrame]) -> dict[str, Scores]:
+    """What the plan compares between checkpoints, over problems: every quantised one minus its base model in each
+    language, code minus random calibration, what 2 bits retain of two sizes, and what they cost Java against Python.
+    ``found``: checkpoint -> :func:`outcomes`; what is not there is left out, and so is Java where it cannot be run."""
+    told: dict[str, Scores] = {}
+    languages = dict.fromkeys(language for each in found.values() for language in each["language"])
+    quantised = {name: re.sub(r"-\d+bit-.*", "", name) for name in found}
+    bases = {name: base for name, base in quantised.items() if base != name and base in found}
+    chosen = [*bases.items(), ("codellama-7b-2bit-code", "codellama-7b-2bit-rnd")]
+    for language in languages:
+        for first, second in chosen:
+            if first in found and second in found:
+                told[f"{first} minus {second}, {language}"] = (
+                    shares(found[first], language),
+                    shares(found[second], language),
+                )
+        for plain in found:
+            if (tuned := f"{plain}, tuned") in found:
+                told[f"{tuned} minus plain, {language}"] = (
+                    shares(found[tuned], language),
+                    shares(found[plain], language),
+                )
+        big, small = (f"deepseek-coder-{size}b" for size in ("33", "6.7"))
+        if all(name in found for size in (big, small) for name in (size, f"{size}-2bit-mixed")):
+            kept = [shares(found[f"{size}-2bit-mixed"], language) / shares(found[size], language).mean()
+                    for size in (big, small)]  # fmt: skip
+            told[f"retained at 2 bits: {big} minus {small}, {language}"] = kept[0], kept[1]
+    lost = "codellama-7b-2bit-mixed"
+    if lost in bases and {"py", "java"} <= set(languages):
+        java, py = (shares(found[lost], lang) - shares(found[bases[lost]], lang) for lang in ("java", "py"))
+        told[f"java minus py: lost by {lost}"] = java.align(py, join="inner")
+    return told
+
+
+def summary(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """pass@1 of each checkpoint and language, with the numbers of problems and completions."""
+    rows = [
+        {"checkpoint": name, "language": language, "problems": part["problem"].nunique(), "completions": len(part),
+         "pass@1": shares(part, str(language)).mean()}
+        for name, each in found.items() for language, part in each.groupby("language", sort=False)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def authors_outcomes(folder: Path) -> pd.DataFrame:
+    """What the authors' archive says of each completion, in their table's columns: ``model`` and ``quantization`` are
+    the folders that the results lie in, ``language``, ``problem``, ``pass``: status OK and exit code 0. No GPU is
+    needed for it."""
+    rows = []
+    for file in sorted(folder.rglob("*.results.json.gz")):
+        with gzip.open(file, "rt", encoding="utf-8") as stream:
+            told = json.load(stream)
+        where = file.parent.relative_to(folder)
+        rows += [
+            {
+                "model": where.parent.as_posix(), "quantization": where.name, "language": told["language"],
+                "problem": told["name"], "pass": each["status"] == "OK" and each["exit_code"] == 0,
+            }
+            for each in told["results"]
+        ]  # fmt: skip
+    if not rows:
+        raise ReprobookError(f"authors_folder {str(folder)!r} holds no *.results.json.gz: unpack the authors' archive")
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------------------------------- quantising from scratch
+
+
+class Source(NamedTuple):
+    """A document of RedPajama: its text and what its ``meta`` says."""
+
+    text: str
+    meta: dict[str, Any]
+
+
+def red_pajama(folder: Path, part: str) -> Iterator[Source]:
+    """Documents of the files of a part (``github``, ``stackexchange``, or ``""`` for all), in order."""
+    files = sorted(folder.rglob(f"{part}*.jsonl"))
+    if not files:
+        raise ReprobookError(f"{folder.name} has no files {part}*.jsonl")
+    for file in files:
+        with file.open(encoding="utf-8") as stream:
+            for line in stream:
+                row = json.loads(line)
+                meta = row["meta"]
+                yield Source(row["text"], json.loads(meta) if isinstance(meta, str) else meta)
+
+
+def study_rows(kind: str, folder: Path, tokenizer: Any, n: int, length: int, seed: int) -> Tensor:
+    """The study's calibration sets, (n, length): ``rnd``, ``code`` or ``mixed``; mixed is half StackExchange.
+
+    Random text: a window anywhere in a random document. Code: the first tokens of .py and .java files, half each, one
+    file a repository, in order. StackExchange: the first tokens of questions about Python or Java with a score of 10 or
+    more. All from documents longer than ``length`` tokens. Raises :class:`ReprobookError` where there are too few."""
+    draw = random.Random(seed)
+    if kind == "rnd":
+        documents = list(red_pajama(folder, ""))
+        draw.shuffle(documents)
+        return _rows(documents, tokenizer, n, length, lambda extra: draw.randrange(extra + 1))
+    if kind not in ("code", "mixed"):
+        raise ReprobookError(f"calibration {kind!r} is not known; allowed: rnd, code, mixed")
+    n_code = n if kind == "code" else n // 2
+    halves = [n_code // 2, n_code - n_code // 2]
+    parts = [
+        _rows(_files(folder, ending), tokenizer, half, length, lambda _: 0)
+        for ending, half in zip((".java", ".py"), halves, strict=True)
+    ]
+    if kind == "mixed":
+        parts.insert(0, _rows(_questions(folder), tokenizer, n - n_code, length, lambda _: 0))
+    return torch.cat(parts)
+
+
+def _files(folder: Path, ending: str) -> Iterator[Source]:
+    seen = set()
+    for each in red_pajama(folder, "github"):
+        repository = each.meta.get("repo_name")
+        if str(each.meta.get("path", "")).endswith(ending) and repository not in seen:
+            seen.add(repository)
+            yield each
+
+
+def _questions(folder: Path) -> Iterator[Source]:
+    for each in red_pajama(folder, "stackexchange"):
+        good = "stackoverflow" in json.dumps(each.meta) and int(each.meta.get("question_score") or 0) >= 10
+        if good and each.meta.get("language", "en") == "en" and ("python" in each.text.lower() or "Java" in each.text):
+            yield each
+
+
+def _rows(
+    documents: Iterator[Source] | Sequence[Source], tokenizer: Any, n: int, length: int, start: Callable[[int], int]
+) -> Tensor:
+    found: list[list[int]] = []
+    for each in documents:
+        if len(found) == n:
+            break
+        ids = tokenizer(each.text).input_ids
+        if len(ids) > length:
+            at = start(len(ids) - length)
+            found.append(ids[at : at + length])
+    if len(found) < n:
+        raise ReprobookError(f"only {len(found)} of {n} calibration rows of {length} tokens were found")
+    return torch.tensor(found)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model quantised from scratch: its format, search, fine-tuning of blocks, and end-to-end tuning (None: none)."""
+
+    form: Format
+    search: Search
+    block: BlockTuning
+    whole: Distillation | None = None
+
+
+def recipe(n_codebooks: int, bits: int, whole: bool, rows: Sequence[int], steps: Sequence[int]) -> Recipe:
+    """The study's recipe, with its sizes as the parameters have them: (sequences, tokens, validation) of ``rows`` and
+    (k-means, epochs, Adam steps, epochs of a block, epochs of the whole) of ``steps``."""
+    lloyd, epochs, adam, of_block, of_whole = steps
+    search = Search(kmeans_iterations=lloyd, max_epochs=epochs, steps=adam)
+    tuning = Distillation(max_epochs=of_whole, n_valid=rows[2]) if whole else None
+    return Recipe(Format(n_codebooks, bits), search, BlockTuning(max_epochs=of_block, n_valid=rows[2]), tuning)
+
+
+def from_scratch(
+    folder: Path, rows: Tensor, recipe: Recipe, *, seed: int, work: Path, device: torch.device
+) -> tuple[Any, Any]:
+    """A base checkpoint quantised by this chapter's code: AQLM layer by layer, each block fine-tuned, and, where the
+    recipe says so, the model tuned end to end. Finished blocks are kept in ``work``. Returns a plain 16-bit model and
+    its tokenizer."""
+    model, tokenizer = load_lm(folder, dtype="fp32")
+    teacher = last_hidden(model.to(device), rows) if recipe.whole else None
+    quantiser = Aqlm(recipe.form, recipe.search, seed)
+    quantise(model.to("cpu"), rows, quantiser, tuning=recipe.block, folder=work, seed=seed, device=device)
+    if recipe.whole and teacher is not None:
+        distil(model.to(device), rows, teacher, recipe.whole, seed)
+    return solid(model).to(device), tokenizer
+
+
+# --------------------------------------------------------------------------------------------------------------- needs
+
+
+def formats(name: str) -> dict[str, Format]:
+    """The study's formats of a base model: label -> format."""
+    return STUDY_FORMATS | SMALLEST.get(name, {})
+
+
+def memory() -> pd.DataFrame:
+    """Size of every checkpoint of the study, from public shapes: gigabytes in 16 bit and quantised, and what is saved;
+    bits per weight nominally, with codebooks and scales, and as stored."""
+    rows = []
+    for name, shape in STUDIED.items():
+        whole = shape.bytes(None)
+        for label, form in formats(name).items():
+            size, bits = shape.bytes(form), mean_bits(shape.layers(), form)
+            rows.append({
+                "model": name, "label": label, "format": f"{form.n_codebooks}x{form.bits}", "16 bit (GB)": whole / 1e9,
+                "GB": size / 1e9, "saved": 1 - size / whole, **bits._asdict(),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def needs(n_completions: int, tokens: int) -> pd.DataFrame:
+    """What evaluating each base model needs: gigabytes of 16-bit weights, and A100 hours of ``n_completions``
+    completions of ``tokens`` tokens (operations over 20 % of the peak, since decoding is bound by memory: our
+    estimate)."""
+    rows = []
+    for name, shape in STUDIED.items():
+        parameters = shape.bytes(None) / 2
+        hours = gpu_hours(2 * parameters * n_completions * tokens, "A100, bf16", 0.2)
+        rows.append({"model": name, "weights (GB)": 2 * parameters / 1e9, "A100 hours a cell": hours})
+    return pd.DataFrame(rows)

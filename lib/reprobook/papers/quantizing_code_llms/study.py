@@ -1,0 +1,270 @@
+"""The chapter's experiments, as its cells call them: the objective of layers, and loss on held-out text by cell.
+
+A *cell* is a model quantised in one way with one calibration set: ``AQLM 2, code`` has two codebooks of 256 words and
+was calibrated on code; ``AQLM 2, code, tuned`` was tuned end to end on the same text after that.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from reprobook.errors import ReprobookError
+from reprobook.papers.quantizing_code_llms.aqlm import Additive, Format, fit, objective
+from reprobook.papers.quantizing_code_llms.baselines import Aqlm, ColumnUpdate, Grid, KMeans, RoundToNearest
+from reprobook.papers.quantizing_code_llms.blocks import (
+    decoder_blocks,
+    layer_grams,
+    linears,
+    mixed,
+    quantise,
+    solid,
+)
+from reprobook.papers.quantizing_code_llms.calibration import calibration_rows, held_out, standard_library, wikipedia
+from reprobook.papers.quantizing_code_llms.storage import bits_per_weight, grid_bits
+from reprobook.papers.quantizing_code_llms.tuning import distil, last_hidden
+from reprobook.project import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reprobook.papers.quantizing_code_llms.aqlm import Search
+    from reprobook.papers.quantizing_code_llms.baselines import Quantiser
+    from reprobook.papers.quantizing_code_llms.blocks import BlockTuning
+    from reprobook.papers.quantizing_code_llms.calibration import HeldOut, Kind
+    from reprobook.papers.quantizing_code_llms.tuning import Distillation
+
+METHODS = ("AQLM", "column update", "round to nearest", "k-means")
+
+
+class Reading(NamedTuple):
+    """What a model makes of rows (n, L): the loss (nats) of each next token and its first choice, both (n, L - 1)."""
+
+    loss: np.ndarray
+    choice: np.ndarray
+
+
+@torch.no_grad()
+def read(model: Any, rows: Tensor, batch_size: int = 4) -> Reading:
+    """Loss and first choice at every place of ``rows``."""
+    losses, choices = [], []
+    for part in rows.split(batch_size):
+        x = part.to(model.device)
+        with mixed(model, model.device):
+            logits = model(input_ids=x, use_cache=False).logits[:, :-1].float()
+        losses.append((logits.logsumexp(2) - logits.gather(2, x[:, 1:, None]).squeeze(2)).cpu().numpy())
+        choices.append(logits.cpu().numpy().argmax(2))
+    return Reading(np.concatenate(losses), np.concatenate(choices))
+
+
+def by_file(values: np.ndarray, of: HeldOut) -> np.ndarray:
+    """Means (files,) of values (rows, L - 1) over the windows of each file."""
+    return values.reshape(len(of.names), -1).mean(1)
+
+
+# ------------------------------------------------------------------------------------------------------- single layers
+
+
+def ladder(w: Tensor, gram: Tensor, other: Tensor, form: Format, search: Search, group: int, seed: int) -> pd.DataFrame:
+    """The objective of one layer for AQLM, stage after stage, and for its rivals at about equal bits, as a share of the
+    output's power: on the G of the calibration text, and at the end on ``other``, the G of other text."""
+    bits = form.n_codebooks * form.bits // form.group
+    made: dict[str, Additive | Tensor] = {
+        method: quantiser(method, bits, group, search, seed)("the layer", w, gram) for method in METHODS[1:]
+    }
+    fitted = fit(w, gram, form, search, seed)
+    power, other_power = (objective(w, torch.zeros_like(w), g) for g in (gram, other))
+    first: dict[str, float] = {}
+    for stage, value in fitted.history:
+        first.setdefault(stage, value / power)
+    rows = [{"method": f"AQLM: {stage}", "objective": value} for stage, value in first.items()]
+    for name, each in {**made, "AQLM": fitted.layer}.items():
+        new = each.weight() if isinstance(each, Additive) else each
+        rows.append({
+            "method": name, "objective": objective(w, new, gram) / power,
+            "other text": objective(w, new, other) / other_power,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def ladders(
+    model: Any, rows: Tensor, other: Tensor, blocks: Sequence[int], form: Format, search: Search, group: int, seed: int
+) -> pd.DataFrame:
+    """:func:`ladder` of every linear layer of some blocks of a model: a row for each layer and method."""
+    grams, others = (layer_grams(model, each, blocks) for each in (rows, other))
+    parts = [
+        ladder(w, gram, others[name][1], form, search, group, seed).assign(layer=name, weights=w.numel())
+        for name, (w, gram) in grams.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Calibration rows and their length, blocks that are quantised (None: all), held-out files of code and articles
+    with one window of ``length`` tokens each."""
+
+    n_rows: int
+    length: int
+    n_blocks: int | None
+    n_files: int
+    n_articles: int
+
+
+class Lab(NamedTuple):
+    """A model with its calibration sets, held-out code and text, what it makes of both as it is."""
+
+    model: Any
+    tokenizer: Any
+    rows: dict[str, Tensor]
+    held: dict[str, HeldOut]
+    reference: dict[str, Reading]
+    sizes: Sizes
+    seed: int
+
+
+class Cell(NamedTuple):
+    """Bits a weight of the quantised layers; for ``code`` and ``text`` the loss (nats a token) of each file and the
+    share of places where the first choice is the reference's."""
+
+    bits: float
+    loss: dict[str, list[float]]
+    agreement: dict[str, list[float]]
+
+
+def open_lab(
+    source: Path, articles: Path, sizes: Sizes, kinds: Sequence[Kind], seed: int, *, device: torch.device
+) -> Lab:  # fmt: skip
+    """The model in ``source`` with a draw of each calibration set; the held-out files are the same for every seed."""
+    from reprobook.nn.lm import load_lm
+
+    model, tokenizer = load_lm(source, dtype="fp32", device=device)
+    general, code = wikipedia(articles), standard_library()
+    rows: dict[str, Tensor] = {
+        kind: calibration_rows(kind, general, code, tokenizer, sizes.n_rows, sizes.length, seed) for kind in kinds
+    }
+    held = {
+        "code": held_out(code.held_out, tokenizer, sizes.n_files, 1, sizes.length),
+        "text": held_out(general.held_out, tokenizer, sizes.n_articles, 1, sizes.length),
+    }
+    reference = {what: read(model, each.rows) for what, each in held.items()}
+    return Lab(model, tokenizer, rows, held, reference, sizes, seed)
+
+
+def measure(lab: Lab, model: Any, bits: float) -> Cell:
+    """What a quantised model makes of the held-out files."""
+    plain = solid(model)
+    found = {what: read(plain, each.rows) for what, each in lab.held.items()}
+    loss = {what: by_file(each.loss, lab.held[what]).tolist() for what, each in found.items()}
+    same = {what: each.choice == lab.reference[what].choice for what, each in found.items()}
+    return Cell(bits, loss, {what: by_file(each, lab.held[what]).tolist() for what, each in same.items()})
+
+
+def quantiser(
+    method: str, bits: int, group: int, search: Search, seed: int, starts: dict[str, Additive] | None = None
+) -> Quantiser:  # fmt: skip
+    """A method at a nominal number of bits: AQLM with as many codebooks of 256 words over 8 columns; a grid on groups
+    of ``group`` columns; one codebook of about 512 words. Raises :class:`ReprobookError` for another method."""
+    if method == "AQLM":
+        return Aqlm(Format(bits), search, seed, {} if starts is None else starts)
+    if method == "column update":
+        return ColumnUpdate(Grid(bits, group))
+    if method == "round to nearest":
+        return RoundToNearest(Grid(bits, group))
+    if method == "k-means":
+        return KMeans(Format(1, max(1, 9 // bits) * bits, max(1, 9 // bits)), search, seed)
+    raise ReprobookError(f"method {method!r} is not known; allowed: {', '.join(METHODS)}")
+
+
+def bits_of(model: Any, n_blocks: int | None, made: Quantiser) -> float:
+    """Bits a weight with codebooks, scales and grids, over the layers that are quantised."""
+    blocks = list(decoder_blocks(model))[:n_blocks]
+    shapes = [layer.weight.shape for block in blocks for layer in linears(block).values()]
+    sizes = [a * b for a, b in shapes]
+    if isinstance(made, ColumnUpdate | RoundToNearest):
+        return grid_bits(made.grid.bits, made.grid.group)
+    assert isinstance(made, Aqlm | KMeans)
+    return float(np.average([bits_per_weight(made.form, a, b).effective for a, b in shapes], weights=sizes))
+
+
+def cells(
+    lab: Lab, wanted: Sequence[str], *, search: Search, tuning: BlockTuning, distillation: Distillation, group: int,
+    folder: Path,
+) -> dict[str, Cell]:  # fmt: skip
+    """The cells of these names: ``<method> <bits>, <calibration set>`` and, for AQLM, the same with ``, tuned``. A cell
+    and every finished block are kept in ``folder``. AQLM's starts are made once, with the most codebooks.
+
+    Raises :class:`ReprobookError` for a name of another form."""
+    starts: dict[str, Additive] = {}
+    found = {"reference": Cell(16.0, *_reference(lab))}
+    for name in sorted(wanted, key=lambda name: -_parsed(name)[1]):
+        method, bits, kind, tuned = _parsed(name)
+        file = folder / f"{name}.json"
+        if not file.is_file():
+            plain = name.removesuffix(", tuned")
+            make = quantiser(method, bits, group, search, lab.seed, starts)
+            model = copy.deepcopy(lab.model)
+            quantise(
+                model, lab.rows[kind], make, tuning=tuning if method == "AQLM" else None, n_blocks=lab.sizes.n_blocks,
+                folder=folder / plain, seed=lab.seed,
+            )  # fmt: skip
+            if tuned:
+                teacher = last_hidden(lab.model, lab.rows[kind])
+                distil(model, lab.rows[kind], teacher, distillation, lab.seed)
+            made = measure(lab, model, bits_of(lab.model, lab.sizes.n_blocks, make))
+            atomic_write(file, json.dumps(made))
+        found[name] = Cell(*json.loads(file.read_text("utf-8")))
+    return {name: found[name] for name in ("reference", *wanted)}
+
+
+def _reference(lab: Lab) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    loss = {what: by_file(each.loss, lab.held[what]).tolist() for what, each in lab.reference.items()}
+    return loss, {what: [1.0] * len(values) for what, values in loss.items()}
+
+
+def _parsed(name: str) -> tuple[str, int, str, bool]:
+    """Method, bits, calibration set, whether tuned."""
+    head, *rest = name.split(", ")
+    method, _, bits = head.rpartition(" ")
+    tuned = rest[1:] == ["tuned"]
+    if method not in METHODS or not bits.isdigit() or len(rest) != 1 + tuned or (tuned and method != "AQLM"):
+        raise ReprobookError(
+            f"cell {name!r} is not known; names are like 'AQLM 2, code', 'AQLM 2, code, tuned', 'k-means 3, general'"
+        )
+    return method, int(bits), rest[0], tuned
+
+
+def summary(found: Mapping[str, Cell]) -> pd.DataFrame:
+    """A row for each cell: bits, mean loss on code and text, perplexity on code, agreement with the reference."""
+    return pd.DataFrame([
+        {
+            "cell": name, "bits": each.bits, "loss on code": np.mean(each.loss["code"]),
+            "perplexity on code": np.exp(np.mean(each.loss["code"])), "loss on text": np.mean(each.loss["text"]),
+            "agreement on code": np.mean(each.agreement["code"]), "agreement on text": np.mean(each.agreement["text"]),
+        }
+        for name, each in found.items()
+    ])  # fmt: skip
+
+
+def pairs(found: Mapping[str, Cell]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What is compared on held-out code, loss of each file, the second to be taken from the first: every cell with the
+    reference; at equal bits general with code calibration, and a cell before and after end-to-end tuning."""
+    loss = {name: np.array(each.loss["code"]) for name, each in found.items()}
+    told = {f"{name}: loss above reference": (loss[name], loss["reference"]) for name in found if name != "reference"}
+    for name in found:
+        if (other := name.replace(", code", ", general")) != name and other in found:
+            told[f"{other} minus code"] = loss[other], loss[name]
+        if f"{name}, tuned" in found:
+            told[f"{name}: before minus after tuning"] = loss[name], loss[f"{name}, tuned"]
+    return told
