@@ -27,7 +27,7 @@ def aqlm_checkpoint(folder: Path, n_codebooks: int, bits: int, blocks: int = 2) 
     model, form = LlamaForCausalLM(config), Format(n_codebooks, bits)
     for block in decoder_blocks(model):
         for name, layer in linears(block).items():
-            rows, columns = layer.weight.shape  # type: ignore[misc]
+            rows, columns = layer.weight.shape
             codes = torch.randint(2**bits, (rows, columns // 8, n_codebooks), dtype=torch.int32)
             words = 0.1 * torch.randn(n_codebooks, 2**bits, 8)
             block.set_submodule(name, AqlmLinear(Additive(codes, words, torch.ones(rows)), None))
