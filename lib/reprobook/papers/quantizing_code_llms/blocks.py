@@ -351,11 +351,16 @@ def tune_block(stage: _Stage, targets: Tensor, tuning: BlockTuning, seed: int) -
 def solid(model: Any, dtype: torch.dtype | None = None) -> Any:
     """A copy of ``model`` with plain weights in place of AQLM's form, in ``dtype`` (None: what is fast here)."""
     made = copy.deepcopy(model)
-    for block in decoder_blocks(made):
+    harden(made)
+    return made.to(dtype or preferred_dtype(made.device)).eval()
+
+
+def harden(model: Any) -> None:
+    """Put plain weights in place of AQLM's form: what they stand for need not be computed in every pass."""
+    for block in decoder_blocks(model):
         for name, layer in linears(block).items():
             if isinstance(layer, AqlmLinear):
                 block.set_submodule(name, _plain(layer))
-    return made.to(dtype or preferred_dtype(made.device)).eval()
 
 
 def _plain(layer: AqlmLinear) -> nn.Linear:

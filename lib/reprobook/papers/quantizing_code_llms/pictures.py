@@ -84,7 +84,7 @@ def over_bits(frame: pd.DataFrame, value: str, label: str) -> Figure:
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(7.4, 3.8))
-    frame = frame.assign(method=[re.sub(r" ?\d+( bits)?, ", " ", name).strip() for name in frame["cell"]])
+    frame = frame.assign(method=[re.sub(r" ?\d+( bits)?, ", ", ", name).lstrip(", ") for name in frame["cell"]])
     ax.axhline(frame.loc[frame["cell"] == "reference", value].mean(), color="0.4", ls="--", lw=1, label="reference")
     told = (
         frame[frame["cell"] != "reference"].groupby(["method", "bits"], sort=False)[value].agg(["mean", "min", "max"])

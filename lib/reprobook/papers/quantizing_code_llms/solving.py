@@ -146,6 +146,7 @@ def cells(
             loss = by_file(read(model, held.rows).loss, held).tolist()
             made = *solve(model, tokenizer, problems, drawing, seed, run_code=run_code), loss
             atomic_write(file, json.dumps(made))
+            del model  # before the next one is loaded
         completions, told, loss = json.loads(file.read_text("utf-8"))
         found[str(arm)] = Solved(completions, [Outcome(*each) for each in told], loss)
     return found

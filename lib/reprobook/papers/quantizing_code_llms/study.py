@@ -22,11 +22,11 @@ from reprobook.papers.quantizing_code_llms.aqlm import Additive, Format, fit, ob
 from reprobook.papers.quantizing_code_llms.baselines import Aqlm, ColumnUpdate, Grid, KMeans, RoundToNearest
 from reprobook.papers.quantizing_code_llms.blocks import (
     decoder_blocks,
+    harden,
     layer_grams,
     linears,
     mixed,
     quantise,
-    solid,
 )
 from reprobook.papers.quantizing_code_llms.calibration import calibration_rows, held_out, standard_library, wikipedia
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight, grid_bits
@@ -163,9 +163,10 @@ def open_lab(
 
 
 def measure(lab: Lab, model: Any, bits: float) -> Cell:
-    """What a quantised model makes of the held-out files."""
-    plain = solid(model)
-    found = {what: read(plain, each.rows) for what, each in lab.held.items()}
+    """What a quantised model makes of the held-out files; its layers become plain ones. It is read in the reference's
+    own arithmetic."""
+    harden(model)
+    found = {what: read(model, each.rows) for what, each in lab.held.items()}
     loss = {what: by_file(each.loss, lab.held[what]).tolist() for what, each in found.items()}
     same = {what: each.choice == lab.reference[what].choice for what, each in found.items()}
     return Cell(bits, loss, {what: by_file(each, lab.held[what]).tolist() for what, each in same.items()})
@@ -214,7 +215,7 @@ def cells(
         if not file.is_file():
             plain = name.removesuffix(", tuned")
             make = quantiser(method, bits, group, search, lab.seed, starts)
-            model = copy.deepcopy(lab.model)
+            model = _copy(lab.model, lab.sizes.n_blocks)
             quantise(
                 model, lab.rows[kind], make, tuning=tuning if method == "AQLM" else None, n_blocks=lab.sizes.n_blocks,
                 folder=folder / plain, seed=lab.seed,
@@ -226,6 +227,12 @@ def cells(
             atomic_write(file, json.dumps(made))
         found[name] = Cell(*json.loads(file.read_text("utf-8")))
     return {name: found[name] for name in ("reference", *wanted)}
+
+
+def _copy(model: Any, n_blocks: int | None) -> Any:
+    """A copy of a model that shares the matrices that nothing changes: all but those of the first ``n_blocks``."""
+    own = {id(p) for block in decoder_blocks(model)[:n_blocks] for p in block.parameters()}
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if p.ndim == 2 and id(p) not in own})
 
 
 def _reference(lab: Lab) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
