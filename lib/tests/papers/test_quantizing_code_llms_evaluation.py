@@ -509,7 +509,7 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
     right, wrong = "    return 2 * x\n", "    return x\n"
     texts = {"a": [right, right, wrong], "b": [right, wrong, wrong]}
     told = {
-        name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True), [])
+        name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True), [1.0])
         for name, part in texts.items()
     }
     frame = solving.table(told, toys, "toy")
