@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reprobook import record
 from reprobook.authoring.refresh import execute
-from reprobook.content.excuses import HEAD, entries, excused, latest, path, to_excuse
+from reprobook.content.excuses import HEAD, Change, changed_definitions, entries, excused, latest, path, to_excuse
 from reprobook.content.key import content_key, differences
 from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
@@ -15,7 +15,6 @@ from reprobook.params import resolve
 from reprobook.project import atomic_write, check_package, check_slug, root
 
 if TYPE_CHECKING:
-    from reprobook.content.excuses import Change
     from reprobook.record import Record
 
 
@@ -29,7 +28,7 @@ def declare(slugs: Iterable[str], why: str, report: Callable[[str], object] = pr
     if not why.strip():
         raise ReprobookError("say why the change can move no number: --why '...'")
     check_package()
-    shown: dict[str, dict[str, Change]] = {}
+    shown: dict[str, list[dict[str, Change]]] = {}
     left = []
     try:
         for slug in slugs:
@@ -40,37 +39,48 @@ def declare(slugs: Iterable[str], why: str, report: Callable[[str], object] = pr
                 report(f"{slug}: {error}")
                 continue
             shown[slug] = changed
-            report(
-                f"{slug}: {f'neutral, {len(changed)} definitions moved no number' if changed else 'nothing changed'}"
-            )
+            n = len({name for each in changed for name in each})
+            report(f"{slug}: {f'neutral, {n} definitions moved no number' if n else 'nothing changed'}")
     finally:  # what was shown is noted, even if a later chapter is interrupted
-        if any(shown.values()):
-            _note(shown, why.strip())
+        for k in range(max(map(len, shown.values()), default=0)):
+            _note({slug: changed[k] for slug, changed in shown.items() if k < len(changed)}, why.strip())
     return left
 
 
-def neutral_changes(slug: str) -> dict[str, Change]:
-    """Definition -> [old digest, new digest] of what changed since the smoke record and moves no metric; {} if nothing
-    did. Raises :class:`ReprobookError` if a metric moved, if that cannot be told, or if the change cannot be excused.
-    """
+def neutral_changes(slug: str) -> list[dict[str, Change]]:
+    """Definition -> [old digest, new digest] of what changed since the smoke record and moves no metric; [] if nothing
+    did. A published record that was current when the smoke record was made is as neutral; what else differs from it,
+    because it knows a definition by an earlier module, comes as a second step.
+
+    Raises :class:`ReprobookError` if a metric moved, if that cannot be told, or if the change cannot be excused."""
     before = next(iter(record.results(slug, "smoke")), None)
     if before is None or before.content is None:
         raise ReprobookError(f"no smoke record to compare with: reprobook refresh {slug}")
     params = resolve(slug, "smoke")
     known = {name: value for name, value in params.items() if name != "out_dir"}
     now = content_key(slug, known, ChapterData(slug, "smoke").checksums())
-    if not differences(before.content, now, slug):
-        return {}
-    changed = to_excuse(before.content, now)
+    found, more = _not_excused(slug, before.content, now), dict[str, Change]()
+    for published in (*record.results(slug, "laptop"), *record.results(slug, "paper")):
+        if published.content and not _not_excused(slug, published.content, before.content):
+            more |= _not_excused(slug, published.content, now)
+    steps = [found, {name: change for name, change in more.items() if found.get(name) != change}]
+    if not any(steps) and not differences(before.content, now, slug):
+        return []
+    to_excuse(before.content, now)
     moved = _moved(before, _made(slug, now) or _make(slug))
     if moved:
         raise ReprobookError(
             f"moved: {len(moved)} metrics, such as {moved[0]}. Make new records, or, if the smoke record comes from "
             "another machine, refresh it here from the code before the change"
         )
+    return [dict(sorted(each.items())) for each in steps if each]
+
+
+def _not_excused(slug: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Change]:
+    """Definition -> [last digest that is known to move no more than its old one, new digest] of what changed."""
     return {
         name: [latest(slug, name, old), new]
-        for name, (old, new) in sorted(changed.items())
+        for name, (old, new) in changed_definitions(then["definitions"], now["definitions"]).items()
         if not excused(slug, name, old, new)
     }
 

@@ -80,6 +80,19 @@ def test_one_chapter_that_moves_does_not_stop_the_others(checkout: Any, capsys: 
     assert f"{SLUG}: nothing changed" in capsys.readouterr().out
 
 
+def test_a_published_record_that_knows_a_definition_by_its_earlier_module_stands_too(checkout: Any) -> None:
+    then = _before(checkout, 2.5)
+    elsewhere = {MEAN_SD.replace("metrics", "earlier"): then["definitions"][MEAN_SD]}
+    rest = {name: digest for name, digest in then["definitions"].items() if name != MEAN_SD}
+    content = {**then, "definitions": rest | elsewhere}
+    laptop = Record(slug=SLUG, scale="laptop", seed=0, run_id="r", status="complete", content=content)
+    record.write(laptop, checkout.root / "book" / "results" / "laptop" / f"{SLUG}.seed0.json")
+    assert differences(laptop.content, then, SLUG) == [], "it only moved"
+    assert declare([SLUG], "one more option") == []
+    now = content_key(SLUG, then["params"], {})
+    assert differences(laptop.content, now) != [] and differences(laptop.content, now, SLUG) == []
+
+
 def test_what_cannot_be_excused() -> None:
     key = {"cells": "c", "params": {}, "data": {}, "packages": {"numpy": "2"}, "definitions": {"m:f": "1"}}
     for part, value in (("cells", "d"), ("params", {"lr": 1}), ("data", {"t": "x"}), ("packages", {"numpy": "3"})):
