@@ -229,7 +229,7 @@ def textbook_gptq(w: Tensor, gram: Tensor, grid: Grid, damping: float) -> Tensor
 
 def test_the_column_update_is_gptq() -> None:
     w, gram = problem(8, 48)
-    found = ColumnUpdate(Grid(3, 16))("x", w, gram)
+    found = ColumnUpdate(Grid(3, 16), damping=0.01)("x", w, gram)
     assert torch.allclose(found.double(), textbook_gptq(w, gram, Grid(3, 16), 0.01), atol=1e-6)
     nearest = RoundToNearest(Grid(3, 16))("x", w, gram)
     assert objective(w, found, gram) < objective(w, nearest, gram)
