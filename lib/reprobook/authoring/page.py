@@ -46,8 +46,10 @@ def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, by
         if cell.cell_type == "code":
             _fold(cell)
             _without_lines_for_checks(cell)
-            for output in _shown(cell):
-                output.data["text/html"] = readable(output.data["text/html"])
+            for output in cell.outputs:
+                for kind, legible in (("text/html", readable), ("text/markdown", without_markup)):
+                    if kind in output.get("data", {}):
+                        output.data[kind] = legible(output.data[kind])
             _name_claims(cell, chapter)
     return page, base64.b64decode(hero["image/png"]) if hero else None
 
@@ -88,6 +90,17 @@ def readable(html: str) -> str:
     """Tables for everybody: headers that a screen reader knows as such, figures that no line break takes apart."""
     html = re.sub(r"<th (?!scope)", '<th scope="col" ', html)
     return html.replace(" ± ", "\u00a0±\u00a0").replace("(n = ", "(n\u00a0=\u00a0").replace(" %", "\u00a0%")
+
+
+def without_markup(markdown: str) -> str:
+    """Listings whose docstrings hold no formulas in raw TeX and no roles: the chapter's prose has the formulas."""
+
+    def cleaned(listing: re.Match[str]) -> str:
+        code = re.sub(r"\n *\.\. math::.*(?:\n+ +\\.*)*\n", "", listing[0])
+        code = re.sub(r"\n *\$\$(?:.|\n)*?\$\$ *(?=\n)", "", code)
+        return re.sub(r":(?:math|class|func|meth|mod|data|attr):`~?([^`]*)`", r"\1", code)
+
+    return re.sub(r"^`{3,}python\n(?:.|\n)*?^`{3,}$", cleaned, markdown, flags=re.MULTILINE)
 
 
 def _shown(cell: NotebookNode) -> Iterator[NotebookNode]:

@@ -76,6 +76,16 @@ def test_tables_get_headers_for_screen_readers_and_figures_that_stay_in_one_line
     assert new.count('<th scope="col" ') == 2 and "0.07\u00a0±\u00a00.01 (n\u00a0=\u00a03), 95\u00a0%" in new
 
 
+def test_listings_show_no_raw_formulas_and_roles() -> None:
+    text = (
+        '$$x$$\n\n```python\ndef f():\n    r"""Word :math:`c_0` of :class:`~a.B`:\n\n    .. math:: \\Delta = -2\n'
+        '\n    with D.\n    $$\n    y\n    $$\n    """\n    return 1\n```\n'
+    )
+    assert page_module.without_markup(text) == (
+        '$$x$$\n\n```python\ndef f():\n    r"""Word c_0 of a.B:\n\n    with D.\n    """\n    return 1\n```\n'
+    )
+
+
 def test_the_stored_notebook_is_left_alone(stasc: Standing) -> None:
     stored = notebook()
     before = nbformat.writes(stored)
