@@ -7,11 +7,13 @@ row computes with the padding of a prompt, and none waits for the end of others.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.chat import stop_ids
@@ -63,14 +65,22 @@ def complete(
     rows = _Rows(model, ids, min(batch_size, len(ids)), max_new_tokens)
     while waiting or rows.owners:
         free = rows.size - len(rows.owners)
-        if waiting and 8 * free >= rows.size:  # reading a few at a time would cost as much as reading many
-            new, waiting = waiting[:free], waiting[free:]
-            asked, logits = rows.read(new)
-        else:
-            asked, logits = list(rows.owners), rows.step()
+        with attention_of(model.device):
+            if waiting and 8 * free >= rows.size:  # reading a few at a time would cost as much as reading many
+                new, waiting = waiting[:free], waiting[free:]
+                asked, logits = rows.read(new)
+            else:
+                asked, logits = list(rows.owners), rows.step()
         tokens = _next(logits, sampling, [u[k][len(made[k])] for k in asked] if sampling else ())
         rows.go_on(tokens, [ended(k, token) for k, token in zip(asked, tokens.tolist(), strict=True)])
     return [_before(tokenizer.decode(tokens, skip_special_tokens=True), stop_strings) for tokens in made]
+
+
+def attention_of(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The kernel of attention that works on ``device``: torch's fused one for processors packs bf16 with AVX512 alone,
+    and fails on longer inputs where ATen is held below that (``ATEN_CPU_CAPABILITY``)."""
+    held = device.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    return sdpa_kernel(SDPBackend.MATH) if held else contextlib.nullcontext()
 
 
 def _before(text: str, stop_strings: Sequence[str]) -> str:

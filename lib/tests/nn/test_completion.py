@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -130,3 +133,14 @@ def test_draws_belong_to_seed_prompt_and_position() -> None:
 def test_bad_arguments(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ReprobookError, match=says):
         complete(tiny("llama"), Letters(), **{"prompts": ["a"], "max_new_tokens": 1, **options})
+
+
+def test_attention_in_bf16_works_where_aten_is_held_below_avx512() -> None:
+    code = (
+        "import torch; from reprobook.nn.completion import attention_of\n"
+        "x = torch.ones(1, 2, 256, 32, dtype=torch.bfloat16)\n"
+        "with attention_of(x.device): print(torch.nn.functional.scaled_dot_product_attention(x, x, x).sum().item())"
+    )
+    env = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == f"{float(2 * 256 * 32)}", done.stderr

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.completion import attention_of
 from reprobook.nn.lm import preferred_dtype
 from reprobook.papers.quantizing_code_llms.aqlm import Additive, objective
 from reprobook.train.checkpoint import CheckpointError, read, write
@@ -263,7 +264,7 @@ def mixed(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Products in bf16 where the device computes in it and the weights are kept in fp32."""
     kept = next(module.parameters()).dtype
     fast = kept == torch.float32 and preferred_dtype(device) == torch.bfloat16
-    with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+    with torch.autocast(device.type, torch.bfloat16, enabled=fast), attention_of(device):
         yield
 
 
