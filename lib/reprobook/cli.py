@@ -305,7 +305,8 @@ def _bench(options: argparse.Namespace) -> int:
         from reprobook.nn.bench import speeds
 
         print("\nTokens a second (a second of processor time)")
-        _columns(speeds())
+        for row in speeds():  # it takes minutes
+            print(" | ".join(row), flush=True)
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -52,18 +52,20 @@ SPEEDS = (
 )  # fmt: skip
 
 
-def speeds(rows: int = 32, new: int = 16, threads: Sequence[int] = (1, 2)) -> list[tuple[str, ...]]:
-    """Both real models in bf16 and fp32: tokens a second, and in brackets a second of processor time, of reading
-    ``rows`` texts of 128 tokens, and of continuing ``rows`` prompts greedily by ``new`` tokens each (the prompts
-    included) with :func:`complete` and with :func:`lm.generate`, whose texts must be equal in fp32. The memory is the
-    peak of this process so far. A model that cannot be had here has one row that says so."""
-    found: list[tuple[str, ...]] = [SPEEDS]
+def speeds(rows: int = 16, new: int = 16, threads: Sequence[int] = (1, 2)) -> Iterator[tuple[str, ...]]:
+    """Row by row as they are measured, after a head: both real models in bf16 and fp32.
+
+    Tokens a second, and in brackets a second of processor time, of reading ``rows`` texts of 128 tokens, and of
+    continuing ``rows`` prompts greedily by ``new`` tokens each (the prompts included) with :func:`complete` and with
+    :func:`lm.generate`, whose texts must be equal in fp32. The memory is the peak of this process so far. A model that
+    cannot be had here has one row that says so."""
+    yield SPEEDS
     before = torch.get_num_threads()
     for name, artefact in MODELS.items():
         try:
             gguf = ChapterData("shared", "laptop").path(artefact)
         except DataError:
-            found.append((name, "model not available", *[""] * (len(SPEEDS) - 2)))
+            yield name, "model not available", *[""] * (len(SPEEDS) - 2)
             continue
         for precision in ("bf16", "fp32"):
             model, tokenizer = lm.load_lm(gguf, dtype=precision)
@@ -71,11 +73,10 @@ def speeds(rows: int = 32, new: int = 16, threads: Sequence[int] = (1, 2)) -> li
             for n in threads:
                 torch.set_num_threads(n)
                 measured = _speed(model, tokenizer, rows, new, exact=precision == "fp32")
-                found.append((name, precision, str(n), size, *measured))
+                yield name, precision, str(n), size, *measured
             del model
             gc.collect()
     torch.set_num_threads(before)
-    return found
 
 
 def _speed(model: Any, tokenizer: Any, rows: int, new: int, exact: bool) -> tuple[str, ...]:
