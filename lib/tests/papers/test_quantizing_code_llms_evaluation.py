@@ -516,8 +516,11 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
     assert frame.groupby("quantization")["pass"].mean().to_dict() == pytest.approx({"a": 2 / 3, "b": 1 / 3})
     assert compared(frame, "a")["OR"].tolist() == [math.inf]
     named = {"reference": told["a"], "3 bits, code": told["b"], "3 bits, general": told["a"]}
+    named["3 bits, rounded"] = told["b"]
     assert list(solving.pairs(named)) == [
-        "3 bits, code minus reference", "3 bits, general minus reference", "3 bits, code minus 3 bits, general",
+        "3 bits, code minus reference", "3 bits, general minus reference", "3 bits, rounded minus reference",
+        "3 bits, code minus 3 bits, general", "3 bits, code minus 3 bits, rounded",
+        "3 bits, general minus 3 bits, rounded",
     ]  # fmt: skip
     cells = solving.summary(named, solving.arms([[3, "code"]]), 64).set_index("cell")
     assert cells["discordant"].tolist() == pytest.approx([0, 1 / 3]) and cells["wrong answers"].tolist() == [1, 2]

@@ -67,8 +67,12 @@ class RoundToNearest:
 
     def __call__(self, name: str, w: Tensor, gram: Tensor) -> Tensor:
         """The rounded weight; ``gram`` is only checked."""
-        self.grid.check(w.shape[1], name)
         check_inputs(w, gram, name)
+        return self.rounded(name, w)
+
+    def rounded(self, name: str, w: Tensor) -> Tensor:
+        """The rounded weight, for which no text is needed."""
+        self.grid.check(w.shape[1], name)
         groups = w.float().view(len(w), -1, self.grid.group)
         return self.grid.nearest(groups, *self.grid.lay(groups, 2)).view(w.shape)
 

@@ -1,10 +1,10 @@
-"""Encoding speed: AQLM's search as it was published against the same search with its products gathered."""
+"""Encoding: AQLM's search as it was published against the same search with its products gathered. Decoding: a stored
+model against plain weights."""
 
 from __future__ import annotations
 
 import math
 import random
-import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,14 @@ import torch
 from torch.nn import functional as F
 
 from reprobook.bench import compare
+from reprobook.errors import ReprobookError
 from reprobook.papers.quantizing_code_llms.aqlm import Format, Search, fit
+from reprobook.papers.quantizing_code_llms.blocks import harden
+from reprobook.papers.quantizing_code_llms.storage import save
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from reprobook.bench import Comparison
@@ -131,17 +136,33 @@ def _beam(w: Tensor, gram: Tensor, codes: Tensor, books: Tensor, scales: Tensor,
     return codes
 
 
-def decoding(model: Any, packed: Any, prompt: Tensor, n_tokens: int = 16) -> dict[str, float]:
-    """Tokens per second that two models, as it is and packed for ``aqlm``, generate greedily after a prompt (1, L). One
-    thread: those of aqlm 1.1.7's kernel for CPUs add to the same outputs without a lock, and most results are wrong."""
-    import numba
+def decoding(model: Any, folder: Path, form: Format, text: Tensor, n_steps: int = 8, n: int = 3) -> Comparison:
+    """Time of ``n_steps`` tokens one after the other, behind the rest of ``text`` (1, L): by a model with layers in
+    AQLM's form as plain fp32 weights (which they become), and as ``aqlm`` decodes the file that is written to
+    ``folder``. Both must find the same distributions. One thread: those of aqlm 1.1.7's kernel for CPUs add to the same
+    outputs without a lock, and most results are wrong.
 
+    Raises :class:`ReprobookError` if the chapter's extra is not installed."""
+    try:
+        import aqlm  # noqa: F401  # transformers needs it below
+        import numba
+    except ImportError as error:
+        raise ReprobookError(f"{error.name} is missing: pip install -e '.[quantizing_code_llms]'") from None
+    from transformers import AutoModelForCausalLM
+
+    save(model, folder, form)
+    packed = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    harden(model)
     numba.set_num_threads(1)
-    found = {}
-    for name, each in (("plain", model), ("packed", packed)):
-        options = {"do_sample": False, "min_new_tokens": n_tokens, "pad_token_id": 0}
-        each.generate(prompt, max_new_tokens=n_tokens, **options)  # kernels are compiled at first use
-        start = time.perf_counter()
-        each.generate(prompt, max_new_tokens=n_tokens, **options)
-        found[name] = n_tokens / (time.perf_counter() - start)
-    return found
+    ways = {"plain": lambda: _steps(model, text, n_steps), "stored": lambda: _steps(packed, text, n_steps)}
+    return compare(ways, equal=lambda a, b: torch.allclose(a, b, atol=0.02), n=n, what=f"decoding, {form}")
+
+
+@torch.no_grad()
+def _steps(model: Any, text: Tensor, n_steps: int) -> Tensor:
+    """Distributions (n_steps, V) over the token that follows each of the last ``n_steps``, read one at a time."""
+    cache, found = model(text[:, :-n_steps], use_cache=True).past_key_values, []
+    for token in text[:, -n_steps:].split(1, dim=1):
+        out = model(token, past_key_values=cache, use_cache=True)
+        found.append(out.logits[0, -1].softmax(0))
+    return torch.stack(found)

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import hashlib
 import logging
-import time
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import attention_of
 from reprobook.nn.lm import preferred_dtype
-from reprobook.papers.quantizing_code_llms.aqlm import Additive, objective
+from reprobook.papers.quantizing_code_llms.aqlm import Additive
 from reprobook.train.checkpoint import CheckpointError, read, write
+from reprobook.train.progress import watched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,18 +74,14 @@ class BlockTuning:
                 raise ReprobookError(f"{name} is {getattr(self, name)}; it must be at least {low}")
 
 
-Report = list[dict[str, Any]]
-
-
 def quantise(
     model: Any, rows: Tensor, quantiser: Quantiser, *, tuning: BlockTuning | None = None, n_blocks: int | None = None,
     folder: Path | None = None, seed: int = 0, batch_size: int = 8, device: torch.device | str = "cpu",
-) -> Report:  # fmt: skip
+) -> None:  # fmt: skip
     """Quantise the linear layers of the first ``n_blocks`` blocks (None: all) of ``model`` in place.
 
     ``rows`` (n, L) are the calibration text's tokens. ``folder`` keeps a file for every finished block; a damaged or
-    missing one is made again. Embeddings, final norm and head stay as they are. Returns a row for each layer: block,
-    layer, objective, what it is relative to the output's power, seconds; and one for each tuned block.
+    missing one is made again. Embeddings, final norm and head stay as they are.
 
     Raises :class:`ReprobookError` for no text, NaN activations, layers that the quantiser's groups do not divide, and
     files in ``folder`` of another run.
@@ -98,22 +96,19 @@ def quantise(
         raise ReprobookError(f"n_valid {tuning.n_valid} leaves nothing of {len(rows)} calibration sequences to tune on")
     plan = _plan(rows, quantiser, tuning, seed)
     x, keywords = first_inputs(model, rows, batch_size)
-    report: Report = []
-    for k, block in enumerate(blocks[:n_blocks]):
+    watch = tqdm(blocks[:n_blocks], desc="blocks", disable=not watched(), leave=False, file=sys.stderr)
+    for k, block in enumerate(watch):
         stage = _Stage(block.to(device), x, keywords, batch_size)
         file = folder / f"block-{k:03d}.pt" if folder else None
         if file is None or (saved := _saved(file, plan)) is None:
-            found = _quantise_block(k, stage, quantiser, tuning, seed)
+            _quantise_block(k, stage, quantiser, tuning, seed)
             if file is not None:
-                write(file, {"plan": plan, "block": block.state_dict(), "report": found})
+                write(file, {"plan": plan, "block": block.state_dict()})
         else:
             restore(block, saved["block"])
-            found = saved["report"]
-        report += found
         if k + 1 < n_blocks:
             x = stage.run()
         block.to("cpu")
-    return report
 
 
 def decoder_blocks(model: Any) -> nn.ModuleList:
@@ -152,6 +147,13 @@ def _saved(file: Path, plan: str) -> dict[str, Any] | None:
     return payload
 
 
+def reopen(model: Any, folder: Path) -> Any:
+    """The model with the finished blocks that :func:`quantise` kept in ``folder``."""
+    for block, file in zip(decoder_blocks(model), sorted(folder.glob("block-*.pt")), strict=False):
+        restore(block, read(file)["block"])
+    return model
+
+
 def restore(block: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put the saved state of a block into it, making AQLM's layers where the state has codes."""
     for name in linears(block):
@@ -164,28 +166,18 @@ def restore(block: nn.Module, state: Mapping[str, Tensor]) -> None:
 # ------------------------------------------------------------------------------------------------------------ one block
 
 
-def _quantise_block(k: int, stage: _Stage, quantiser: Quantiser, tuning: BlockTuning | None, seed: int) -> Report:
+def _quantise_block(k: int, stage: _Stage, quantiser: Quantiser, tuning: BlockTuning | None, seed: int) -> None:
     targets, grams = stage.collect()
-    report: Report = []
     for name, gram in grams.items():
-        layer, start = stage.block.get_submodule(name), time.process_time()
-        w = layer.weight.detach().float()  # type: ignore[operator]
+        layer = stage.block.get_submodule(name)
         with torch.no_grad():
-            made = quantiser(f"block {k}, {name}", w, gram)
-            new = made.weight() if isinstance(made, Additive) else made
-            value, power = objective(w, new, gram), objective(w, torch.zeros_like(w), gram)
+            made = quantiser(f"block {k}, {name}", layer.weight.detach().float(), gram)  # type: ignore[operator]
         if isinstance(made, Additive):
             stage.block.set_submodule(name, AqlmLinear(made, layer.bias))  # type: ignore[arg-type]
         else:
-            layer.weight.data.copy_(new)  # type: ignore[operator]
-        seconds = time.process_time() - start
-        report.append({
-            "block": k, "layer": name, "objective": value, "relative": value / power, "seconds": seconds,
-            "weights": w.numel(),
-        })  # fmt: skip
+            layer.weight.data.copy_(made)  # type: ignore[operator]
     if tuning and tuning.max_epochs:
-        report.append({"block": k, "layer": "tuning", **tune_block(stage, targets, tuning, seed + k)})
-    return report
+        tune_block(stage, targets, tuning, seed + k)
 
 
 class _Stage:

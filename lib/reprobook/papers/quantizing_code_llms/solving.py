@@ -14,8 +14,8 @@ import pandas as pd
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import complete
 from reprobook.nn.lm import load_lm, load_tokenizer
-from reprobook.papers.quantizing_code_llms.baselines import ColumnUpdate, Grid
-from reprobook.papers.quantizing_code_llms.blocks import decoder_blocks, quantise
+from reprobook.papers.quantizing_code_llms.baselines import ColumnUpdate, Grid, RoundToNearest
+from reprobook.papers.quantizing_code_llms.blocks import decoder_blocks, linears, quantise
 from reprobook.papers.quantizing_code_llms.calibration import (
     calibration_rows,
     held_out,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from reprobook.papers.quantizing_code_llms.calibration import HeldOut, Kind
     from reprobook.papers.quantizing_code_llms.humaneval import Problem
 
+ROUNDED = "rounded"  # in place of a calibration set: to the nearest value of the grid
 SMALL = "smollm2-135m-instruct"
 # What begins something else at the margin: HumanEval's own list, and the end of a block.
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\nassert", "\n```")
@@ -42,7 +43,7 @@ STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\nassert", "\n```")
 
 @dataclass(frozen=True)
 class Arm:
-    """A cell: bits of the grid (None: the model as it is) and the calibration set."""
+    """A cell: bits of the grid (None: the model as it is) and the calibration set, or :data:`ROUNDED`."""
 
     bits: int | None = None
     calibration: str = ""
@@ -98,7 +99,7 @@ def open_texts(
 ) -> tuple[dict[str, Tensor], HeldOut]:
     """Calibration rows of the sets that the arms name, in the tokens of the model in ``source``, and held-out code."""
     tokenizer, general, code = load_tokenizer(source), wikipedia(articles), standard_library()
-    kinds: dict[Kind, None] = dict.fromkeys(kind for _, kind in wanted)
+    kinds: dict[Kind, None] = dict.fromkeys(kind for _, kind in wanted if kind != ROUNDED)
     rows: dict[str, Tensor] = {
         kind: calibration_rows(kind, general, code, tokenizer, n_rows, length, seed) for kind in kinds
     }
@@ -108,16 +109,21 @@ def open_texts(
 def open_arm(
     source: Path, arm: Arm, rows: Mapping[str, Tensor], group: int, n_blocks: int, *, folder: Path, device: torch.device
 ) -> tuple[Any, Any]:
-    """The code model of an arm, every linear layer of its first ``n_blocks`` blocks (at most those it has) quantised by
-    a column update on groups of ``group`` columns with the arm's calibration rows; and its tokenizer. Finished blocks
-    are kept in ``folder``."""
+    """The code model of an arm, every linear layer of its first ``n_blocks`` blocks (at most those it has) quantised on
+    groups of ``group`` columns, by a column update with the arm's calibration rows or by rounding; and its tokenizer.
+    Finished blocks are kept in ``folder``."""
     model, tokenizer = load_lm(source, device=device)
-    if arm.bits is not None:
-        if arm.calibration not in rows:
-            raise ReprobookError(f"calibration {arm.calibration!r} is not known; allowed: {', '.join(rows)}")
-        made, n = ColumnUpdate(Grid(arm.bits, group)), min(n_blocks, len(decoder_blocks(model)))
-        quantise(model, rows[arm.calibration], made, n_blocks=n, folder=folder, device=device)
+    if arm.bits is None:
+        return model, tokenizer
+    grid, n = Grid(arm.bits, group), min(n_blocks, len(decoder_blocks(model)))
+    if arm.calibration == ROUNDED:
+        for name, layer in linears(decoder_blocks(model)[:n]).items():
+            layer.weight.data.copy_(RoundToNearest(grid).rounded(name, layer.weight.detach()))
+    elif arm.calibration in rows:
+        quantise(model, rows[arm.calibration], ColumnUpdate(grid), n_blocks=n, folder=folder, device=device)
         model.to(device)
+    else:
+        raise ReprobookError(f"calibration {arm.calibration!r} is not known; allowed: {', '.join([*rows, ROUNDED])}")
     return model, tokenizer
 
 
@@ -200,13 +206,15 @@ def summary(found: Mapping[str, Solved], wanted: Sequence[Arm], group: int) -> p
 
 
 def pairs(found: Mapping[str, Solved]) -> dict[str, tuple[Solved, Solved]]:
-    """What is compared: every cell minus the reference, and at equal bits code minus general calibration."""
+    """What is compared: every cell minus the reference, and at equal bits code with general calibration and both with
+    plain rounding."""
     told = {f"{name} minus reference": (each, found["reference"]) for name, each in found.items()}
     del told["reference minus reference"]
     for name, each in found.items():
         bits, _, kind = name.partition(", ")
-        if kind == "code" and (other := f"{bits}, general") in found:
-            told[f"{name} minus {other}"] = each, found[other]
+        for other in {"code": ("general", ROUNDED), "general": (ROUNDED,)}.get(kind, ()):
+            if (rival := f"{bits}, {other}") in found:
+                told[f"{name} minus {rival}"] = each, found[rival]
     return told
 
 

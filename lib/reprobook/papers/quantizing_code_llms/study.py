@@ -20,6 +20,7 @@ import torch
 from reprobook.errors import ReprobookError
 from reprobook.papers.quantizing_code_llms.aqlm import Additive, Format, fit, objective
 from reprobook.papers.quantizing_code_llms.baselines import Aqlm, ColumnUpdate, Grid, KMeans, RoundToNearest
+from reprobook.papers.quantizing_code_llms.bench import decoding
 from reprobook.papers.quantizing_code_llms.blocks import (
     decoder_blocks,
     harden,
@@ -27,6 +28,7 @@ from reprobook.papers.quantizing_code_llms.blocks import (
     linears,
     mixed,
     quantise,
+    reopen,
 )
 from reprobook.papers.quantizing_code_llms.calibration import calibration_rows, held_out, standard_library, wikipedia
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight, grid_bits
@@ -36,6 +38,7 @@ from reprobook.project import atomic_write
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reprobook.bench import Comparison
     from reprobook.papers.quantizing_code_llms.aqlm import Search
     from reprobook.papers.quantizing_code_llms.baselines import Quantiser
     from reprobook.papers.quantizing_code_llms.blocks import BlockTuning
@@ -229,6 +232,13 @@ def cells(
     return {name: found[name] for name in ("reference", *wanted)}
 
 
+def stored(lab: Lab, name: str, folder: Path) -> Comparison:
+    """Decoding with the AQLM cell ``name`` of :func:`cells`, kept in ``folder``: from its stored form and from plain
+    weights, on held-out code."""
+    model = reopen(_copy(lab.model, lab.sizes.n_blocks), folder / name)
+    return decoding(model, folder / "stored", Format(_parsed(name)[1]), lab.held["code"].rows[:1, :24])
+
+
 def _copy(model: Any, n_blocks: int | None) -> Any:
     """A copy of a model that shares the matrices that nothing changes: all but those of the first ``n_blocks``."""
     own = {id(p) for block in decoder_blocks(model)[:n_blocks] for p in block.parameters()}
@@ -266,12 +276,15 @@ def summary(found: Mapping[str, Cell]) -> pd.DataFrame:
 
 def pairs(found: Mapping[str, Cell]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What is compared on held-out code, loss of each file, the second to be taken from the first: every cell with the
-    reference; at equal bits general with code calibration, and a cell before and after end-to-end tuning."""
+    reference; at equal bits general with code calibration, and a cell before and after end-to-end tuning; two
+    codebooks with three."""
     loss = {name: np.array(each.loss["code"]) for name, each in found.items()}
     told = {f"{name}: loss above reference": (loss[name], loss["reference"]) for name in found if name != "reference"}
     for name in found:
         if (other := name.replace(", code", ", general")) != name and other in found:
             told[f"{other} minus code"] = loss[other], loss[name]
+        if (finer := name.replace("AQLM 2,", "AQLM 3,")) != name and finer in found:
+            told[f"{name} minus {finer}"] = loss[name], loss[finer]
         if f"{name}, tuned" in found:
             told[f"{name}: before minus after tuning"] = loss[name], loss[f"{name}, tuned"]
     return told
