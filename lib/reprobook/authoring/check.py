@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reprobook import facts, record
+from reprobook import facts, ranges, record
 from reprobook.authoring import scaffold
 from reprobook.authoring.notebook import check_shape, effect_names
 from reprobook.authoring.prose import typed_numbers
@@ -66,8 +66,9 @@ def _is_judged(slug: str) -> bool:
 
 
 def _parameters(slug: str) -> list[str]:
+    allowed = ranges.ranges(slug)
     for scale in SCALES:
-        resolve(slug, scale)
+        ranges.check(resolve(slug, scale), allowed, f"scale {scale}")
     resolve(slug, "paper", rehearsal=True)
     provenance(slug)
     return []

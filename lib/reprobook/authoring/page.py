@@ -150,7 +150,7 @@ def _rests_on(chapter: Standing) -> str:
     facts, records = chapter.facts, chapter.records
     smoke = record.results(chapter.slug, "smoke")
     commits = ", ".join(sorted({r.commit[:7] for r in records if r.commit}))
-    seeds = f"{len(records)} runs of commit {commits}: {cost(records)}" if records else "no run yet"
+    seeds = f"{cost(records)}, commit {commits}" if records else "no run yet"
     check = f"{duration(mean_time(smoke))}, {peak_memory_gb(smoke):.1f} GB" if smoke else "not measured"
     paper = show.link(facts.arxiv_url, f"arXiv {facts.arxiv.id}v{facts.arxiv.version}")
     code = f", {show.link(facts.code.url, 'official code')}" if facts.code else ""

@@ -14,6 +14,7 @@ from reprobook.batch.plan import PlanError
 from reprobook.content.key import content_key, digest_with, run_id
 from reprobook.data import ChapterData, load_manifest
 from reprobook.params import check_names, check_value, read_parameters, resolve
+from reprobook.ranges import check, ranges
 
 if TYPE_CHECKING:
     from reprobook.batch.plan import Group, Plan, Resources
@@ -74,10 +75,11 @@ def _tasks(
     usual: Mapping[str, Any],
     digest_of: Callable[[Mapping[str, Any]], str],
 ) -> Iterator[Task]:
-    source = f"plan, {slug}"
+    source, allowed = f"plan, {slug}", ranges(slug)
     for given in group.overrides():
         check_names(given, declared, source)
         checked = {name: check_value(declared[name], value, source) for name, value in given.items()}
+        check(checked, allowed, source)
         for seed in group.seeds:
             overrides = {**checked, "seed": check_value(declared["seed"], seed, source)}
             params = {**usual, **overrides}
