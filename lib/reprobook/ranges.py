@@ -55,7 +55,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def check(given: Mapping[str, Any], allowed: Mapping[str, Range], source: str) -> None:
-    """Raise :class:`ParameterError` for the first number of ``given`` that is out of its range; ``source`` goes first."""
+    """Raise :class:`ParameterError` for the first number of ``given`` out of its range; ``source`` goes first."""
     for name, value in given.items():
         for number in _numbers(value):
             if not all(SIGNS[sign](number, bound) for sign, bound in allowed.get(name, ())):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reprobook import project, show
+from reprobook.authoring.citations import in_page
 from reprobook.authoring.scoreboard import anchor, cost, duration
 from reprobook.authoring.standing import mean_time, peak_memory_gb
 
@@ -43,7 +44,9 @@ def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, by
     ]
     page.cells[:1] = opening
     for cell in page.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "markdown":
+            cell.source = in_page(cell.source)
+        else:
             _fold(cell)
             _without_lines_for_checks(cell)
             for output in cell.outputs:
