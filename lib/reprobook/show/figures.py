@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-LABEL = "Smallest label"
+LABEL, TALLER = "Smallest label", 1.6  # in a picture's metadata; by how much larger labels may make it
 COLUMN, LEAST_LABEL = 688, 9.2  # pixels: of a page's column at a window of 1,280, of the smallest label in it
 # Okabe and Ito's colour-blind-safe colours, the ones that stand out on white first
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -63,20 +63,22 @@ def style() -> None:
 
 
 def legible(fig: Figure) -> float:
-    """Enlarge the labels of ``fig`` that would be too small in the column of a page; pixels that the smallest has."""
+    """Enlarge the labels of ``fig`` that would be too small in the column of a page, and its height with them; returns
+    the pixels of the smallest."""
     from matplotlib.text import Text
 
     per_point = fig.dpi / 72
     least = LEAST_LABEL * max(1.0, fig.get_figwidth() * fig.dpi / COLUMN) / per_point
     fig.draw_without_rendering()  # makes the labels of ticks
-    for axes in fig.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            labels = [label.get_fontsize() for label in axis.get_ticklabels()]
-            axis.set_tick_params(labelsize=max(least, *labels) if labels else least)
     texts = [text for text in fig.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    for text in texts:
-        text.set_fontsize(max(least, text.get_fontsize()))
-    return round(per_point * min((text.get_fontsize() for text in texts), default=least), 1)
+    sizes = [float(text.get_fontsize()) for text in texts]
+    for axis in (axis for axes in fig.axes for axis in (axes.xaxis, axes.yaxis)):
+        axis.set_tick_params(labelsize=max([least, *(label.get_fontsize() for label in axis.get_ticklabels())]))
+    for text, size in zip(texts, sizes, strict=True):
+        text.set_fontsize(max(least, size))
+    smallest = min(sizes, default=least)
+    fig.set_figheight(fig.get_figheight() * min(max(1.0, least / smallest), TALLER))
+    return round(per_point * max(least, smallest), 1)
 
 
 def png(fig: Figure) -> bytes:
