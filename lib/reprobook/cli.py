@@ -8,6 +8,7 @@ Everything heavy is imported by the command that needs it: ``reprobook --help`` 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) had enough
         sys.stderr.close()
         return 0
-    except KeyboardInterrupt:
-        print("reprobook: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        anew = " without --again" if getattr(options, "again", False) else ""
+        print(f"reprobook: {str(stopped) or 'stopped'}; the same command{anew} goes on", file=sys.stderr)
+        return 128 + getattr(stopped, "signal", signal.SIGINT)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,6 +57,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop the run after this time")
     sub.add_argument("--memory-limit", type=float, metavar="GB", help="stop the run if it takes more memory")
     sub.add_argument("--publish", action="store_true", help="copy the record to book/results (needs a clean checkout)")
+    sub = add("show", _show, "show a run: metrics, effects, what the claims want of them, and where its files are")
+    sub.add_argument("run", help="its id or the beginning of it, its folder, or the file of a record")
+    sub.add_argument("--html", action="store_true", help="also write its notebook as an HTML file")
+    sub = add("compare", _compare, "show two runs side by side: what was not the same, metrics, effects")
+    sub.add_argument("runs", nargs=2, metavar="run", help="as of `reprobook show`")
+    sub = add("prune", _prune, "list runs that nothing needs (failed, interrupted, superseded), and their bytes")
+    _some(sub)
+    sub.add_argument("--delete", action="store_true", help="delete them; published records always stay")
     _batch(add("batch", _run_batch, "run many runs from a plan, here or on Slurm; status, cancel, collect of its runs"))
     _data(commands.add_parser("data", help="data sets and models: list, plan, fetch, verify, table"))
     _some(add("rehearse", _rehearse, "run the paper-scale code on miniature artefacts, offline"), every=True)
@@ -154,10 +164,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.publish and result.status != "failed":
         path = publish(result.record, result.folder)
         print(f"published {path.relative_to(project.root())}")
-    code = _report(options.slug, result)
-    if result.signal:
-        print(f"the same command{' without --again' * options.again} goes on where this one stopped", file=sys.stderr)
-    return code
+    return _report(options.slug, result)
 
 
 def _report(slug: str, result: object) -> int:
@@ -173,14 +180,47 @@ def _report(slug: str, result: object) -> int:
         judged = f"{len(found.effects)} effects" if found.effects else f"{len(found.claims)} claims"
         print(f"  {len(found.metrics)} metrics, {judged}, {found.wall_s or 0:.0f} s; {folder}")
         return 0
-    if result.signal:
-        print(f"{slug} {result.run_id}: {result.where}", file=sys.stderr)
-        return 128 + result.signal
     print(f"{slug} {result.run_id}: failed: {result.where}", file=sys.stderr)
     print(f"  {folder} holds the notebook, the record and log.txt, whose last lines are:", file=sys.stderr)
     for line in result.tail:
         print(f"  | {line}", file=sys.stderr)
     return 1
+
+
+def _show(options: argparse.Namespace) -> int:
+    from reprobook.authoring.kept import find, shown, write_page
+
+    path = find(options.run)
+    if options.html:
+        write_page(path)
+    return _sections(shown(path))
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from reprobook.authoring.kept import find, side_by_side
+
+    return _sections(side_by_side(*map(find, options.runs)))
+
+
+def _sections(sections: Sequence[tuple[str, Sequence[Sequence[object]]]]) -> int:
+    """Print headings with rows; one without rows is left out."""
+    for k, (heading, rows) in enumerate((heading, rows) for heading, rows in sections if rows):
+        print(f"{chr(10) if k else ''}{heading}")
+        _columns(rows)
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from reprobook.authoring.kept import prunable, remove
+    from reprobook.data import readable_bytes
+
+    found = [each for slug in _slugs(options) for each in prunable(slug)]
+    found = [each for each in found if not options.delete or remove(each[0])]
+    if found:
+        _columns([(folder.relative_to(project.root()), readable_bytes(size), why) for folder, why, size in found])
+    freed = f"{len(found)} runs, {readable_bytes(sum(size for *_, size in found))}"
+    print(f"{freed}: deleted" if options.delete else f"{freed}: nothing is deleted without --delete")
+    return 0
 
 
 def _batch(sub: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ LIB = ROOT / "lib"
 LAYERS = """
 errors
 project yaml_files
-hardware params facts show bench
+hardware params ranges facts show bench
 data record
 content
 evidence

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from reprobook.errors import ReprobookError
@@ -131,3 +132,16 @@ def test_no_file_names_a_package_index() -> None:
     for name in ("requirements.lock", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"):
         text = (ROOT / name).read_text()
         assert not re.search(r"index-url|find-links|https?://", text), name
+
+
+def test_citation_and_container_are_of_this_version_and_python() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys(), "what the format requires"
+    assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert cited["title"] == yaml.safe_load((ROOT / "_config.yml").read_text())["title"]
+    assert f"## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text()
+    container = (ROOT / "Dockerfile").read_text()
+    assert SpecifierSet(PROJECT["requires-python"]).contains(re.findall(r"^FROM python:([\d.]+)", container, re.M)[0])
+    used = set(re.findall(r'^(?:RUN|#.*reprobook) make (\w+)$|"make", "(\w+)"', container, re.MULTILINE))
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {name for pair in used for name in pair if name} == {"setup", "lab", "help"} <= {*targets}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 import re
@@ -292,10 +293,28 @@ def test_a_picture_is_the_same_bytes_every_time_and_white_behind() -> None:
         first = draw()
         assert first == draw() and first[:8] == b"\x89PNG\r\n\x1a\n"
         assert b"Software" not in first and len(first) < 60_000
-    import io
-
     pixels = plt.imread(io.BytesIO(first))
     assert pixels[0, 0].tolist()[:3] == [1.0, 1.0, 1.0] and pixels[..., 3].min() == 1.0
+
+
+@pytest.mark.parametrize(("width", "points"), [(16.0, 4.0), (9.0, 5.0), (6.0, 12.0)])
+def test_labels_stay_legible_in_the_column_of_a_page(width: float, points: float) -> None:
+    from PIL import Image
+
+    with plt.rc_context():
+        show.style()
+        fig, (ax, empty) = plt.subplots(1, 2, figsize=(width, 3))
+        ax.plot([0, 1])
+        ax.tick_params(labelsize=points)
+        empty.axis("off")
+        note = ax.text(0.5, 0.5, "a note", fontsize=points)
+        picture = Image.open(io.BytesIO(show.png(fig)))
+    scale = min(1.0, 688 / picture.width)  # as a page at 1,280 pixels shows it
+    sizes = [text.get_fontsize() for text in (note, *ax.get_xticklabels(), *ax.get_yticklabels())]
+    shown = [size * 110 / 72 * scale for size in sizes]
+    assert min(shown) >= 9.0 and float(picture.info["Smallest label"]) * scale >= 9.0
+    if points * 110 / 72 * scale >= 9.2:
+        assert note.get_fontsize() == points, "what can be read stays as it is"
 
 
 def test_a_figure_is_a_png_with_an_alternative_text_and_a_caption(shown: list[dict[str, str]]) -> None:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reprobook import facts, record
+from reprobook import facts, ranges, record
 from reprobook.authoring import scaffold
+from reprobook.authoring.citations import readable
 from reprobook.authoring.notebook import check_shape, effect_names
 from reprobook.authoring.prose import typed_numbers
 from reprobook.data import load_manifest
@@ -24,7 +25,8 @@ UNKNOWN_ARXIV = "0000.00000"  # what `reprobook new` writes
 def problems(slug: str) -> list[str]:
     """What is wrong with the files of chapter ``slug`` in all rooms, one line each; [] if nothing is."""
     found = []
-    for check in (_notebook, _scaffold, _prose, _parameters, _facts, _manifest, _records, _effects, _sets, _rooms):
+    own = (_notebook, _citations, _scaffold, _prose, _parameters, _facts)
+    for check in (*own, _manifest, _records, _effects, _sets, _rooms):
         found += _caught(check, slug)
     return list(dict.fromkeys(found))  # a file that several checks need is named once
 
@@ -38,6 +40,15 @@ def _caught(check: Callable[[str], list[str]], slug: str) -> list[str]:
 
 def _notebook(slug: str) -> list[str]:
     return [f"notebooks/{slug}.ipynb: {problem}" for problem in check_shape(slug, _is_judged(slug))]
+
+
+def _citations(slug: str) -> list[str]:
+    import nbformat
+
+    stored = nbformat.read(notebook_path(slug), as_version=4)
+    if [cell.source for cell in readable(stored).cells] == [cell.source for cell in stored.cells]:
+        return []
+    return [f"notebooks/{slug}.ipynb: citations and list of references aren't in step: run `reprobook refresh {slug}`"]
 
 
 def _scaffold(slug: str) -> list[str]:
@@ -66,8 +77,9 @@ def _is_judged(slug: str) -> bool:
 
 
 def _parameters(slug: str) -> list[str]:
+    allowed = ranges.ranges(slug)
     for scale in SCALES:
-        resolve(slug, scale)
+        ranges.check(resolve(slug, scale), allowed, f"scale {scale}")
     resolve(slug, "paper", rehearsal=True)
     provenance(slug)
     return []

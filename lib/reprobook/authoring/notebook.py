@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import record
+from reprobook.authoring.citations import HEADING, LINK
 from reprobook.content.key import plain_python
 from reprobook.project import atomic_write, notebook_path
 
@@ -180,17 +181,22 @@ def _short(cells: list[NotebookNode]) -> Iterator[str]:
     if lengths and statistics.median(lengths) > MEDIAN_LINES:
         yield f"half of the code cells have more than {MEDIAN_LINES} lines: experiments belong into study.py"
     for k, source in prose:
-        if not 1 <= (words := len(source.split())) <= MAX_WORDS:
+        if not 1 <= (words := len(LINK.sub("", _without_list(source)).split())) <= MAX_WORDS:
             yield f"cell {k} has {words} words; 1 to {MAX_WORDS} are allowed"
     if code and not PROSE[0] <= len(prose) / len(code) <= PROSE[1]:
         yield f"{len(prose)} prose cells and {len(code)} code cells; there should be about as many of both"
+
+
+def _without_list(source: str) -> str:
+    """A cell without the list of references, which is as long as it is."""
+    return "".join(source.partition(HEADING)[:2])
 
 
 def _old(cells: list[NotebookNode]) -> Iterator[str]:
     if not OLD_CELLS[0] <= len(cells) <= OLD_CELLS[1]:
         yield f"{len(cells)} cells; a chapter has {OLD_CELLS[0]} to {OLD_CELLS[1]}"
     for k, cell in enumerate(cells, start=1):
-        lines = len(cell.source.splitlines())
+        lines = len(_without_list(cell.source).splitlines())
         if not 1 <= lines <= OLD_LINES and "parameters" not in cell.metadata.get("tags", []):
             yield f"cell {k} has {lines} lines; 1 to {OLD_LINES} are allowed"
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reprobook import project, show
+from reprobook.authoring.citations import in_page
 from reprobook.authoring.scoreboard import anchor, cost, duration
-from reprobook.authoring.standing import mean_time, peak_memory_gb
+from reprobook.authoring.standing import mean_time, peak_memory_gb, version
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -43,7 +44,9 @@ def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, by
     ]
     page.cells[:1] = opening
     for cell in page.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "markdown":
+            cell.source = in_page(cell.source)
+        else:
             _fold(cell)
             _without_lines_for_checks(cell)
             for output in cell.outputs:
@@ -150,7 +153,7 @@ def _rests_on(chapter: Standing) -> str:
     facts, records = chapter.facts, chapter.records
     smoke = record.results(chapter.slug, "smoke")
     commits = ", ".join(sorted({r.commit[:7] for r in records if r.commit}))
-    seeds = f"{len(records)} runs of commit {commits}: {cost(records)}" if records else "no run yet"
+    seeds = f"{cost(records)}, commit {commits}" if records else "no run yet"
     check = f"{duration(mean_time(smoke))}, {peak_memory_gb(smoke):.1f} GB" if smoke else "not measured"
     paper = show.link(facts.arxiv_url, f"arXiv {facts.arxiv.id}v{facts.arxiv.version}")
     code = f", {show.link(facts.code.url, 'official code')}" if facts.code else ""
@@ -159,6 +162,7 @@ def _rests_on(chapter: Standing) -> str:
         "To check the code": f"{check}: <code>reprobook run {chapter.slug}</code>",
         "To move things": f"<code>make lab</code>, then <code>{chapter.slug}.ipynb</code>{_launchers(chapter.slug)}",
         "Paper": f"{paper}, {escape(_names(facts.authors))}{code}",
+        "To cite": f"<details><summary>this chapter</summary><pre>{escape(_citation(chapter))}</pre></details>",
     }
     items = "".join(f"<dt>{label}</dt><dd>{text}</dd>" for label, text in lines.items())
     return f'<dl class="rb-facts">{items}</dl>'
@@ -168,10 +172,28 @@ def _names(authors: list[str]) -> str:
     return ", ".join(authors) if len(authors) < 6 else f"{', '.join(authors[:3])} and {len(authors) - 3} others"
 
 
+def _citation(chapter: Standing) -> str:
+    """A BibTeX entry of the chapter with the version of its results."""
+    config, paper = _config(), chapter.facts
+    results = version([chapter])
+    fields = {
+        "author": f"{{{config['author']}}}",
+        "title": f"{paper.title}, rerun",
+        "howpublished": f"A chapter of {config['title']}",
+        "year": results[:4] or config["copyright"],
+        "note": f"{f'Results {results}. ' if results else ''}The paper: arXiv {paper.arxiv.id}v{paper.arxiv.version}",
+    }
+    lines = "".join(f"  {name} = {{{text}}},\n" for name, text in fields.items())
+    return f"@misc{{reprobook_{chapter.slug},\n{lines}}}"
+
+
+def _config() -> dict[str, Any]:
+    return yaml.safe_load((project.root() / "_config.yml").read_text("utf-8"))
+
+
 def _launchers(slug: str) -> str:
     """Links that open the notebook elsewhere, where ``_config.yml`` names the repository (``repository: url``)."""
-    config: dict[str, Any] = yaml.safe_load((project.root() / "_config.yml").read_text("utf-8"))
-    repository = config.get("repository") or {}
+    repository = _config().get("repository") or {}
     url, branch = str(repository.get("url") or ""), repository.get("branch", "main")
     if not url.startswith("https://github.com/"):
         return ""

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from reprobook import facts, record
+from reprobook.authoring.citations import HEADING
 from reprobook.params import resolve
 from reprobook.project import SCALES, notebook_path
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?!\w|\.\d|\s?B\b)")
-_APART = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\{cite\}`[^`]*`|\]\([^)]*\)|https?://\S+", re.DOTALL)
+_APART = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|https?://\S+", re.DOTALL)
 
 
 def typed_numbers(slug: str) -> list[str]:
@@ -26,7 +27,7 @@ def typed_numbers(slug: str) -> list[str]:
     found = []
     for cell in nbformat.read(notebook_path(slug), as_version=4).cells:
         if cell.cell_type == "markdown":
-            text = _APART.sub(" ", cell.source)
+            text = _APART.sub(" ", cell.source.partition(HEADING)[0])
             found += [typed for typed in _DECIMAL.findall(text) if not _stands_in(typed, known)]
     return [f"the prose types {typed}, which is in no fact, parameter or record: use ch.say" for typed in found]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import record
+from reprobook.authoring.citations import readable
 from reprobook.authoring.notebook import normalise, write
 from reprobook.params import resolve
 from reprobook.project import atomic_write, check_package, check_slug, notebook_path, root
@@ -56,7 +57,7 @@ def execute(slug: str, place: str = "refresh", env: Mapping[str, str] = ONE_THRE
 def _store(slug: str, folder: Path, expected: Path, metrics: Mapping[str, Any]) -> None:
     import nbformat
 
-    write(normalise(nbformat.read(folder / "notebook.ipynb", as_version=4)), notebook_path(slug))
+    write(normalise(readable(nbformat.read(folder / "notebook.ipynb", as_version=4))), notebook_path(slug))
     atomic_write(expected, json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 

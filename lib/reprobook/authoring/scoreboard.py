@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
-from reprobook.authoring.standing import mean_time, peak_memory_gb
+from reprobook.authoring.standing import mean_time, peak_memory_gb, version
 from reprobook.evidence.claims import CHALLENGED
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def times(chapters: Sequence[Standing]) -> str:
 
 def scoreboard(chapters: Sequence[Standing]) -> str:
     """Markdown: all verdicts, then a table of claims for each chapter, with the tests drawn."""
-    parts = [f"## All verdicts\n\n{overview(chapters)}", *(_chapter(each) for each in chapters)]
+    which = f"Version of the results: `{version(chapters)}`."
+    parts = [f"## All verdicts\n\n{overview(chapters)}\n\n{which}", *(_chapter(each) for each in chapters)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,15 @@ def standings() -> list[Standing]:
 
 def exported(chapters: Sequence[Standing]) -> dict[str, Any]:
     """The scoreboard as plain data, as ``scoreboard.json`` holds it; its fields are explained on the scoreboard."""
-    return {"schema": 1, "chapters": [_chapter(each) for each in chapters]}
+    return {"schema": 1, "version": version(chapters), "chapters": [_chapter(each) for each in chapters]}
+
+
+def version(chapters: Sequence[Standing]) -> str:
+    """Of the results: the day of the latest run, and a digest of which runs they are; "" without any."""
+    records = [found for each in chapters for found in each.records]
+    runs = sorted((found.slug, found.scale, found.seed, found.run_id) for found in records)
+    day = max((found.ended[:10] for found in records if found.ended), default="undated")
+    return f"{day}-{hashlib.sha256(repr(runs).encode()).hexdigest()[:7]}" if runs else ""
 
 
 def _chapter(chapter: Standing) -> dict[str, Any]:

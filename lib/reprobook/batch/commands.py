@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from reprobook.batch.slots import Slots
     from reprobook.batch.slurm import Queued
     from reprobook.batch.tasks import Task
+    from reprobook.data import PlanRow
 
 LOST = "its job ended without a record; submit again to go on"
+Missing = Mapping[tuple[str, str], Mapping[str, "PlanRow"]]  # chapter and scale -> id -> what is not here yet
 VERBS = ("run", "status", "cancel", "collect")
 
 
@@ -67,27 +69,52 @@ def _dry_run(plan: Plan, tasks: Sequence[Task]) -> int:
 
     found = [state(task) for task in tasks]
     usual = estimates(tasks)
-    for task, now in zip(tasks, found, strict=True):
-        seconds = usual[task.slug, task.scale]
-        time_of = "" if now.name == COMPLETE else f"about {elapsed(seconds)}" if seconds else "time not known"
-        print(f"{task.run_id:28}{task.digest[:10]:12}{now.name:13}{time_of:18}{task}")
     todo = [task for task, now in zip(tasks, found, strict=True) if now.name != COMPLETE]
+    missing = _missing(todo)
+    rows = [("run", "content", "state", "time", "GPU-hours", "to fetch", "what")]
+    for task, now in zip(tasks, found, strict=True):
+        costs = ("", "", "") if now.name == COMPLETE else _costs(task, usual[task.slug, task.scale], missing)
+        rows.append((task.run_id, task.digest[:10], now.name, *costs, str(task)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"{len(tasks)} runs: {len(tasks) - len(todo)} complete, {len(todo)} to do")
-    for line in [*_needs(todo), *_time(todo, usual, slots(plan.local))]:
+    for line in [*_needs(todo, missing), *_time(todo, usual, slots(plan.local))]:
         print(line)
     return 0
 
 
-def _needs(tasks: Sequence[Task]) -> list[str]:
+def _costs(task: Task, seconds: float | None, missing: Missing) -> tuple[str, str, str]:
+    """Time, GPU-hours and bytes to fetch: "about" by earlier records, else the limit of a job."""
+    from reprobook.data import readable_bytes
+
+    limit, rows = task.resources.minutes, missing[task.slug, task.scale].values()
+    how, most = ("about", seconds) if seconds else ("limit", 60.0 * limit if limit else None)
+    time_of = f"{how} {elapsed(most)}" if most else "not known"
+    hours = f"{how} {task.resources.gpus * most / 3600:.1f}" if most and task.resources.gpus else ""
+    size = readable_bytes(sum(row.bytes or 0 for row in rows), any(row.estimated or row.bytes is None for row in rows))
+    return time_of, hours or ("not known" if task.resources.gpus else "none"), size if rows else "there"
+
+
+def _missing(tasks: Sequence[Task]) -> Missing:
+    from reprobook.data import plan
+
+    found: dict[tuple[str, str], dict[str, PlanRow]] = {}
+    for slug, scale, overrides, _ in inputs(tasks):
+        rows = {row.id: row for row in plan([slug], scale, overrides) if not row.cached}
+        found.setdefault((slug, scale), {}).update(rows)
+    return found
+
+
+def _needs(tasks: Sequence[Task], missing: Missing) -> list[str]:
     """Data that is not here yet, and gates."""
-    from reprobook.data import plan, readable_bytes
+    from reprobook.data import readable_bytes
 
     lines = []
-    for slug, scale, overrides, _ in inputs(tasks):
-        for row in plan([slug], scale, overrides):
+    for (slug, scale), rows in missing.items():
+        for row in rows.values():
             gate = ", gated: accept its terms on the hub and log in" if row.gated else ""
-            if not row.cached:
-                lines.append(f"  {slug}, {scale}: {row.id}, {readable_bytes(row.bytes)}, licence: {row.licence}{gate}")
+            lines.append(f"  {slug}, {scale}: {row.id}, {readable_bytes(row.bytes)}, licence: {row.licence}{gate}")
     if not lines:
         return ["data: all there"] if tasks else []
     return ["data to fetch first:", *lines, "with", *(f"  {command}" for *_, command in inputs(tasks))]
@@ -105,6 +132,8 @@ def _time(tasks: Sequence[Task], usual: Mapping[tuple[str, str], float | None], 
         shares = [min(1.0, max(t.resources.cpus / here.cpus, t.resources.gpus / gpus)) * s for t, s in known]
         wall = max(sum(shares), *(seconds for _, seconds in known))
         lines.append(f"time: about {elapsed(total)} of runs; here side by side at least {elapsed(wall)}")
+        if hours := sum(task.resources.gpus * seconds for task, seconds in known) / 3600:
+            lines.append(f"GPU-hours: about {hours:.1f}")
     if unknown := len(tasks) - len(known):
         limits = [task.resources.minutes for task in tasks if not usual[task.slug, task.scale]]
         most = f", at most {sum(filter(None, limits))} min by their limits" if all(limits) else ""

@@ -14,10 +14,13 @@ from reprobook.batch.plan import PlanError
 from reprobook.content.key import content_key, digest_with, run_id
 from reprobook.data import ChapterData, load_manifest
 from reprobook.params import check_names, check_value, read_parameters, resolve
+from reprobook.ranges import check, ranges
 
 if TYPE_CHECKING:
     from reprobook.batch.plan import Group, Plan, Resources
     from reprobook.params import Param
+
+GPUS = "n_gpus"  # the parameter of chapters that train on several at once
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class Task:
 
 
 def expand(plan: Plan) -> list[Task]:
-    """All runs of the plan in its order, each once. Raises :class:`ReprobookError` for a chapter, parameter or type
-    that is not valid, and lists what is."""
+    """All runs of the plan in its order, each once, with the resources of its first group. Raises
+    :class:`ReprobookError` for a chapter, parameter or type that is not valid, and lists what is; and for a run that
+    gets GPUs, but fewer than its parameters want."""
     shared = functools.cache(_shared)
     tasks: dict[tuple[str, str], Task] = {}
     for group in plan.runs:
@@ -48,6 +52,13 @@ def expand(plan: Plan) -> list[Task]:
         for slug in project.chapters() if group.chapters == "all" else map(project.check_slug, group.chapters):
             for task in _tasks(slug, group, resources, *shared(slug, group.scale)):
                 tasks.setdefault((slug, task.run_id), task)
+    for task in tasks.values():
+        wanted = task.overrides.get(GPUS, shared(task.slug, task.scale)[1].get(GPUS, 1))
+        if 0 < task.resources.gpus < wanted:
+            raise PlanError(
+                f"{task} trains on {GPUS} = {wanted} GPUs, and the plan gives it {task.resources.gpus}: say "
+                f"resources: {{gpus: {wanted}}} in a group of its own before the others, or set: {{{GPUS}: 1}}"
+            )
     return list(tasks.values())
 
 
@@ -74,10 +85,11 @@ def _tasks(
     usual: Mapping[str, Any],
     digest_of: Callable[[Mapping[str, Any]], str],
 ) -> Iterator[Task]:
-    source = f"plan, {slug}"
+    source, allowed = f"plan, {slug}", ranges(slug)
     for given in group.overrides():
         check_names(given, declared, source)
         checked = {name: check_value(declared[name], value, source) for name, value in given.items()}
+        check(checked, allowed, source)
         for seed in group.seeds:
             overrides = {**checked, "seed": check_value(declared["seed"], seed, source)}
             params = {**usual, **overrides}

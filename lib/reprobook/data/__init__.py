@@ -16,7 +16,7 @@ from reprobook.data.cache import convert_once
 from reprobook.data.errors import DataError, OfflineError
 from reprobook.data.manifest import Manifest, load_manifest
 from reprobook.data.source import offline
-from reprobook.params import resolve
+from reprobook.ranges import resolve
 
 if TYPE_CHECKING:
     import pandas as pd

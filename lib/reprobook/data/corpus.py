@@ -113,6 +113,7 @@ def token_rows(
 
 def tokenised(name: str, texts: Callable[[], Iterable[str]], tokenizer: Any, length: int, *, frame: bool) -> np.ndarray:
     """Rows of a corpus, written once to the cache and memory-mapped: a training set need not fit in memory."""
+
     def build(folder: Path) -> None:
         with (folder / "rows.bin").open("wb") as stream:
             for rows in token_rows(texts(), tokenizer, length, frame=frame):

@@ -74,9 +74,7 @@ def student(level: float, degrees: int) -> float:
     return float(t.ppf(0.5 + level / 2, degrees))
 
 
-def measure(
-    kind: Kind, scores: Scores, *, unit: str, over: str, shared: bool, level: float = LEVEL
-) -> EffectData:
+def measure(kind: Kind, scores: Scores, *, unit: str, over: str, shared: bool, level: float = LEVEL) -> EffectData:
     """The effect of one run from scores per unit: estimate and interval over the groups of ``scores``.
 
     ``shared``: other runs have the same units. No interval (None) for one group, no spread, or scores that are not

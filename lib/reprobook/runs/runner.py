@@ -23,8 +23,8 @@ from reprobook import record
 from reprobook.content.key import content_key, run_id
 from reprobook.data import ChapterData
 from reprobook.errors import ReprobookError
-from reprobook.params import resolve
 from reprobook.project import check_scale, check_slug, notebook_path, root
+from reprobook.ranges import resolve
 from reprobook.runs.judge import executed, problem, tail
 from reprobook.runs.process import Outcome, Progress, execute
 
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 class BusyError(ReprobookError):
     """The run is being executed by another process."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the run and what was to come after it; ``signal`` is its number."""
+
+    def __init__(self, run: str, number: int) -> None:
+        super().__init__(run)
+        self.signal = number
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,9 @@ def run_in(
 ) -> RunResult:
     """Run the notebook of ``identity["slug"]`` in ``folder``. ``identity`` holds the fields that a failed record needs:
     slug, scale, seed, run_id, and optionally data and content. Runs may work side by side in threads, each with a
-    ``stop`` (they may share one). Raises :class:`BusyError` if the run is being executed already."""
-    with _disk_errors(folder), _lock(folder):
+    ``stop`` (they may share one). Raises :class:`BusyError` if the run is being executed already, :class:`Stopped` if a
+    signal ended it and no ``stop`` says who else was to hear of it."""
+    with _disk_errors(folder), locked(folder):
         if not again and (done := completed(folder, identity)):
             return RunResult(identity["run_id"], folder, "skipped", done)
         _make_room(folder, again)
@@ -109,6 +118,8 @@ def run_in(
         failed = _failed_record(identity, params, where, started, time.monotonic() - begin)
         with suppress(OSError):  # no room for the record of a run that failed for lack of room: the message says it
             record.write(failed, folder / "record.json")
+        if outcome.signal and not options.get("stop"):
+            raise Stopped(f"{identity['slug']} {identity['run_id']}: {where}", outcome.signal)
         last = tail(folder / "log.txt")
         return RunResult(failed.run_id, folder, "failed", failed, where, last, outcome.signal)
 
@@ -153,28 +164,29 @@ def _failed_record(
 
 def is_executed(folder: Path) -> bool:
     """Whether somebody executes the run in ``folder`` now."""
-    if not _lock_file(folder).exists():
+    if not lock_file(folder).exists():
         return False
     try:
-        with _lock(folder):
+        with locked(folder):
             return False
     except BusyError:
         return True
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep the run to one thread of one process; the system frees the lock of a process that dies."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(_lock_file(folder), timeout=0).acquire()
+        lock = FileLock(lock_file(folder), timeout=0).acquire()
     except Timeout:
         raise BusyError(f"run {folder.name} is being executed by another process: wait for it") from None
     with lock:
         yield
 
 
-def _lock_file(folder: Path) -> Path:
+def lock_file(folder: Path) -> Path:
+    """Where the lock of the run in ``folder`` is."""
     return folder.with_name(f".{folder.name}.lock")
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+LABEL, TALLER = "Smallest label", 1.6  # in a picture's metadata; by how much larger labels may make it
+COLUMN, LEAST_LABEL = 688, 9.2  # pixels: of a page's column at a window of 1,280, of the smallest label in it
 # Okabe and Ito's colour-blind-safe colours, the ones that stand out on white first
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 
@@ -60,10 +62,31 @@ def style() -> None:
     )
 
 
+def legible(fig: Figure) -> float:
+    """Enlarge the labels of ``fig`` that would be too small in the column of a page, and its height with them; returns
+    the pixels of the smallest."""
+    from matplotlib.text import Text
+
+    per_point = fig.dpi / 72
+    least = LEAST_LABEL * max(1.0, fig.get_figwidth() * fig.dpi / COLUMN) / per_point
+    fig.draw_without_rendering()  # makes the labels of ticks
+    texts = [text for text in fig.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    sizes = [float(text.get_fontsize()) for text in texts]
+    for axis in (axis for axes in fig.axes for axis in (axes.xaxis, axes.yaxis)):
+        axis.set_tick_params(labelsize=max([least, *(label.get_fontsize() for label in axis.get_ticklabels())]))
+    for text, size in zip(texts, sizes, strict=True):
+        text.set_fontsize(max(least, size))
+    smallest = min(sizes, default=least)
+    fig.set_figheight(fig.get_figheight() * min(max(1.0, least / smallest), TALLER))
+    return round(per_point * max(least, smallest), 1)
+
+
 def png(fig: Figure) -> bytes:
-    """The figure as PNG on a solid white page, without the metadata that changes with the version of matplotlib."""
+    """The figure as PNG on a solid white page. Its metadata say how many pixels the smallest label has and nothing that
+    changes with the version of matplotlib."""
+    metadata = {"Software": None, LABEL: f"{legible(fig)}"}
     stream = io.BytesIO()
-    fig.savefig(stream, format="png", facecolor="white", metadata={"Software": None})
+    fig.savefig(stream, format="png", facecolor="white", metadata=metadata)
     return stream.getvalue()
 
 

@@ -10,7 +10,7 @@ import pytest
 from reprobook import project
 from reprobook.authoring import page as page_module
 from reprobook.authoring.page import as_page
-from reprobook.authoring.standing import standing
+from reprobook.authoring.standing import standing, version
 
 if TYPE_CHECKING:
     from reprobook.authoring.standing import Standing
@@ -66,6 +66,8 @@ def test_the_head_has_the_picture_a_verdict_for_each_claim_and_links_that_lead_s
     assert picture == base64.b64decode(PNG) and ":alt: a loop\n" in head and "\nThe loop.\n" in head
     assert [head.count(f'href="#{cid.lower()}"') for cid in stasc.found] == [1] * len(stasc.found)
     assert head.index("rb-reproduced") > head.index("#c2"), "C2 of stasc is reproduced, C1 is challenged"
+    assert head.count(f"{len(stasc.records)} runs") == 1, "said once"
+    assert "@misc{reprobook_stasc,\n  author = {{" in head and f"note = {{Results {version([stasc])}. The" in head
     (table,) = (cell.outputs[0].data["text/html"] for cell in page.cells if cell.get("id") == "claims")
     assert '<strong id="c1">C1' in table and '<strong id="c2">C2' in table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -121,6 +122,9 @@ def test_the_dry_run_says_what_there_is_to_do_and_starts_nothing(batches: Any) -
     out = batches.run(plan, "--dry-run")
     assert "3 runs: 0 complete, 3 to do" in out and "data: all there" in out
     assert "time of 3 runs not known: no earlier record of chapter and scale, at most 12 min" in out
+    head, *rows = out.splitlines()
+    assert re.split("  +", head) == ["run", "content", "state", "time", "GPU-hours", "to fetch", "what"]
+    assert re.split("  +", rows[0])[2:] == ["not run", "limit 4:00", "none", "there", f"{SLUG} smoke seed 0"]
     assert not (batches.root / "runs").exists()
     run(SLUG, "smoke", {"seed": 1})
     out = batches.run(plan, "--dry-run", "--cpus", 1)
@@ -146,8 +150,9 @@ def test_the_dry_run_names_data_gates_and_licences(batches: Any) -> None:
             source: {hub: {repo_id: a/b, repo_type: model, revision: null, allow_patterns: ["*.json"], bytes: 2000000}}
             miniature: {}
     """)  # fmt: skip
-    plan = batches.seeds(1, scale="paper")
+    plan = batches.seeds(1, scale="paper", more="resources: {gpus: 3, minutes: 90}")
     out = batches.run(plan, "--dry-run")
+    assert re.split("  +", out.splitlines()[1])[3:6] == ["limit 1:30:00", "limit 4.5", "2.0 MB"]
     assert "secret-model, 2.0 MB, licence: other, gated: accept its terms on the hub" in out
     assert f"reprobook data fetch {SLUG} --scale paper" in out
     assert "secret-model was never fetched" in batches.run(plan, code=2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from reprobook import facts, project
 from reprobook.show import CHIPS
 
@@ -122,3 +125,84 @@ def test_no_column_is_hidden_on_the_front_page_and_the_scoreboard(chromium: Any,
                 ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => [e.className, e.scrollWidth, e.clientWidth]);"
             )
             assert hidden == [], (name, width)
+
+
+LABELS = """
+const drawn = [...document.querySelectorAll('article svg text')].filter(t => t.textContent.trim())
+    .map(t => [t.textContent.slice(0, 30), parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a]);
+const images = [...document.querySelectorAll('article .cell_output img')]
+    .map(i => [i.src, i.getBoundingClientRect().width / i.naturalWidth]);
+return [drawn, images];
+"""
+
+
+def test_labels_are_legible(chromium: Any, address: str, page: str, html: Path) -> None:
+    """Of our own drawings, and of figures that say how small their labels are (stored ones may be from before)."""
+    open_page(chromium, address, page, 1280)
+    drawn, images = chromium.execute_script(LABELS)
+    told = [
+        (source, float(label) * scale)
+        for source, scale in images
+        if (label := Image.open(html / source.removeprefix(f"{address}/")).info.get("Smallest label"))
+    ]
+    assert [small for small in (*drawn, *told) if small[1] < 9.0] == []
+
+
+def test_figures_have_no_frame_in_the_dark_and_a_click_enlarges_them(chromium: Any, address: str) -> None:
+    open_page(chromium, address, f"notebooks/{project.chapters()[0]}", 1280, "dark")
+    looks = chromium.execute_script(
+        "return [...document.querySelectorAll('article .cell_output img, img.rb-hero')].map(i => {"
+        "const s = getComputedStyle(i); return [s.paddingTop, s.borderTopWidth, s.backgroundColor, s.filter]; })"
+    )
+    assert looks and {tuple(look) for look in looks} == {("0px", "0px", "rgba(0, 0, 0, 0)", "none")}
+    image = chromium.find_element("css selector", "article .cell_output img")
+    chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+    image.click()
+    width = "return document.querySelector('dialog.rb-zoom[open] img')?.getBoundingClientRect().width"
+    assert chromium.execute_script(width) > 1.4 * image.size["width"]
+    chromium.find_element("css selector", "dialog.rb-zoom img").click()
+    assert chromium.execute_script(width) is None
+
+
+CLAIMS = """
+return [...document.querySelectorAll('.rb-claims tbody tr')].filter(row => row.offsetParent)
+    .map(row => [row.closest('section').id, row.cells[0].textContent, row.cells[4].textContent]);
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_scoreboard_is_filtered(chromium: Any, address: str, width: int) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    open_page(chromium, address, "book/scoreboard", width)
+    every = chromium.execute_script(CLAIMS)
+    count = chromium.find_element("css selector", ".rb-filter output")
+    assert count.text == f"{len(every)} of {len(every)} claims"
+    choice = Select(chromium.find_element("css selector", ".rb-filter select"))
+    for verdict in {said for *_, said in every}:
+        choice.select_by_visible_text(verdict)
+        wanted = [claim for claim in every if claim[2] == verdict]
+        assert chromium.execute_script(CLAIMS) == wanted and count.text == f"{len(wanted)} of {len(every)} claims"
+    choice.select_by_visible_text("all")
+    words = chromium.find_element("css selector", ".rb-filter input")
+    title = facts.load(slug := project.chapters()[-1]).title
+    words.send_keys(title)
+    assert [cid for _, cid, _ in chromium.execute_script(CLAIMS)] == [*facts.load(slug).claims]
+    drawn = "return [...document.querySelectorAll('svg.rb-forest')].filter(s => s.getClientRects().length).length"
+    assert chromium.execute_script(drawn) <= len(facts.load(slug).claims)
+    words.send_keys(" no such words")
+    assert chromium.execute_script(CLAIMS) == [] and chromium.execute_script(drawn) == 0
+
+
+def test_a_click_on_a_head_sorts(chromium: Any, address: str) -> None:
+    open_page(chromium, address, "book/scoreboard", 1280)
+    said = "return [...document.querySelectorAll('.rb-matrix tbody tr')].map(row => row.cells[%d].textContent.trim())"
+    before = chromium.execute_script(said % 0)
+    head = chromium.find_element("css selector", ".rb-matrix th")
+    head.click()
+    assert chromium.execute_script(said % 0) == sorted(before, key=str.lower)
+    head.click()
+    assert chromium.execute_script(said % 0) == sorted(before, key=str.lower, reverse=True)
+    chromium.find_elements("css selector", ".rb-matrix th")[1].click()
+    signs = chromium.execute_script(said % 1)
+    assert [a != b for a, b in itertools.pairwise(signs)].count(True) == len({*signs}) - 1, "like by like"

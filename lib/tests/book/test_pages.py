@@ -13,7 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 from reprobook import project, record
 from reprobook.authoring import pages, scoreboard, start
-from reprobook.authoring.standing import standings
+from reprobook.authoring.standing import exported, standings, version
 from reprobook.errors import ReprobookError
 from reprobook.record import Record
 
@@ -98,6 +98,19 @@ def test_verdict_mean_spread_and_cost_come_from_the_records(checkout: Path) -> N
     )
     assert "3 runs, 11 min each on 1 of 2 cores, 1.2 GB" in first[5]
     assert second[4] == "not testable here", "the laptop was run, but cannot tell about C2"
+
+
+def test_the_results_have_a_version_that_each_record_changes(checkout: Path) -> None:
+    assert version(standings()) == ""
+    publish(checkout, 0, holds=True, ours=1.0)
+    first = version(standings())
+    assert re.fullmatch(r"undated-[0-9a-f]{7}", first) and first == version(standings())
+    assert f"`{first}`" in scoreboard.scoreboard(standings()) and exported(standings())["version"] == first
+    path = record.result_path(SLUG, "laptop", 0)
+    found = record.read(path)
+    record.write(found.model_copy(update={"run_id": "another", "ended": "2026-01-02T03:04:05+00:00"}), path)
+    second = version(standings())
+    assert second.startswith("2026-01-02-") and second[-7:] != first[-7:]
 
 
 def test_smoke_runs_are_no_evidence_but_give_the_smoke_time(checkout: Path) -> None:

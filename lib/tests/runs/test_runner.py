@@ -179,6 +179,17 @@ def test_a_signal_to_the_command_stops_everything(checkout: Any, number: signal.
     assert record.read(found).status == "failed"
 
 
+def test_a_signal_also_stops_the_runs_that_were_to_come(checkout: Any) -> None:
+    checkout.notebook(SLEEPING, FINISH)
+    checkout.write(f"notebooks/expected/{SLUG}.json", '{"loss": {"value": 1.0, "rtol": 0.1, "why": "any"}}')
+    command = _command(checkout, "portability", SLUG)
+    _wait_for(lambda: next((checkout.root / "runs").rglob("pids"), None))
+    command.send_signal(signal.SIGINT)
+    _, errors = command.communicate(timeout=30)
+    assert command.returncode == 128 + signal.SIGINT and "stopped by SIGINT in cell 3 of 4" in errors
+    assert len(list((checkout.root / "runs").rglob("log.txt"))) == 1, "another setting was begun"
+
+
 def test_a_killed_command_leaves_no_process_no_sockets_and_no_complete_run(checkout: Any) -> None:
     checkout.notebook(SLEEPING.replace("child =", "child = None #").replace("child.pid", "0"), FINISH)
     command = _command(checkout, "run", SLUG)
