@@ -537,6 +537,14 @@ def test_calibration_sets_are_equal_in_tokens_and_in_starts_of_documents() -> No
     assert counts["general"][1] == counts["code"][0] == 0 and min(counts["mixed"]) >= 4
 
 
+def test_no_document_begins_two_rows() -> None:
+    texts = [calibration.Document(str(k), "", chr(65 + k) * 30) for k in range(8)]
+    rows = calibration.rows_of(texts, Letters(), 16, 30, seed=1)
+    assert len({int(row[0]) for row in rows}) == 8  # eight starts: every document once
+    with pytest.raises(ReprobookError, match="hardly any"):
+        calibration.rows_of(texts, Letters(), 18, 30, seed=1)  # nine starts, eight documents
+
+
 def test_an_empty_calibration_set_is_refused() -> None:
     none = calibration.Corpus([], [])
     with pytest.raises(ReprobookError, match="calibration set is empty: 4 rows of 8 tokens from 0 documents"):
@@ -551,6 +559,10 @@ def test_held_out_files_are_spread_over_packages_and_never_trained_on() -> None:
     found = calibration.held_out(documents("@text", 9), Letters(), 5, 2, 16, shortest=40)
     assert found.names == [f"@text {k}" for k in (0, 1, 2, 3, 4)] and found.rows.shape == (10, 16)
     assert study.by_file(np.arange(10 * 15.0).reshape(10, 15), found).tolist() == [14.5 + 30 * k for k in range(5)]
+    # "@@@...": windows of 16 of a text of 41 characters start at 1/4 and 3/4 of the way to the last start
+    text = "".join(map(chr, range(64, 64 + 41)))
+    one = calibration.held_out([calibration.Document("a", "a", text)], Letters(), 1, 2, 16, shortest=40)
+    assert one.rows[:, 0].tolist() == [6, 18]
     with pytest.raises(ReprobookError, match="9 held-out documents are long enough; 10 are wanted"):
         calibration.held_out(documents("@text", 9), Letters(), 10, 1, 16, shortest=40)
 

@@ -74,7 +74,7 @@ def standard_library(folder: Path | None = None) -> Corpus:
 
 def rows_of(documents: Sequence[Document], tokenizer: Any, n: int, length: int, seed: int) -> Tensor:
     """``n`` rows (n, length) of tokens, each from inside one document: a share of :data:`FRONT` are a document's first
-    tokens, the others start anywhere. Documents are drawn in proportion to their length.
+    tokens, no two of the same one, the others start anywhere. Documents are drawn in proportion to their length.
 
     Raises :class:`ReprobookError` for no rows or no documents, and where no document is long enough."""
     if n < 1 or length < 1 or not documents:
@@ -85,12 +85,16 @@ def rows_of(documents: Sequence[Document], tokenizer: Any, n: int, length: int, 
     sizes = np.array([len(d.text) for d in documents], dtype=float)
     ids: dict[int, list[int]] = {}
     found: list[list[int]] = []
+    heads: set[int] = set()  # documents whose first tokens are taken
     for _ in range(50 * n):
         k = int(draw.choice(len(documents), p=sizes / sizes.sum()))
         if k not in ids:
             ids[k] = tokenizer(documents[k].text, add_special_tokens=False).input_ids
         if len(ids[k]) >= length:
             front = len(found) < round(FRONT * n)
+            if front and k in heads:
+                continue
+            heads.add(k)
             start = 0 if front else int(draw.integers(len(ids[k]) - length + 1))
             found.append(ids[k][start : start + length])
         if len(found) == n:
@@ -125,8 +129,9 @@ class HeldOut(NamedTuple):
 def held_out(
     documents: Sequence[Document], tokenizer: Any, n_files: int, per_file: int, length: int, shortest: int = 1024
 ) -> HeldOut:  # fmt: skip
-    """``per_file`` windows, evenly spaced, of ``n_files`` documents of at least ``shortest`` tokens, as evenly over the
-    packages as can be: the same files for every seed. Raises :class:`ReprobookError` if there are not that many."""
+    """``per_file`` windows from inside ``n_files`` documents of at least ``shortest`` tokens, each in the middle of its
+    share of the file (a file's first tokens are licence and docstring), as evenly over the packages as can be: the
+    same files for every seed. Raises :class:`ReprobookError` if there are not that many."""
     waiting: dict[str, list[tuple[Document, list[int]]]] = {}
     for document in documents:
         if len(waiting.get(document.group, ())) == n_files:
@@ -137,6 +142,7 @@ def held_out(
     taken = [each for turn in range(n_files) for queue in waiting.values() for each in queue[turn : turn + 1]][:n_files]
     if len(taken) < n_files:
         raise ReprobookError(f"{len(taken)} held-out documents are long enough; {n_files} are wanted")
-    starts = [np.linspace(0, len(ids) - length, per_file).astype(int) for _, ids in taken]
+    shares = (np.arange(per_file) + 0.5) / per_file
+    starts = [(shares * (len(ids) - length)).astype(int) for _, ids in taken]
     rows = [ids[s : s + length] for (_, ids), at in zip(taken, starts, strict=True) for s in at]
     return HeldOut(torch.tensor(rows), [d.name for d, _ in taken], [d.group for d, _ in taken], per_file)

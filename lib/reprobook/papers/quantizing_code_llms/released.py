@@ -300,6 +300,27 @@ def recipe(n_codebooks: int, bits: int, whole: bool, rows: Sequence[int], steps:
     return Recipe(Format(n_codebooks, bits), search, BlockTuning(max_epochs=of_block, n_valid=rows[2]), tuning)
 
 
+def check(
+    checkpoints: Sequence[str], known: Sequence[str], scratch: Sequence[Sequence[Any]], rows: Sequence[int],
+    steps: Sequence[int], folders: Sequence[str],
+) -> None:  # fmt: skip
+    """Raise :class:`ReprobookError` for what would otherwise come up after hours: a checkpoint that is not ``known``, a
+    model from scratch that no recipe fits, a folder that is not there."""
+    if unknown := [name for name in checkpoints if name not in known]:
+        raise ReprobookError(f"checkpoint {unknown[0]!r} is not known; allowed: {', '.join(known)}")
+    if missing := [folder for folder in folders if folder and not Path(folder).is_dir()]:
+        raise ReprobookError(f"{missing[0]} is no folder")
+    if scratch and not (len(rows) == 3 and 0 < rows[2] < rows[0] and len(steps) == 5):
+        raise ReprobookError(
+            f"scratch_rows must be sequences, tokens, and fewer sequences that validate, and scratch_steps five "
+            f"numbers; got {list(rows)} and {list(steps)}"
+        )
+    for each in scratch:
+        if len(each) != 4:
+            raise ReprobookError(f"scratch has label, codebooks, bits, whether tuned; got {list(each)}")
+        recipe(*each[1:], rows, steps)
+
+
 def from_scratch(
     folder: Path, rows: Tensor, recipe: Recipe, *, seed: int, work: Path, device: torch.device
 ) -> tuple[Any, Any]:
