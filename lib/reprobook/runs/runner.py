@@ -133,15 +133,15 @@ def completed(folder: Path, identity: Mapping[str, Any]) -> record.Record | None
 
 def _make_room(folder: Path, again: bool) -> None:
     """Prepare the folder: nothing of an earlier attempt may pass as this one's; it is kept as ``*.previous.*``.
-    ``again`` also drops checkpoints."""
+    ``again`` drops all else, since a chapter goes on with what it finds there: checkpoints, and what cells kept."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "notebook.partial.ipynb").unlink(missing_ok=True)
     for name in ("notebook.ipynb", "record.json"):
         if (folder / name).exists():
             (folder / name).replace(folder / name.replace(".", ".previous.", 1))
     if again:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        (folder / "log.txt").unlink(missing_ok=True)
+        for each in [each for each in folder.iterdir() if ".previous." not in each.name]:
+            shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
 
 
 def _failed_record(

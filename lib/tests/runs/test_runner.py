@@ -58,8 +58,11 @@ def test_a_good_run_completes_then_is_skipped_and_again_forces(checkout: Any) ->
     stamp = (first.folder / "record.json").stat().st_mtime_ns
     assert run(SLUG, "laptop", {"seed": 1, "steps": 3}).status == "skipped"
     assert (first.folder / "record.json").stat().st_mtime_ns == stamp
+    (first.folder / "cells").mkdir()  # what a chapter kept, perhaps of other code
+    (first.folder / "cells" / "a.json").write_text("1")
     assert run(SLUG, "laptop", {"seed": 1, "steps": 3}, again=True).status == "complete"
     assert (first.folder / "record.json").stat().st_mtime_ns > stamp
+    assert not (first.folder / "cells").exists() and (first.folder / "record.previous.json").is_file()
 
 
 @pytest.mark.parametrize(
