@@ -294,12 +294,9 @@ def effects(label: str, frame: pd.DataFrame, edges: Sequence[int] = ()) -> dict[
         both = pd.concat({"a": _f1(frame, *a), "b": _f1(frame, *b)}, axis=1).dropna()
         found[f"{label}: {name}"] = both.assign(b=0.0) if a == b else both
     total = frame.groupby("question")["total"].max()
-    borders = [0, *edges, np.inf]
-    for low, high in itertools.pairwise(borders) if edges else ():
-        inside = total.index[(total >= low) & (total < high)]
-        told = f"{low} to {high} tokens" if np.isfinite(high) else f"{low} tokens and more"
+    for k, (low, high) in enumerate(itertools.pairwise([0, *edges, np.inf]) if edges else (), start=1):
         fall = found[f"{label}: fall"]
-        found[f"{label}: fall, {told}"] = fall[fall.index.isin(inside)]
+        found[f"{label}: fall, bin {k}"] = fall[fall.index.isin(total.index[(total >= low) & (total < high)])]
     return found
 
 
