@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -140,18 +139,11 @@ def test_readers_whose_score_is_known(questions: list[planted.Question]) -> None
 
 
 def test_position_reader_notices_what_moves(questions: list[planted.Question]) -> None:
-    for switches, low, high in (({}, 1.0, 1.0), ({"extension": "equal"}, 0.0, 0.8), ({"order": "random"}, 0.0, 0.8)):
+    for switches, low, high in (({}, 1.0, 1.0), ({"extension": "equal"}, 0.0, 0.8), ({"order": "slots"}, 0.0, 0.8)):
         built = [sets.build_set(q.instance(0), 3, **switches) for q in questions]
         hits = [readers.position_only(q, b, planted.word_spans) == q.plain.answer
                 for q, b in zip(questions, built, strict=True)]  # fmt: skip
         assert low <= np.mean(hits) <= high
-
-
-def test_soft_attention_falls_with_look_alikes_alone(questions: list[planted.Question]) -> None:
-    for c, m in ((1, 5), (6, 5), (6, 2), (6, 0)):
-        pairs = [(q, planted.cell(q, c, m)) for q in questions]
-        right = [readers.soft_attention(q, b, seed=s) == q.plain.answer for q, b in pairs for s in range(100)]
-        assert np.mean(right) == pytest.approx(math.exp(1.5) / (math.exp(1.5) + m), abs=0.03)
 
 
 # ------------------------------------------------------------------------------------------------- trained reader
@@ -159,7 +151,7 @@ def test_soft_attention_falls_with_look_alikes_alone(questions: list[planted.Que
 
 @pytest.fixture(scope="module")
 def words(articles: list[planted.Article]) -> network.Words:
-    return network.Words.of([each.page.text for each in articles], 50)
+    return network.Words([each.page.text for each in articles], 50)
 
 
 def test_rows_hold_question_documents_and_answer(questions: list[planted.Question], words: network.Words) -> None:
@@ -211,11 +203,9 @@ def test_batches_and_evaluation_of_the_reader(articles: list[planted.Article], w
     assert torch.equal(x, again) and y.any(-1).all()
     batch = network.batches(words, x, y, 4, seed=0)
     assert torch.equal(batch(3)[0], batch(3)[0]) and not torch.equal(batch(3)[0], batch(4)[0])
-    made = network.open_test(words, articles, COUNTS, 4, 1, 0)
+    made = study.open_study(articles, words.spans, COUNTS, n_questions=4, name_words=1, seed=0)
     found = network.while_learning(words, made)(network.Reader(words.n_words, len(words.names), 16, 1, 2), 0)
     assert len(found) == 4 and all(0 <= value <= 1 for value in found.values())
-    known = study.known_table(made)
-    assert (known["oracle"] == 1).all() and known["expected"].between(0.4, 1).all()
 
 
 # ------------------------------------------------------------------------------------------------- language models
@@ -309,6 +299,7 @@ def test_lines_of_the_experiment() -> None:
 
 def test_readings_survive_an_interruption(questions: list[planted.Question], tmp_path: Path) -> None:
     made, calls = made_of(questions[:4]), []
+    wanted = {tuple(condition): (made.questions, built) for condition, built in made.sets.items()}
 
     def read(asked: list[planted.Question], built: list[sets.BuiltSet | None]) -> list[dict]:
         calls.extend(q.id for q in asked)
@@ -318,17 +309,17 @@ def test_readings_survive_an_interruption(questions: list[planted.Question], tmp
 
     store = tmp_path / "readings.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        study.read_all(made, read, store, chunk=2)
+        study.read_all(wanted, read, study.KEY, store, chunk=2)
     with store.open("ab") as stream:
         stream.write(b'{"question": "0-1", "condit')  # a line cut short
     assert len(store.read_bytes().splitlines()) == 9
-    frame = study.read_all(made, read, store)
+    frame = study.read_all(wanted, read, study.KEY, store)
     assert len(frame) == 4 * 13 == len(store.read_text().splitlines())
     assert len(calls) == len(frame) + 2  # nothing was read twice but the two that were interrupted
-    assert frame.equals(study.read_all(made, lambda *a: pytest.fail("read again"), store))
+    assert frame.equals(study.read_all(wanted, lambda *a: pytest.fail("read again"), study.KEY, store))
     assert all(json.loads(line) for line in store.read_text().splitlines())
-    other = study.Study(made.questions, {c: b[::-1] for c, b in made.sets.items()}, COUNTS, 0)  # other texts
-    assert study.read_all(other, lambda asked, built: [{"p": -1.0}] * len(asked), store)["p"].lt(0).any()
+    other = {condition: (asked, built[::-1]) for condition, (asked, built) in wanted.items()}  # other texts
+    assert study.read_all(other, lambda asked, built: [{"p": -1.0}] * len(asked), study.KEY, store)["p"].lt(0).any()
 
 
 def test_effects_by_hand(questions: list[planted.Question]) -> None:
@@ -413,7 +404,7 @@ def test_effects_of_the_papers_models_by_hand() -> None:
     assert (pair["a"] - pair["b"]).mean() == pytest.approx(0.25)
 
 
-def test_demonstrations_are_asked_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demonstrations_are_asked_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[tuple[list[str], list[str]]] = []
 
     def read(model: None, tokenizer: None, asked: list, built: list, *, demonstrations: list, seed: int) -> list[dict]:
@@ -426,8 +417,13 @@ def test_demonstrations_are_asked_of_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     built: released.Sets = {
         ("hard", 0): [(q, sets.build_set(q, 1)) for q in asked], ("none", 0): [(q, None) for q in asked]
     }  # fmt: skip
-    frame = released.read_sets(None, None, built, demonstrations=3, seed=1)
-    assert len(frame) == 6 and [len(d) for _, d in calls] == [3, 0] and calls[0][0] == calls[1][0]
+    frame = released.read_sets(None, None, built, tmp_path / "r.jsonl", demonstrations=3, seed=1)
+    assert (
+        len(frame) == 6
+        and frame["total"].eq(2).all()
+        and [len(d) for _, d in calls] == [3, 0]
+        and calls[0][0] == calls[1][0]
+    )
     assert not set(calls[0][0]) & set(calls[0][1])
 
 
@@ -436,7 +432,7 @@ def test_miniatures_go_the_whole_way(tmp_path: Path) -> None:
         miniatures.write_miniature(tmp_path / kind, kind)
     articles = released.wanted_pages((tmp_path / "wikipedia").rglob("*.parquet"), {f"Page {k}" for k in range(9)})
     assert set(articles) == {f"Page {k}" for k in range(9)}
-    rows = released.read_files(tmp_path / "musique", "*dev.jsonl")
+    rows = list(released.read_files(tmp_path / "musique", "*dev.jsonl"))
     plain = released.musique(rows, planted.word_spans)
     assert [len(q.documents) for q in plain] == [20] * 5 and all(q.supporting == (0, 1) for q in plain)
     titles = {d.title for q in plain for d in q.documents}

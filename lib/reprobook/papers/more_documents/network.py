@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.more_documents.planted import FAMILY, GIVEN, RELATIONS, cell, make_questions
+from reprobook.papers.more_documents.planted import FAMILY, GIVEN, RELATIONS, cell, make_questions, word_spans
 from reprobook.papers.more_documents.sets import TooShortError
-from reprobook.papers.more_documents.study import Condition, lines, open_study
+from reprobook.papers.more_documents.study import Condition, lines
 from reprobook.train import shuffled
 
 if TYPE_CHECKING:
@@ -28,64 +28,41 @@ SPECIAL = ("[pad]", "[unk]", "[ask]", "[doc]")
 
 
 class Words:
-    """Words and single marks as ids: first the special ones, then ``text`` words, then ``names``.
+    """Words and single marks as ids: first the special ones, then the ``n_words`` most frequent of ``texts`` and those
+    of facts and questions, then all names."""
 
-    Made with the `tokenizers` library, whose offsets serve as the spans of pages."""
+    spans = staticmethod(word_spans)
 
-    def __init__(self, text: Sequence[str], names: Sequence[str]) -> None:
-        from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    def __init__(self, texts: Sequence[str], n_words: int) -> None:
+        self.names = [*GIVEN, *FAMILY]
+        counts = Counter(text[a:b] for text in texts for a, b in word_spans(text))
+        said = ["The", "of", "is", ".", "Who", "the", "?", *RELATIONS]
+        frequent = (word for word, _ in counts.most_common(n_words))
+        fixed = [word for word in dict.fromkeys([*SPECIAL, *said, *frequent]) if word not in set(self.names)]
+        self.n_words, self._words = len(fixed), [*fixed, *self.names]
+        self._ids = {word: k for k, word in enumerate(self._words)}
 
-        fixed = [*SPECIAL, *dict.fromkeys(word for word in text if word not in set(names))]
-        self.n_words, self.names = len(fixed), list(names)
-        vocabulary = {word: k for k, word in enumerate([*fixed, *names])}
-        if len(vocabulary) != len(fixed) + len(names):
-            raise ReprobookError("a name stands twice in the vocabulary")
-        self._tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[unk]"))
-        self._tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
-
-    def __len__(self) -> int:
-        return self.n_words + len(self.names)
-
-    def spans(self, text: str) -> np.ndarray:
-        """Characters (n, 2) of each word."""
-        return np.array(self._tokenizer.encode(text).offsets, dtype=np.int64).reshape(-1, 2)
-
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of the words of each text."""
-        return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
+    def ids(self, text: str) -> list[int]:
+        """Ids of the words of a text."""
+        return [self._ids.get(text[a:b], SPECIAL.index("[unk]")) for a, b in word_spans(text)]
 
     def word(self, index: int) -> str:
         """The word of an index."""
-        return str(self._tokenizer.id_to_token(int(index)))
-
-    @classmethod
-    def of(cls, texts: Sequence[str], n_words: int) -> Words:
-        """The words of facts and questions, the ``n_words`` most frequent ones of ``texts``, and all names."""
-        from collections import Counter
-
-        plain = cls([], [])
-        counts = Counter(word for text in texts for word, _ in plain._tokenizer.pre_tokenizer.pre_tokenize_str(text))
-        said = ["The", "of", "is", ".", "Who", "the", "?", *RELATIONS]
-        return cls([*said, *(word for word, _ in counts.most_common(n_words))], [*GIVEN, *FAMILY])
+        return self._words[index]
 
 
 def rows(words: Words, questions: Sequence[Question], sets: Sequence[BuiltSet]) -> tuple[Tensor, Tensor]:
     """Rows for the reader: ``x`` (n, L) int64, "[ask] question [doc] document [doc] document ..." padded on the right,
     and ``y`` (n, L) bool, where the answer stands in a document."""
-    texts = [text for built in sets for text in built.texts]
-    documents, asked = iter(words.ids(texts)), words.ids([each.plain.question for each in questions])
-    gold = words.ids([each.plain.answer for each in questions])
     doc, ask = SPECIAL.index("[doc]"), SPECIAL.index("[ask]")
-    found, fronts = [], []
-    for k, built in enumerate(sets):
-        front = [ask, *asked[k]]
-        documents_of = [[doc, *next(documents)] for _ in range(len(built))]
-        found.append(torch.tensor([*front, *chain.from_iterable(documents_of)]))
-        fronts.append(len(front))
-    x = nn.utils.rnn.pad_sequence(found, batch_first=True)
-    answer = torch.tensor([ids[0] for ids in gold])
-    behind = torch.arange(x.shape[1])[None] >= torch.tensor(fronts)[:, None]
-    return x, (x == answer[:, None]) & behind
+    found, answers = [], []
+    for question, built in zip(questions, sets, strict=True):
+        front = [ask, *words.ids(question.plain.question)]
+        ids = torch.tensor([*front, *(k for text in built.texts for k in (doc, *words.ids(text)))])
+        found.append(ids)
+        answers.append((ids == words.ids(question.plain.answer)[0]) & (torch.arange(len(ids)) >= len(front)))
+    pad = nn.utils.rnn.pad_sequence
+    return pad(found, batch_first=True), pad(answers, batch_first=True)
 
 
 class Reader(nn.Module):
@@ -199,33 +176,20 @@ def batches(words: Words, x: Tensor, y: Tensor, batch_size: int, seed: int) -> C
     return batch
 
 
-def ends(made: Study) -> dict[str, Condition]:
-    """The four corners of the grid of documents and look-alikes."""
+def while_learning(words: Words, made: Study) -> Callable[[Reader, int], dict[str, float]]:
+    """For ``fit``: share of right answers in the four corners of the grid of documents and look-alikes."""
     few, n = made.counts[0], made.counts[-1]
-    return {
-        f"{'one document' if c == few else 'all documents'}, {'all' if m else 'no'} look-alikes": Condition("set", c, m)
+    corners = {
+        f"{'one document' if c == few else 'all documents'}, {'all' if m else 'no'} look-alikes": [
+            built for built in made.sets[Condition("set", c, m)] if built is not None
+        ]
         for c in (few, n) for m in (n - 1, 0)
     }  # fmt: skip
 
-
-def while_learning(words: Words, made: Study) -> Callable[[Reader, int], dict[str, float]]:
-    """For ``fit``: share of right answers in the corners of the grid."""
-
     def evaluate(model: Reader, step: int) -> dict[str, float]:  # noqa: ARG001 (as the loop calls it)
         return {
-            name: float(np.mean([row["right"] for row in read(model, words, made.questions, _there(made, each))]))
-            for name, each in ends(made).items()
+            name: float(np.mean([row["right"] for row in read(model, words, made.questions, sets)]))
+            for name, sets in corners.items()
         }
 
     return evaluate
-
-
-def _there(made: Study, condition: Condition) -> list[BuiltSet]:
-    return [built for built in made.sets[condition] if built is not None]
-
-
-def open_test(
-    words: Words, where: Sequence[Article], counts: Sequence[int], n: int, name_words: int, seed: int
-) -> Study:
-    """Test questions of the reader, counted in its words."""
-    return open_study(where, words.spans, counts, n_questions=n, name_words=name_words, seed=seed)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from reprobook import show
 from reprobook.papers.more_documents.readers import facts_in
 
@@ -106,18 +104,4 @@ def learning(frame: pd.DataFrame) -> Figure:
         ax.plot(told.index, told, marker=".", color=show.COLOURS[k // 2], ls="-" if k % 2 == 0 else "--", label=name)
     ax.set(xlabel="update", ylabel="accuracy, test questions", ylim=(0, 1.02))
     ax.legend(loc="lower right")
-    return fig
-
-
-def confusion(gap: float = 1.5, look_alikes: int = 7) -> Figure:
-    """How often a reader that is confused by look-alikes and by nothing else is right, over their number."""
-    import matplotlib.pyplot as plt
-
-    m = np.arange(0, 20)
-    fig, ax = plt.subplots(figsize=(6.4, 3.0))
-    ax.plot(m, np.exp(gap) / (np.exp(gap) + m), marker=".")
-    at = np.exp(gap) / (np.exp(gap) + look_alikes)
-    ax.plot(look_alikes, at, "o", color=ANSWER)
-    ax.annotate(f"{at:.2f}", (look_alikes, at), xytext=(6, 6), textcoords="offset points")
-    ax.set(xlabel="look-alikes in the text", ylabel="right answers", ylim=(0, 1.02))
     return fig

@@ -185,7 +185,7 @@ class Question:
 
 def make_questions(
     where: Sequence[Article], spans: Spans, *, n_questions: int, n_documents: int, name_words: int,
-    widths: Sequence[int] = (16, 22, 28), seed: int = 0, prefix: str = "",
+    widths: Sequence[int] = (16, 22, 28), seed: int = 0,
 ) -> list[Question]:  # fmt: skip
     """Questions with ``n_documents`` paragraphs of different articles, a fact in each. ``name_words``: persons have a
     given name, or with 2 a family name as well; then every one of either is shared by several persons of the question.
@@ -210,7 +210,7 @@ def make_questions(
         others.insert(asked, relation)
         facts = tuple(map(Fact, people, values, others, places))
         text = f"Who is the {relation} of {people[asked]}?"
-        instance = Instance(f"{prefix}{seed}-{k}", text, values[asked], plain, (asked,))
+        instance = Instance(f"{seed}-{k}", text, values[asked], plain, (asked,))
         made.append(Question(instance, facts, relation, bin, spans))
     return made
 

@@ -3,6 +3,7 @@ claims compare."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from reprobook.papers.more_documents.sets import (
     splice,
     supporting_only,
 )
+from reprobook.papers.more_documents.study import read_all
 
 if TYPE_CHECKING:
     from reprobook.data import ChapterData
@@ -161,29 +163,17 @@ def find_pages(
     return kept
 
 
-def released_sets(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """Records of the released sets (JSON lines, JSON or parquet files; fields as in MuSiQue)."""
+def read_files(folder: str | Path, pattern: str = "*") -> Iterator[dict[str, Any]]:
+    """The records of the parquet, JSON-lines and JSON files below ``folder`` that match ``pattern``."""
     from datasets import load_dataset
 
     folder = Path(folder)
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".parquet", ".jsonl", ".json"))
+    files = sorted(p for p in folder.rglob(pattern) if p.suffix in (".parquet", ".jsonl", ".json"))
     if not files:
-        raise ReprobookError(f"no data file (*.parquet, *.jsonl, *.json) below the fetched folder {folder.name}")
+        raise ReprobookError(f"no data file {pattern!r} (parquet, jsonl, json) below the fetched folder {folder.name}")
     for file in files:
         builder = "parquet" if file.suffix == ".parquet" else "json"
         yield from load_dataset(builder, data_files=str(file), split="train", streaming=True)
-
-
-def read_files(folder: str | Path, pattern: str) -> list[dict[str, Any]]:
-    """All records of the parquet or JSON-lines files below ``folder`` that match ``pattern``."""
-    from datasets import load_dataset
-
-    folder = Path(folder)
-    files = sorted(folder.rglob(pattern))
-    if not files:
-        raise ReprobookError(f"no file {pattern!r} below the fetched folder {folder.name}")
-    builder = "parquet" if files[0].suffix == ".parquet" else "json"
-    return list(load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True))
 
 
 def load_model(source: str | Path, device: Any) -> tuple[Any, Any]:
@@ -223,7 +213,7 @@ def open_sets(name: str, data: ChapterData, spans: Spans, ladder: Sequence[int],
     if name != "released":
         return build_sets(questions(name, data, spans, least, limit), ladder, seed)
     found: Sets = {}
-    for each in musique(released_sets(data.path("released-sets")), spans):
+    for each in musique(read_files(data.path("released-sets")), spans):
         n = len(each.documents)
         found.setdefault(("hard", 0 if n == len(each.supporting) else n), []).append((each, build_set(each, n)))
     return found
@@ -253,25 +243,23 @@ def build_sets(asked: Sequence[Instance], ladder: Sequence[int], seed: int) -> S
 
 
 def read_sets(
-    model: Any, tokenizer: Any, sets: Sets, *, demonstrations: int = 0, seed: int = 0, **how: Any
+    model: Any, tokenizer: Any, sets: Sets, store: Path, *, demonstrations: int = 0, seed: int = 0, **how: Any
 ) -> pd.DataFrame:
     """One row for each question and set: what :func:`read_with_json` says of it, and the ``total`` of its documents.
 
     ``demonstrations``: so many questions, drawn once, are answered in front of every question and asked of nobody, as
     in the released code (3); the paper's prompt has none."""
-    ids = sorted({q.id for pairs in sets.values() for q, _ in pairs})
-    shown = set(np.random.default_rng([seed, 4]).permutation(ids)[:demonstrations].tolist())
-    rows = []
-    for (kind, count), pairs in sets.items():
+    totals = {q.id: int(q.lengths.sum()) for pairs in sets.values() for q, _ in pairs}
+    shown = set(np.random.default_rng([seed, 4]).permutation(sorted(totals))[:demonstrations].tolist())
+    frames = []
+    for name, pairs in sets.items():
         front = [(q, b) for q, b in pairs if q.id in shown and b is not None]
+        read = functools.partial(read_with_json, model, tokenizer, seed=seed, demonstrations=front, **how)
         asked = [(q, b) for q, b in pairs if q.id not in shown]
-        read = read_with_json(model, tokenizer, [q for q, _ in asked], [b for _, b in asked], seed=seed,
-                              demonstrations=front, **how)  # fmt: skip
-        rows += [
-            {"kind": kind, "count": count, "question": q.id, "total": int(q.lengths.sum()), **found}
-            for (q, _), found in zip(asked, read, strict=True)
-        ]
-    return pd.DataFrame(rows)
+        wanted = {name: ([q for q, _ in asked], [b for _, b in asked])}
+        frames.append(read_all(wanted, read, ("kind", "count"), store, label=str(sorted(shown))))
+    frame = pd.concat(frames, ignore_index=True)
+    return frame.assign(total=frame["question"].map(totals))
 
 
 def _f1(frame: pd.DataFrame, kind: str, count: int) -> pd.Series:

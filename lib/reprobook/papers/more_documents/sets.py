@@ -18,7 +18,7 @@ from reprobook.errors import ReprobookError
 Spans = Callable[[str], np.ndarray]
 Extension = Literal["position", "equal", "none"]
 Source = Literal["article", "page_start"]
-Order = Literal["original", "slots", "random"]
+Order = Literal["original", "slots"]
 
 
 class TooShortError(ReprobookError):
@@ -220,7 +220,7 @@ def build_set(
     ``extension``: ``position`` keeps total length and place of the evidence, ``equal`` only the length, ``none``
     neither. ``source``: text around the paragraph in its ``article``, or ``page_start`` as in the released code.
     ``order``: ``original``; ``slots``, one permutation for all questions, as the benchmark under the released code
-    has it; ``random``, another for each question. ``header``: tokens of "Document 3:" and the like before each
+    has it. ``header``: tokens of "Document 3:" and the like before each
     document; a removed document leaves the room of its header, too, or fewer documents would make a shorter prompt (the
     paper counts none); ``more``: tokens that the last document gets on top (it loses at most its extension).
     Raises :class:`TooShortError` if a page is too short."""
@@ -260,9 +260,7 @@ def _permutation(instance: Instance, kept: np.ndarray, order: str, seed: int) ->
     if order == "slots":
         slots = np.random.default_rng([seed, 0]).permutation(len(instance.documents))
         return np.argsort(slots[: len(kept)], kind="stable")
-    if order == "random":
-        return np.random.default_rng([seed, 1, zlib.crc32(instance.id.encode())]).permutation(len(kept))
-    raise ReprobookError(f"order {order!r} must be one of original, slots, random")
+    raise ReprobookError(f"order {order!r} must be original or slots")
 
 
 def supporting_only(instance: Instance) -> BuiltSet:

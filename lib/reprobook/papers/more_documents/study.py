@@ -119,53 +119,52 @@ def _build(question: Question, wanted: Condition, seed: int, header: int, tokeni
 
 # ------------------------------------------------------------------------------------------------- readings
 
-Read = Callable[[Sequence["Question"], Sequence["BuiltSet | None"]], Sequence[Mapping[str, Any]]]
+Readings = Mapping[tuple[Any, ...], tuple[Sequence[Any], Sequence["BuiltSet | None"]]]
 
 
-def read_all(made: Study, read: Read, store: Path | None = None, *, chunk: int = 20, label: str = "") -> pd.DataFrame:
-    """One row per condition and question with what ``read`` makes of (questions, their sets), ``chunk`` at a time. With
-    a ``store`` rows are written line by line, and an interrupted run goes on where it stopped; a row whose text was
-    another is read again."""
-    done = {row["text"]: row for row in _lines(store)} if store else {}
+def read_all(
+    wanted: Readings, read: Callable[[Sequence[Any], Sequence[Any]], Sequence[Mapping[str, Any]]], names: Sequence[str],
+    store: Path, *, chunk: int = 20, label: str = "",
+) -> pd.DataFrame:  # fmt: skip
+    """One row per condition and question with what ``read`` makes of (questions, their sets), ``chunk`` at a time.
+    ``wanted``: condition -> questions, sets; ``names``: the columns of a condition. Rows are written to ``store`` line
+    by line, and an interrupted run goes on where it stopped; a row whose text was another is read again."""
+    done = {row["text"]: row for row in _lines(store)}
     rows = []
-    for condition, sets in made.sets.items():
-        texts = [_checksum(label, condition, q, built) for q, built in zip(made.questions, sets, strict=True)]
+    for condition, (asked, sets) in wanted.items():
+        texts = [
+            zlib.crc32("\0".join([label, str(condition), q.id, *(b.texts if b else ())]).encode())
+            for q, b in zip(asked, sets, strict=True)
+        ]
         missing = [k for k, text in enumerate(texts) if text not in done]
         for at in range(0, len(missing), chunk):
             part = missing[at : at + chunk]
-            for k, found in zip(part, read([made.questions[k] for k in part], [sets[k] for k in part]), strict=True):
-                q = made.questions[k]
-                names = dict(zip(KEY, condition, strict=True))
-                done[texts[k]] = {"text": texts[k], **names, "question": q.id, "bin": q.bin, **found}
-            if store:
-                with store.open("a", encoding="utf-8") as stream:
-                    stream.writelines(json.dumps(done[texts[k]]) + "\n" for k in part)
+            told = read([asked[k] for k in part], [sets[k] for k in part])
+            for k, found in zip(part, told, strict=True):
+                row = {"text": texts[k], **dict(zip(names, condition, strict=True)), "question": asked[k].id}
+                done[texts[k]] = {**row, **found}
+            with store.open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(done[texts[k]]) + "\n" for k in part)
         rows += [done[text] for text in texts]
     return pd.DataFrame(rows).drop(columns="text")
-
-
-def _checksum(label: str, condition: Condition, question: Question, built: BuiltSet | None) -> int:
-    told = [label, *map(str, condition), question.id, question.stub, *(built.texts if built else ())]
-    return zlib.crc32("\0".join(told).encode())
 
 
 def _lines(store: Path) -> Iterator[dict[str, Any]]:
     """Whole rows of the store; what follows a broken one is cut off the file."""
     store.parent.mkdir(parents=True, exist_ok=True)
-    found, good = [], 0
-    for line in store.read_bytes().splitlines(keepends=True) if store.is_file() else []:
+    store.touch()
+    good = 0
+    for line in store.read_bytes().splitlines(keepends=True):
         try:
-            row = json.loads(line) if line.endswith(b"\n") else None
+            row = json.loads(line)
         except ValueError:
-            row = None
-        if not isinstance(row, dict) or "text" not in row:
             break
-        found.append(row)
+        if not line.endswith(b"\n"):
+            break
+        yield row
         good += len(line)
-    if store.is_file():
-        with store.open("r+b") as stream:
-            stream.truncate(good)
-    return iter(found)
+    with store.open("r+b") as stream:
+        stream.truncate(good)
 
 
 class Asked(NamedTuple):
@@ -190,7 +189,9 @@ def ask(
     made = open_study(articles(texts, spans), spans, counts, n_questions=n_questions, name_words=name_words, seed=seed,
                       tokenizer=tokenizer, whole=whole)  # fmt: skip
     read = functools.partial(lm_reader.read, model, tokenizer, temperature=temperature)
-    return Asked(made, read_all(made, read, store, label=name), blind_rows(made))
+    wanted = {tuple(condition): (made.questions, sets) for condition, sets in made.sets.items()}
+    frame = read_all(wanted, read, KEY, store, label=name)
+    return Asked(made, frame.assign(bin=frame["question"].map({q.id: q.bin for q in made.questions})), blind_rows(made))
 
 
 def blind_rows(made: Study) -> pd.DataFrame:
@@ -245,8 +246,7 @@ def levels(frame: pd.DataFrame, blind: pd.DataFrame, counts: Sequence[int]) -> d
     question, room for a fall, how unequal the prompts of the sets are, and knowledge without documents."""
     few, all_of = lines(counts)["count only"][0], lines(counts)["count only"][-1]
     names = [*list(readers.BLIND)[:3], "majority"]
-    rivals = {name: scores(blind[blind["reader"] == name], few, "right") for name in names}
-    best = max(rivals.values(), key=lambda values: values.mean())
+    best = max((scores(blind[blind["reader"] == name], few, "right") for name in names), key=np.mean)
     sets = frame[frame["condition"] == "set"].pivot(index="question", columns=KEY, values="tokens")
     return {
         "reading above blind": scores(frame, few, "p") - best,
@@ -295,7 +295,7 @@ def audit_table(asked: Sequence[Question], counts: Sequence[int], spans: Spans, 
     reader is right. Headers are left out."""
     ways: dict[str, dict[str, Any]] = {
         "the paper's": {}, "page start": {"source": "page_start"}, "equal share": {"extension": "equal"},
-        "fixed shuffle": {"order": "slots"}, "shuffled": {"order": "random"},
+        "fixed shuffle": {"order": "slots"},
     }  # fmt: skip
     rows = []
     for name, switches in ways.items():
@@ -312,20 +312,4 @@ def audit_table(asked: Sequence[Question], counts: Sequence[int], spans: Spans, 
                 "most tokens lost": each["tokens lost"].max(), "largest shift": each["largest shift"].max(),
                 "evidence twice": (each["copies of evidence"] > 1).mean(), "position reader": np.mean(hits),
             })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def known_table(made: Study) -> pd.DataFrame:
-    """Readers whose score is known, in every line: the oracle (1), and soft attention, which falls with the number of
-    look-alikes and not with that of documents (``expected``: e^1.5 / (e^1.5 + m))."""
-    rows = []
-    for row, each in _steps(made):
-        pairs = [(q, b) for q, b in zip(made.questions, made.sets[each], strict=True) if b is not None]
-        if each.kind != "set":
-            continue
-        soft = [f1(readers.soft_attention(q, b, seed=k), q.plain.golds) for q, b in pairs for k in range(20)]
-        rows.append({
-            **row, "oracle": np.mean([f1(readers.oracle(q, b), q.plain.golds) for q, b in pairs]),
-            "soft attention": np.mean(soft), "expected": np.exp(1.5) / (np.exp(1.5) + each.look_alikes),
-        })  # fmt: skip
     return pd.DataFrame(rows)
