@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reprobook import show
-from reprobook.papers.more_documents.readers import facts_in
+from reprobook.papers.more_documents.readers import BLIND, facts_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ ANSWER, RIVAL, OTHER, PARAGRAPH = show.COLOURS[1], show.COLOURS[3], "0.55", show
 
 def draw_sets(question: Question, sets: Mapping[str, BuiltSet]) -> Figure:
     """Every set along the token axis, each document a box of its own: paragraphs blue, the text that fills the place of
-    removed documents grey; facts as marks, the answer's orange, look-alikes' green, others grey."""
+    removed documents grey; facts as marks, the answer's orange, look-alikes' pink, others grey."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(9.4, 0.75 * len(sets) + 1.1))
@@ -82,8 +82,7 @@ def over_documents(frame: pd.DataFrame, blind: pd.DataFrame, names: Sequence[str
             ax.errorbar(told.index * (1 + 0.02 * (k - 1)), told["mean"], told["std"], marker="o", capsize=3, label=line,
                         color=show.COLOURS[k])  # fmt: skip
         rows = blind[(blind["reader"] == name) & (blind["line"] == "count only")]
-        columns = [c for c in rows.columns if c not in ("reader", "line", "documents", "look-alikes", "seed")]
-        level = rows[[c for c in columns if c != "nearest fact (BM25)"]].mean().max()
+        level = rows[[*list(BLIND)[:3], "majority"]].mean().max()  # the others look the fact up
         ax.axhline(level, ls=":", color="0.4", label="best blind reader")
         ax.set(title=name, xlabel="documents (facts only: facts of the kind)", ylim=(0, 1), xscale="log")
         sizes = sorted(part[part["line"] == "count only"]["documents"].unique())

@@ -92,7 +92,8 @@ def open_study(
             continue
         kept.append(question)
         sets[question.id] = built
-    kept = kept[:n_questions]
+        if len(kept) == n_questions:
+            break
     if len(kept) < n_questions:
         raise ReprobookError(f"{len(kept)} of {n_questions} questions allow every set: take wider paragraphs")
     return Study(kept, {c: [sets[q.id][i] for q in kept] for i, c in enumerate(wanted)}, counts, dropped)
