@@ -243,7 +243,7 @@ def build_sets(asked: Sequence[Instance], ladder: Sequence[int], seed: int) -> S
 
 
 def read_sets(
-    model: Any, tokenizer: Any, sets: Sets, store: Path, *, demonstrations: int = 0, seed: int = 0, **how: Any
+    model: Any, tokenizer: Any, sets: Sets, store: str | Path, *, demonstrations: int = 0, seed: int = 0, **how: Any
 ) -> pd.DataFrame:
     """One row for each question and set: what :func:`read_with_json` says of it, and the ``total`` of its documents.
 

@@ -125,11 +125,12 @@ Readings = Mapping[tuple[Any, ...], tuple[Sequence[Any], Sequence["BuiltSet | No
 
 def read_all(
     wanted: Readings, read: Callable[[Sequence[Any], Sequence[Any]], Sequence[Mapping[str, Any]]], names: Sequence[str],
-    store: Path, *, chunk: int = 20, label: str = "",
+    store: str | Path, *, chunk: int = 20, label: str = "",
 ) -> pd.DataFrame:  # fmt: skip
     """One row per condition and question with what ``read`` makes of (questions, their sets), ``chunk`` at a time.
     ``wanted``: condition -> questions, sets; ``names``: the columns of a condition. Rows are written to ``store`` line
     by line, and an interrupted run goes on where it stopped; a row whose text was another is read again."""
+    store = Path(store)
     done = {row["text"]: row for row in _lines(store)}
     rows = []
     for condition, (asked, sets) in wanted.items():
