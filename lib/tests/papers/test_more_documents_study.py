@@ -347,6 +347,12 @@ def test_effects_by_hand(questions: list[planted.Question]) -> None:
         study.scores(frame, study.Condition("set", 99, 0), "p")
     table = study.joined({"x": study.line_table(made, frame), "y": study.blind_table(made, blind)})
     assert list(dict.fromkeys(table["reader"])) == ["x", "y"] and len(table) == 17 + 16
+    parts = (study.joined({"x": each}) for each in (study.line_table(made, frame), study.blind_table(made, blind)))
+    ends = study.ends_table(*parts)
+    assert ends["line"].value_counts().to_dict() == {
+        "count only": 2, "facts only": 2, "both": 2, "no look-alikes": 2, "alone": 2, "no documents": 1,
+    }  # fmt: skip
+    assert ends["oracle"].dropna().eq(1).all() and ends["oracle"].isna().sum() == 1
 
 
 def test_blind_readers_gain_nothing_by_fewer_documents(questions: list[planted.Question]) -> None:

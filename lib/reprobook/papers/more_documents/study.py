@@ -281,6 +281,15 @@ def joined(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return frame.reset_index(level=0).reset_index(drop=True)
 
 
+def ends_table(readings: pd.DataFrame, blind: pd.DataFrame) -> pd.DataFrame:
+    """The first and the last step of every line: what the real readers and the blind ones make of the same sets."""
+    key = ["reader", "line", "documents", "look-alikes"]
+    both = readings.merge(blind, on=key, how="left")
+    at = both.groupby(["reader", "line"], sort=False).cumcount()
+    last = both.groupby(["reader", "line"], sort=False).cumcount(ascending=False)
+    return both[(at == 0) | (last == 0)].reset_index(drop=True)
+
+
 def _steps(made: Study) -> list[tuple[dict[str, Any], Condition]]:
     """Line, documents and look-alikes of every condition; one that two lines share comes twice."""
     found = [(name, each) for name, line in lines(made.counts).items() for each in line]
