@@ -82,7 +82,7 @@ def over_documents(frame: pd.DataFrame, blind: pd.DataFrame, names: Sequence[str
             ax.errorbar(told.index * (1 + 0.02 * (k - 1)), told["mean"], told["std"], marker="o", capsize=3, label=line,
                         color=show.COLOURS[k])  # fmt: skip
         rows = blind[(blind["reader"] == name) & (blind["line"] == "count only")]
-        level = rows[[*list(BLIND)[:3], "majority"]].mean().max()  # the others look the fact up
+        level = rows[[*list(BLIND)[:2], "majority"]].mean().max()  # the others find the fact where documents are small
         ax.axhline(level, ls=":", color="0.4", label="best blind reader")
         ax.set(title=name, xlabel="documents (facts only: facts of the kind)", ylim=(0, 1), xscale="log")
         sizes = sorted(part[part["line"] == "count only"]["documents"].unique())
