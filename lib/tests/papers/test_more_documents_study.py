@@ -339,7 +339,8 @@ def test_effects_by_hand(questions: list[planted.Question]) -> None:
     assert list(bins) == [f"count only, {name}" for name in study.BINS]
     assert all(len(a) == 2 and (a - b).mean() == pytest.approx(0.05) for a, b in bins.values())
     blind = study.blind_rows(made)
-    told = study.levels(frame, blind, COUNTS)
+    told = study.levels(frame, COUNTS)
+    assert told["reading above blind"].mean() == pytest.approx(1 - 0.51 - 0.0025 - 1 / 6)
     assert told["unequal tokens"] == pytest.approx(1 / 101)
     assert told["no documents above chance"].mean() == pytest.approx(1 - 0.0025 - 1 / 6)
     assert told["fewest documents"].mean() - told["all documents"].mean() == pytest.approx(0.05)

@@ -243,15 +243,14 @@ def by_bin(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> Pa
     return {f"count only, {BINS[k]}": (a[bins == k], b[bins == k]) for k in np.unique(bins)}
 
 
-def levels(frame: pd.DataFrame, blind: pd.DataFrame, counts: Sequence[int]) -> dict[str, np.ndarray]:
-    """Controls, one number a question: what reading is worth above the best of the readers that don't use the whole
-    question, room for a fall, how unequal the prompts of the sets are, and knowledge without documents."""
+def levels(frame: pd.DataFrame, counts: Sequence[int]) -> dict[str, np.ndarray]:
+    """Controls, one number a question: what reading is worth above the share 1/n that any reader expects who does not
+    use the person (one of n facts of the kind, whichever it takes), room for a fall, how unequal the prompts of all
+    sets are, and knowledge without documents."""
     few, all_of = lines(counts)["count only"][0], lines(counts)["count only"][-1]
-    names = [*list(readers.BLIND)[:3], "majority"]
-    best = max((scores(blind[blind["reader"] == name], few, "right") for name in names), key=np.mean)
     sets = frame[frame["condition"] == "set"].pivot(index="question", columns=KEY, values="tokens")
     return {
-        "reading above blind": scores(frame, few, "p") - best,
+        "reading above blind": scores(frame, few, "p") - 1 / counts[-1],
         "fewest documents": scores(frame, few, "p"),
         "all documents": scores(frame, all_of, "p"),
         "unequal tokens": ((sets.max(axis=1) - sets.min(axis=1)) / sets.max(axis=1)).to_numpy(),
