@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.completion import attention_of
 from reprobook.nn.lm import generate
 from reprobook.papers.more_documents.scoring import f1, four_scores, parse_answer
 
@@ -59,7 +60,8 @@ def read(
         part = order[at : at + batch_size]
         ends = torch.tensor([len(ids[k]) - 1 for k in part])
         x = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[k]) for k in part], batch_first=True)
-        hidden = model.get_decoder()(input_ids=x.to(model.device), use_cache=False).last_hidden_state
+        with attention_of(model.device):
+            hidden = model.get_decoder()(input_ids=x.to(model.device), use_cache=False).last_hidden_state
         last = hidden[torch.arange(len(part)), ends.to(hidden.device)]  # causal: the padding behind it is not seen
         for k, logits in zip(part, model.get_output_embeddings()(last).float().cpu(), strict=True):
             rows[k] = {**_scores(tokenizer, asked[k], logits, temperature), "tokens": len(ids[k])}
