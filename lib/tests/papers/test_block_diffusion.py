@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reprobook.errors import ReprobookError
 from reprobook.papers import block_diffusion as bd
 from reprobook.papers.block_diffusion import noise, objectives, sampling
-from reprobook.papers.block_diffusion.bench import sampling_costs, training_costs
+from reprobook.papers.block_diffusion.bench import compare_sampling, operations, training_costs, training_times
 from reprobook.papers.block_diffusion.model import KVCache, flex_training_mask
 from scipy import stats
 
@@ -111,6 +111,34 @@ def test_later_clean_tokens_change_nothing_before_them(model: bd.model.DiT, x: t
         a, b = bd.model.one_pass_logits(model, x_t, x, size), bd.model.one_pass_logits(model, x_t, other, size)
     assert torch.equal(a[:, :12], b[:, :12])  # block 2 (8..11) may see blocks 0 and 1 alone
     assert not torch.equal(a[:, 12:], b[:, 12:])
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_last_layer_without_the_clean_half_changes_no_output_and_no_gradient(size: int, x: torch.Tensor) -> None:
+    """All 2L tokens through every layer, then the first L outputs: what the trimmed pass must equal, in float64."""
+    net = random_model().double()
+    x_t = torch.where(torch.arange(L) % 3 == 0, MASK, x)
+    options = {"positions": torch.arange(L).repeat(2), "mask": bd.model.training_mask(L, size)}
+    whole = net(torch.cat([x_t, x], 1), **options)[:, :L]
+    trimmed = bd.model.one_pass_logits(net, x_t, x, size)
+    weights = torch.randn(whole.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    parameters = list(net.parameters())
+    for a, b in zip(
+        [whole, *torch.autograd.grad((whole * weights).sum(), parameters)],
+        [trimmed, *torch.autograd.grad((trimmed * weights).sum(), parameters)],
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-8)
+
+
+def test_cache_of_clean_tokens_is_stored_without_outputs(model: bd.model.DiT, x: torch.Tensor) -> None:
+    caches = [KVCache(2), KVCache(2)]
+    with torch.no_grad():
+        assert model(x, cache=caches[0], store=True, n_outputs=0).shape == (3, 0, V)
+        model(x, cache=caches[1], store=True)
+    for a, b in zip(caches[0].layers, caches[1].layers, strict=True):
+        torch.testing.assert_close(a, b)
+    assert caches[0].next_position == L
 
 
 def test_rotary_equals_the_one_of_transformers() -> None:
@@ -362,6 +390,8 @@ def test_interval_search_finds_the_closed_form_minimum_for_equal_losses() -> Non
     process = bd.noise.NoiseProcess(MASK, 16, resample=False)
     closed = {pair: bd.noise.constant_loss_variance(*pair, 16) for pair in bd.noise.candidate_intervals(16)}
     assert bd.objectives.search_interval(Uniform(), batches, process) == min(closed, key=closed.get) == (0.5, 1.0)
+    found = bd.objectives.interval_variances(Uniform(), batches, process, [(0.5, 1.0), (1e-3, 1.0)])
+    assert found.shape == (2, 4) and (found[0] < found[1]).all()
 
 
 def test_search_hook_keeps_the_interval_in_the_models_state(x: torch.Tensor) -> None:
@@ -413,6 +443,63 @@ def test_posterior_equals_enumeration() -> None:
                 for i, symbol in enumerate(word):
                     weights[i, symbol] += p
         torch.testing.assert_close(found[3 * b : 3 * b + 3], weights / weights.sum(1, keepdim=True))
+
+
+def chain_probability(source: bd.source.MarkovSource, tokens: tuple[int, ...]) -> float:
+    """p(tokens) by summing over every state that may come before them."""
+    total = 0.0
+    for state, p in enumerate(source.stationary.tolist()):
+        for token in tokens:
+            p *= source.transition[state, token].item()
+            state = (state * source.n_tokens + token) % len(source.transition)
+        total += p
+    return total
+
+
+def test_source_with_a_memory_equals_enumeration() -> None:
+    """Order 2 with an end of document: likelihood, posterior of a block and entropies, each summed by brute force."""
+    source = bd.source.MarkovSource(2, 0.5, seed=0, order=2, end_rate=0.2)
+    x = source.sample(4, 6, torch.Generator().manual_seed(0))
+    for row, nll in zip(x.tolist(), source.nll(x).tolist(), strict=True):
+        first = chain_probability(source, (row[0],))
+        assert nll == pytest.approx(-math.log(chain_probability(source, tuple(row)) / first) / 5)
+    x_t = x.clone()
+    x_t[:, [1, 4, 5]] = source.n_tokens
+    found = source.posterior(x_t, x, 3, source.n_tokens)
+    for row, p in zip(x.tolist(), found, strict=True):
+        words = {w: chain_probability(source, (*row[:4], *w)) for w in itertools.product(range(3), repeat=2)}
+        for i in range(2):
+            share = torch.tensor([sum(v for w, v in words.items() if w[i] == y) for y in range(3)], dtype=torch.float64)
+            torch.testing.assert_close(p[4 + i], share / share.sum())
+    for size in (1, 2, 3):
+        bound = bd.objectives.exact_nelbo(source.denoiser(size), x, size, source.n_tokens)
+        torch.testing.assert_close(bound, source.nll(x).float(), atol=1e-5, rtol=1e-5)
+    for seen, entropy in enumerate(source.entropies()):
+        block = [
+            -p * math.log(p)
+            for n in (seen, seen + 1)
+            for p in [chain_probability(source, w) for w in itertools.product(range(3), repeat=n)] or [1.0]
+        ]
+        longer = sum(block[3**seen :]) if seen else sum(block[1:])
+        assert entropy == pytest.approx(longer - (sum(block[: 3**seen]) if seen else 0.0), abs=1e-6)
+
+
+def test_documents_forget_what_came_before_and_end_at_the_stated_rate() -> None:
+    source = bd.source.MarkovSource(3, 0.4, seed=1, order=2, end_rate=0.1)
+    after_end = source.transition.view(4, 4, 4)[:, source.end_id]
+    torch.testing.assert_close(after_end, after_end[:1].expand(4, 4))
+    assert (source.transition[:, source.end_id] == 0.1).all()
+    x = source.sample(400, 100, torch.Generator().manual_seed(0))
+    assert (x == source.end_id).double().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert bd.study.longer_than(source, 8) == pytest.approx(0.9**7)
+
+
+@pytest.mark.parametrize(
+    "options, says", [({"n_symbols": 1}, "n_symbols"), ({"order": 0}, "order"), ({"end_rate": 1.0}, "end_rate")]
+)
+def test_source_refuses(options: dict[str, float], says: str) -> None:
+    with pytest.raises(ReprobookError, match=says):
+        bd.source.MarkovSource(**options)  # type: ignore[arg-type]
 
 
 def test_entropy_rate_is_the_mean_likelihood_of_long_text() -> None:
@@ -587,8 +674,43 @@ def test_window_entropies_equal_the_plain_ones() -> None:
 
 
 def test_costs_are_measured_on_equal_results(model: bd.model.DiT, x: torch.Tensor) -> None:
-    assert set(training_costs(model, x, 4, MASK, repeats=1)) == {"one pass", "two passes", "plain diffusion"}
-    assert all(v > 0 for v in sampling_costs(model, x[:, :1], L, 4, MASK, repeats=1).values())
+    taken = training_costs(model, x, 4, MASK, repeats=2)
+    assert list(taken.seconds) == ["two passes", "one pass", "plain diffusion"]
+    assert all(len(times) == 2 and min(times) > 0 for times in taken.seconds.values())
+    assert all(v > 0 for v in compare_sampling(model, x[:, :1], L, 4, MASK, repeats=1).medians.values())
+    assert training_times(32, 16, 2, 4, repeats=1, seed=0).medians["one pass"] > 0
+
+
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_operations_of_dense_attention_are_those_that_torch_counts(size: int) -> None:
+    """The formula against torch's own counter on the meta device, where attention shows its two products."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        net = bd.model.DiT(V, dim=32, n_layers=3, n_heads=2, adaln=False)
+        row = torch.zeros(1, L, dtype=torch.long)
+    ways = {
+        "one pass": lambda: bd.model.one_pass_logits(net, row, row, size),
+        "two passes": lambda: bd.model.two_pass_logits(net, row, row, size),
+        "plain diffusion": lambda: net(row),
+    }
+    found = operations(L, size, 32, 3, V)
+    for way, run in ways.items():
+        if size == L and way == "one pass":
+            continue  # one block: the clean half is left out altogether
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            run()
+        assert counter.get_total_flops() == found[way]
+
+
+def test_operations_that_the_mask_leaves_are_its_ones() -> None:
+    full, less = operations(L, 4, 32, 1, V), operations(L, 4, 32, 1, V, skip=True)
+    ones = bd.model.training_mask(L, 4)[:L].sum().item()  # in the only, hence last, layer the noisy half alone looks
+    assert full["one pass"] - less["one pass"] == 4 * 32 * (2 * L * L - ones)
+    two = operations(L, 4, 32, 2, V)["one pass"] - operations(L, 4, 32, 2, V, skip=True)["one pass"]
+    every = bd.model.training_mask(L, 4).sum().item()
+    assert two == 4 * 32 * (4 * L * L - every) + 4 * 32 * (2 * L * L - ones)
 
 
 # ------------------------------------------------------------------------------------------------ bad input

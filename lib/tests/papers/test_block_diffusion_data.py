@@ -122,5 +122,68 @@ def test_released_models_of_every_kind_are_scored_and_sampled(tmp_path: Path, ki
     rows = torch.randint(39, (4, length), generator=torch.Generator().manual_seed(0))
     nll = bd.released.likelihood(model, rows, block_size, n_samples=40, batch_size=4, seed=0)
     assert nll.mean().item() == pytest.approx(np.log(40), abs=0.35)  # the output layer is zero: uniform over the tokens
-    tokens = bd.released.sample_released(model, rows[:, :1], length, block_size, 0.9, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    tokens = bd.released.sample_released(model, rows[:, :1], length, block_size, 0.9, generator, length)
     assert tokens.shape == (4, length) and (tokens < 39).all()
+
+
+def test_long_samples_go_on_beyond_the_context_except_those_of_sedd(tmp_path: Path) -> None:
+    for k, kind in enumerate([{"causal": True}, {"time_conditioning": True}, {"block_size": 8}, {"block_size": 32}]):
+        released.write_miniature(tmp_path / str(k), vocab_size=40, **kind)  # type: ignore[arg-type]
+        model, size, length = bd.released.load_released(tmp_path / str(k))
+        prompt, generator = torch.zeros(2, 1, dtype=torch.long), torch.Generator().manual_seed(0)
+        tokens = bd.released.sample_released(model, prompt, 64, size, 0.9, generator, length)
+        assert tokens.shape == (2, 32 if "time_conditioning" in kind else 64)
+
+
+def test_texts_are_cut_by_the_stop_rules_and_drawn_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    released.write_miniature(tmp_path, vocab_size=40)
+    model, size, length = bd.released.load_released(tmp_path)
+    lively = torch.arange(600) % 300 + 1
+    ended, dull = lively.clone(), torch.full((600,), 7)
+    ended[[0, 400]] = 0
+    asked: list[int] = []
+
+    def fake(_model: object, prompt: torch.Tensor, *_: object) -> torch.Tensor:
+        asked.append(len(prompt))
+        return torch.stack([[ended, dull, lively][(len(asked) - 1) % 3]] * len(prompt))
+
+    monkeypatch.setattr(released, "sample_released", fake)
+    prompt, options = torch.zeros(3, 1, dtype=torch.long), {"rows": 1, "eos_id": 0}
+    found = released.texts_of(model, prompt, 600, size, length, 0.9, **options)  # type: ignore[arg-type]
+    assert [(len(tokens), why) for tokens, why in found] == [(401, "eos"), (4, "entropy"), (600, "length")]
+    told = released.document_lengths(found)
+    assert (told["median"], told["max"], told["ended by eos"]) == (401, 600, pytest.approx(1 / 3))
+    asked.clear()
+    found = released.texts_of(model, prompt, 600, size, length, 0.9, tries=2, **options)  # type: ignore[arg-type]
+    assert asked == [1, 1, 1, 1] and [why for _, why in found] == ["eos", "eos", "length"]
+
+
+def test_official_perplexity_reads_end_marks_and_does_not_score_them() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    judge = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=16, n_embd=8, n_layer=1, n_head=2)).eval()
+    ids = torch.tensor([0, 3, 4, 0, 5, 0, 0, 2, 9, 1, 7, 3])
+
+    def encode(_: str) -> torch.Tensor:
+        return ids
+
+    with torch.no_grad():
+        each = torch.nn.functional.cross_entropy(judge(ids[None]).logits[0, :-1], ids[1:], reduction="none")
+    told = bd.released.generative_perplexity(judge, encode, ["x"], eos_id=0)
+    assert told == pytest.approx(each[ids[1:] != 0].mean().exp().item(), rel=1e-5)
+    every = bd.released.generative_perplexity(judge, encode, ["x"])
+    assert every == pytest.approx(each.mean().exp().item(), rel=1e-5)
+
+
+def test_windows_score_every_token_once_with_its_context() -> None:
+    from reprobook.metrics.text import windowed_nll
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    judge = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=16, n_embd=8, n_layer=1, n_head=2)).eval()
+    ids = torch.randint(11, (45,), generator=torch.Generator().manual_seed(0))
+    total, n = windowed_nll(judge, ids, window=16, stride=8)
+    found = bd.released.token_nll(judge, ids, 16, 8)
+    assert len(found) == n == 44 and found.sum().item() == pytest.approx(total, rel=1e-5)

@@ -103,14 +103,6 @@ def compare_sampling(
     return compare(ways, equal=torch.equal, n=repeats, what=what, device=prompt.device)
 
 
-def sampling_costs(
-    model: DiT, prompt: Tensor, length: int, block_size: int, mask_id: int, repeats: int = 3
-) -> dict[str, float]:
-    """Tokens per second of :func:`compare_sampling`."""
-    taken = compare_sampling(model, prompt, length, block_size, mask_id, repeats).medians
-    return {name: prompt.shape[0] * length / seconds for name, seconds in taken.items()}
-
-
 def headline(length: int = 256) -> Comparison:
     """Two samples in blocks of 16 (4 layers, width 128): without a cache over with one, same tokens."""
     torch.manual_seed(0)
