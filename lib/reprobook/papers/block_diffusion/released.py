@@ -133,17 +133,11 @@ Encode = Callable[[str], Tensor]
 
 
 def open_judge(name: str, data: Any, device: torch.device | str = "cpu") -> tuple[nn.Module, Encode]:
-    """A causal language model that scores samples, and its tokenizer: "gpt2-large" (the paper's) or
-    "smollm2-135m-instruct" (fits a laptop)."""
-    if name == "smollm2-135m-instruct":
-        from reprobook.nn.lm import load_lm
+    """The causal language model that scores samples, the paper's is "gpt2-large", and its tokenizer."""
+    from transformers import AutoModelForCausalLM
 
-        model, tokenizer = load_lm(data.path(name), device=device)
-    else:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        model = AutoModelForCausalLM.from_pretrained(data.path(name)).to(device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(data.path("gpt2-tokenizer"))
+    model = AutoModelForCausalLM.from_pretrained(data.path(name)).to(device).eval()
+    tokenizer = gpt2_tokenizer(data)
     return model, lambda text: torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
