@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ SETTING = bd.study.Setting(16, 2, 2, batch_size=4, lr=1e-3, warmup_steps=0, ema_
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bd.study.Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> bd.study.Lab:
     folder = tmp_path_factory.mktemp("fits")
 
     def fitted(name: str, *args: object, **options: object) -> object:
@@ -26,8 +25,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bd.study.Lab]:
 
     made = bd.study.open_source(3, 2, 0.5, 6, length=16, seed=0, setting=SETTING, fit=fitted, device="cpu")
     bd.study.ladder(made, [4], base_steps=2, tune_steps=2, search_every=2, search_batches=1)
-    bd.study.single(made, 1, [1e-3, 2e-3])
-    yield made
+    return made
 
 
 def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None:
@@ -63,6 +61,7 @@ def test_score_with_the_exact_denoiser_is_the_true_likelihood(lab: bd.study.Lab)
 
 def test_scores_of_untrained_models_are_near_uniform(lab: bd.study.Lab) -> None:
     found = bd.study.scores(lab, lab.rows("test", 8), n_draws=8)
+    assert set(found) == set(lab.models) - {"base"}
     for name in ("AR", "L'=4, linear", "MDLM, linear", "SEDD"):
         assert found[name].mean().item() == pytest.approx(math.log(4), abs=0.5)
     table = bd.study.likelihood(lab, found, lab.rows("test", 8)).set_index("model")
@@ -84,8 +83,9 @@ def test_pairs_compare_like_schedules() -> None:
     assert bd.study.written_order([4])[-1] == ("SEDD", "L'=4, searched")
 
 
-def test_one_token_models_choose_their_rate_on_validation(lab: bd.study.Lab) -> None:
-    rates = [1e-3, 2e-3]
+def test_one_token_models_choose_their_rate_and_touch_no_other_model(lab: bd.study.Lab) -> None:
+    rates, ladder = [1e-3, 2e-3], dict(lab.models)
+    lab = bd.study.single(lab, 1, rates)
     table, found = bd.study.single_scores(lab, rates, lab.rows("valid", 8), lab.rows("test", 8))
     told = table.set_index("model")
     for name in bd.study.SINGLE:
@@ -95,7 +95,9 @@ def test_one_token_models_choose_their_rate_on_validation(lab: bd.study.Lab) -> 
         x = lab.rows("test", 8)
         again = bd.objectives.ar_nll(model, x) if model.causal else bd.objectives.exact_nelbo(model, x, 1, lab.mask_id)
         torch.testing.assert_close(found[name], again)
+    assert lab.models["AR"] not in ladder.values()
     assert (lab.models["AR without adaLN"].sigma_map is None) and lab.models["AR"].sigma_map is not None
+    assert set(ladder) >= {"AR", "SEDD"} and len(lab.models) == 5 * 3
     assert bd.study.single_losses(lab, 6)["L'=1, linear"].shape == (6,)
 
 

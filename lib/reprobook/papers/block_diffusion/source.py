@@ -77,9 +77,13 @@ class MarkovSource:
             found.append(float(-torch.special.xlogy(p, p / p.sum(1, keepdim=True).clamp_min(1e-300)).sum()))
         return found
 
-    def sample(self, n: int, length: int, generator: torch.Generator) -> Tensor:
-        """(n, length) token ids; vectorised over sequences (the chain itself is sequential)."""
-        state = torch.multinomial(self.stationary, n, replacement=True, generator=generator)
+    def sample(self, n: int, length: int, generator: torch.Generator, after_end: bool = False) -> Tensor:
+        """(n, length) token ids; vectorised over sequences (the chain itself is sequential). ``after_end``: each begins
+        with the end mark of the document before."""
+        if after_end:
+            state = torch.full((n,), len(self.transition) - 1)
+        else:
+            state = torch.multinomial(self.stationary, n, replacement=True, generator=generator)
         tokens = [state % self.n_tokens]
         for _ in range(1, length):
             tokens.append(torch.multinomial(self.transition[state], 1, generator=generator)[:, 0])

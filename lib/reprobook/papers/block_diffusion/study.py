@@ -7,7 +7,7 @@ block size and the schedule of its training, "L'=4, linear", "MDLM, searched" (o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -182,8 +182,6 @@ def logged(labs: Sequence[Lab], n_points: int) -> pd.DataFrame:
     """Training losses of the ladders, means over about ``n_points`` stretches of each run."""
     parts = []
     for frame in (part for lab in labs for part in lab.curves):
-        if frame["model"].iloc[0].startswith(("AR,", "AR without", "AR ", "L'=1,")):
-            continue
         width = max(1, -(-int(frame["step"].max()) // n_points))
         cut = frame.assign(step=frame["step"] // width * width)
         parts.append(cut.groupby(["corpus", "model", "step"], sort=False)["loss"].mean().reset_index())
@@ -292,9 +290,11 @@ def neighbours(block_sizes: Sequence[int]) -> list[tuple[str, str]]:
     return found
 
 
-def single(lab: Lab, steps: int, rates: Sequence[float]) -> None:
+def single(lab: Lab, steps: int, rates: Sequence[float]) -> Lab:
     """One token a block: AR, AR on a random share of the tokens, L' = 1 with the linear schedule and with every token
-    masked, from scratch on the same batches, each at every learning rate; AR once more without adaLN."""
+    masked, from scratch on the same batches, each at every learning rate; AR once more without adaLN. They are in a lab
+    of their own on the same corpus."""
+    lab = replace(lab, name=f"{lab.name}, one token", models={}, curves=[])
     losses: dict[str, objectives.Loss] = {
         "AR": ar_loss, "AR, random share": objectives.thinned_ar_loss, "AR without adaLN": ar_loss,
         "L'=1, linear": objectives.diffusion_loss(lab.process(1), lab.setting.attention),
@@ -303,6 +303,7 @@ def single(lab: Lab, steps: int, rates: Sequence[float]) -> None:
     for name, body in SINGLE.items():
         for lr in rates:
             lab.train(f"{name}, {lr:g}", losses[name], steps, lr=lr, **body)
+    return lab
 
 
 def single_scores(
@@ -454,15 +455,17 @@ def sampled(lab: Lab, names: Sequence[str], n: int) -> tuple[pd.DataFrame, dict[
 
 def along(lab: Lab, names: Sequence[str], n: dict[str, int], length: int) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Texts beyond the training length, from the start of a document: NLL under the source in each stretch of L
-    tokens, and the tokens themselves (n, length) by model."""
+    tokens, and the tokens themselves (n, length) by model and of the source itself."""
     assert lab.source is not None
-    rows, texts = [], {}
+    most, generator = max(n.values()), torch.Generator().manual_seed(lab.seed)
+    own = lab.source.sample(most, length, generator, after_end=True)
+    rows, texts = [], {"the source itself": own}
     for name in names:
         prompt = torch.full((n[name], 1), int(lab.corpus.eos_id or 0), device=lab.device)
         texts[name] = write(lab, name, n[name], length, prompt).tokens.cpu()
         for k, v in enumerate(stretches(lab, texts[name]).T):
             rows.append({"model": name, "part": k + 1, "NLL": v.mean()})
-    return pd.DataFrame(rows), {name: tokens.numpy() for name, tokens in texts.items()}
+    return pd.DataFrame(rows), {name: torch.as_tensor(tokens).numpy() for name, tokens in texts.items()}
 
 
 def stretches(lab: Lab, tokens: Any) -> np.ndarray:
@@ -502,12 +505,6 @@ def one_page(lab: Lab, name: str, n: int) -> np.ndarray:
     """NLL (n,) under the source of texts of the training length, from the start of a document."""
     prompt = torch.full((n, 1), int(lab.corpus.eos_id or 0), device=lab.device)
     return stretches(lab, write(lab, name, n, lab.length, prompt).tokens.cpu())[:, 0]
-
-
-def longer_than(source: MarkovSource, length: int) -> float:
-    """Share of the source's documents, begun by an end mark, that are longer than ``length`` tokens."""
-    rate = float(source.transition[0, -1])
-    return (1 - rate) ** (length - 1)
 
 
 def written_order(block_sizes: Sequence[int]) -> list[tuple[str, str]]:
