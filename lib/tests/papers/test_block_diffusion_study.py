@@ -21,7 +21,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> bd.study.Lab:
     folder = tmp_path_factory.mktemp("fits")
 
     def fitted(name: str, *args: object, **options: object) -> object:
-        return fit(*args, folder=folder / name, seed=0, device="cpu", **options)  # type: ignore[arg-type]
+        return fit(*args, folder=folder / name, seed=0, **options)  # type: ignore[arg-type]
 
     made = bd.study.open_source(3, 2, 0.5, 6, length=16, seed=0, setting=SETTING, fit=fitted, device="cpu")
     bd.study.ladder(made, [4], base_steps=2, tune_steps=2, search_every=2, search_batches=1)
@@ -129,7 +129,11 @@ def test_samples_documents_and_strip(lab: bd.study.Lab) -> None:
     counts = {"AR": 4, "L'=4, linear": 4, "MDLM, linear": 2, "SEDD": 2}
     frame, texts = bd.study.along(lab, list(counts), counts, 48)
     assert len(frame) == 4 * 3 and texts["SEDD"].shape == (2, 48) and bd.study.one_page(lab, "SEDD", 2).shape == (2,)
-    told, ends = bd.study.documents(lab, texts)
+    each = lab.source.token_nll(torch.as_tensor(texts["AR"]))  # type: ignore[union-attr]
+    parts = bd.study.stretches(lab, texts["AR"])
+    assert parts[:, 0] == pytest.approx(each[:, :15].mean(1).numpy())
+    assert parts[:, 2] == pytest.approx(each[:, 31:47].mean(1).numpy())
+    told, ends = bd.study.documents(lab, texts, every=4)
     assert (ends["SEDD"] <= 16).all() and (told["max"] <= 48).all()
     for row, end in zip(texts["AR"], ends["AR"], strict=True):
         found = np.flatnonzero(row == lab.corpus.eos_id)

@@ -128,7 +128,7 @@ class Lab:
         history = self.fit(
             f"{self.name} {name}", model, lambda i: self.corpus.batch(order(first + i)), loss, num_steps=num_steps,
             lr=lr or s.lr, warmup_steps=s.warmup_steps, ema_decay=s.ema_decay, precision=s.precision, evaluate=hook,
-            evaluate_every=every, accumulation=s.accumulation,
+            evaluate_every=every, accumulation=s.accumulation, device=self.device,
         )  # fmt: skip
         self.curves.append(history.frame()[["step", "loss"]].assign(corpus=self.name, model=name))
         self.models[name] = model
@@ -139,6 +139,7 @@ def open_source(
     n_symbols: float, order: float, density: float, document: float, *, length: int, seed: int, **how: Any
 ) -> Lab:
     """The lab of a generated source, one of its own for every seed; documents have ``document`` tokens in the mean."""
+    how["device"] = torch.device("cpu")  # where the exact denoiser is; its masks must be those of the models
     source = MarkovSource(int(n_symbols), density, FIRST_SOURCE + seed, int(order), 1 / document)
     return Lab("source", markov_corpus(source, length, 60_000, 2_048, seed), seed=seed, source=source, **how)
 
@@ -472,25 +473,23 @@ def stretches(lab: Lab, tokens: Any) -> np.ndarray:
     """NLL under the source in each stretch of L tokens of texts (n, length): (n, length / L)."""
     assert lab.source is not None
     nll = torch.cat([lab.source.token_nll(chunk) for chunk in torch.as_tensor(tokens).split(64)])
-    return np.stack([part.mean(1).numpy() for part in torch.nn.functional.pad(nll, (1, 0)).split(lab.length, 1)], 1)
+    ends = range(lab.length, nll.shape[1] + 2, lab.length)  # token 0 is context: the first stretch has one less
+    return np.stack([nll[:, max(0, end - lab.length - 1) : end - 1].mean(1).numpy() for end in ends], 1)
 
 
-def documents(lab: Lab, texts: dict[str, np.ndarray]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Lengths of documents by the stop rules: end mark, or a last stretch whose unigram entropy is below half of the
-    source's. SEDD fills L tokens and ends there. Rows as in Table 6, and the lengths themselves."""
+def documents(
+    lab: Lab, texts: dict[str, np.ndarray], every: int
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:  # fmt: skip
+    """Lengths of documents by the stop rules: end mark, or a last stretch whose unigram entropy, looked at after
+    ``every`` so many tokens, is below half of the source's. SEDD fills L tokens and ends there. Rows as in Table 6, and
+    the lengths themselves."""
     assert lab.source is not None and lab.corpus.eos_id is not None
     share = np.bincount(lab.corpus.train.ravel()) / lab.corpus.train.size
     lowest = 0.5 * float(-(share[share > 0] * np.log(share[share > 0])).sum())
     found, rows = {}, []
     for name, tokens in texts.items():
-        whole = name == "SEDD"
-        size = lab.block_size(name) if name.startswith("L'=") else 1
-        ends = [
-            sampling.stop_position(
-                torch.as_tensor(row[: lab.length] if whole else row), lab.corpus.eos_id, size, lowest, lab.length
-            )
-            for row in tokens
-        ]
+        cut = torch.as_tensor(tokens[:, : lab.length] if name == "SEDD" else tokens)
+        ends = [sampling.stop_position(row, lab.corpus.eos_id, every, lowest, lab.length) for row in cut]
         found[name] = np.array([end for end, _ in ends])
         why = pd.Series([reason for _, reason in ends]).value_counts(normalize=True)
         rows.append({
@@ -517,7 +516,7 @@ def judged_text(
     lab: Lab, names: Sequence[str], n: int, top_p: float, order: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Samples of text under a character n-gram of the training split (``order`` 0: unjudged), and the first of each."""
-    judge = KneserNey(lab.corpus.train, lab.corpus.vocab_size, order) if order else None
+    judge = KneserNey(lab.corpus.train, lab.mask_id, order) if order else None  # the mask follows the letters
     prompt = lab.rows("test", n)[:, :1]
     texts = {"real text": lab.rows("valid", n)}
     texts |= {name: write(lab, name, n, lab.length, prompt, top_p).tokens for name in names}
