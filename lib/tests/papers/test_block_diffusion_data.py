@@ -110,9 +110,11 @@ def test_generative_perplexity_is_exp_of_the_mean_nll_of_all_tokens() -> None:
         for ids in map(encode, texts):
             total += torch.nn.functional.cross_entropy(judge(ids[None]).logits[0, :-1], ids[1:], reduction="sum").item()
             count += len(ids) - 1
-    assert bd.released.generative_perplexity(judge, encode, texts) == pytest.approx(np.exp(total / count), rel=1e-4)
-    with pytest.raises(ReprobookError, match="at least one text"):
-        bd.released.generative_perplexity(judge, encode, [])
+    told = bd.released.text_nll(judge, encode, texts)
+    assert bd.released.generative_perplexity(told) == pytest.approx(np.exp(total / count), rel=1e-4)
+    for nothing in ([], ["a"]):
+        with pytest.raises(ReprobookError, match="at least one text"):
+            bd.released.generative_perplexity(bd.released.text_nll(judge, encode, nothing))
 
 
 @pytest.mark.parametrize("kind", [{"causal": True}, {"time_conditioning": True}, {"block_size": 8}])
@@ -171,9 +173,10 @@ def test_official_perplexity_reads_end_marks_and_does_not_score_them() -> None:
 
     with torch.no_grad():
         each = torch.nn.functional.cross_entropy(judge(ids[None]).logits[0, :-1], ids[1:], reduction="none")
-    told = bd.released.generative_perplexity(judge, encode, ["x"], eos_id=0)
-    assert told == pytest.approx(each[ids[1:] != 0].mean().exp().item(), rel=1e-5)
-    every = bd.released.generative_perplexity(judge, encode, ["x"])
+    told = bd.released.text_nll(judge, encode, ["x"], eos_id=0)
+    assert told[0, 1] == (ids[1:] != 0).sum()
+    assert bd.released.generative_perplexity(told) == pytest.approx(each[ids[1:] != 0].mean().exp().item(), rel=1e-5)
+    every = bd.released.generative_perplexity(bd.released.text_nll(judge, encode, ["x"]))
     assert every == pytest.approx(each.mean().exp().item(), rel=1e-5)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -141,23 +141,26 @@ def open_judge(name: str, data: Any, device: torch.device | str = "cpu") -> tupl
     return model, lambda text: torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def generative_perplexity(
+def text_nll(
     judge: nn.Module, encode: Encode, texts: list[str], window: int = 1024, stride: int = 512, eos_id: int | None = None
-) -> float:
-    """exp of the judge's mean NLL per token over all ``texts`` (Appendix C.5): longer texts in windows, each later
-    window scoring only its last ``stride`` tokens. The official rule leaves out end-of-text tokens (they are read, not
-    scored): ``eos_id``; None scores every token."""
-    if not texts:
-        raise ReprobookError("generative perplexity needs at least one text")
-    total, n = 0.0, 0
-    for text in texts:
-        ids = encode(text)
-        if len(ids) < 2:
-            continue
-        nll = token_nll(judge, ids, window, stride)
-        keep = ids[1:] != (-1 if eos_id is None else eos_id)
-        total, n = total + nll[keep].sum().item(), n + int(keep.sum())
-    return perplexity(total, n)
+) -> Tensor:
+    """Summed NLL under the judge and number of scored tokens of each text, (n, 2): longer texts in windows, each later
+    window scoring only its last ``stride`` tokens (Appendix C.5). The official rule leaves out end-of-text tokens (they
+    are read, not scored): ``eos_id``; None scores every token."""
+    found = torch.zeros(len(texts), 2, dtype=torch.float64)
+    for row, ids in zip(found, map(encode, texts), strict=True):
+        if len(ids) > 1:
+            nll, keep = token_nll(judge, ids, window, stride), ids[1:] != (-1 if eos_id is None else eos_id)
+            row[0], row[1] = nll[keep].sum(), keep.sum()
+    return found
+
+
+def generative_perplexity(told: Tensor) -> float:
+    """exp of the mean NLL per token over all texts of :func:`text_nll`."""
+    total, n = told.sum(0).tolist() if len(told) else (0.0, 0)
+    if n < 1:
+        raise ReprobookError("generative perplexity needs at least one text with a token to score")
+    return perplexity(total, int(n))
 
 
 @torch.no_grad()
@@ -229,25 +232,41 @@ def perplexities(
     return found
 
 
+class Written(NamedTuple):
+    """What a released model wrote: a row of the table, NLL per token of each sample under the judge (none without one),
+    and the length of each document."""
+
+    row: dict[str, float]
+    nll: Tensor
+    lengths: Tensor
+
+
 def documents(
     model: DiT, block_size: int, context: int, data: Any, judge: str, *, rows: int, seed: int, top_p: float,
     score_eos: bool, n: int, n_lengths: int, most: int,
-) -> dict[str, float]:  # fmt: skip
+) -> Written:  # fmt: skip
     """Generative perplexity of ``n`` samples of one context (Table 7) and lengths of ``n_lengths`` documents of at most
     ``most`` tokens (Table 6). Every text begins with the end-of-text token."""
     tokenizer, device = gpt2_tokenizer(data), model.vocab_embed.embedding.device
     eos = int(tokenizer.eos_token_id)
-    common = {"top_p": top_p, "rows": rows, "eos_id": eos, "seed": seed}
-    begun = torch.full((n_lengths, 1), eos, device=device)
-    found = document_lengths(texts_of(model, begun, most, block_size, context, **common))
+    common = {"top_p": top_p, "rows": rows, "seed": seed}
+    begun = torch.full((max(n, n_lengths), 1), eos, device=device)
+    cut = texts_of(model, begun[:n_lengths], most, block_size, context, eos_id=eos, **common)
+    row, told = document_lengths(cut), torch.zeros(0, 2)
     if judge:
-        begun = torch.full((n, 1), eos, device=device)
-        drawn = texts_of(model, begun, context, block_size, context, **{**common, "eos_id": None, "tries": 10})
+        drawn = texts_of(model, begun[:n], context, block_size, context, eos_id=None, tries=10, **common)
         scorer, encode = open_judge(judge, data, device)
-        texts = tokenizer.batch_decode([tokens for tokens, _ in drawn if len(tokens)])
-        skipped = None if score_eos else eos
-        found["generative perplexity"] = generative_perplexity(scorer, encode, texts, eos_id=skipped)
-    return found
+        texts = tokenizer.batch_decode([tokens for tokens, _ in drawn])
+        told = text_nll(scorer, encode, texts, eos_id=None if score_eos else eos)
+        row["generative perplexity"] = generative_perplexity(told)
+    scored = told[told[:, 1] > 0]
+    return Written(row, scored[:, 0] / scored[:, 1], torch.tensor([len(tokens) for tokens, _ in cut]))
+
+
+WRITTEN_ORDER = (  # (worse, better) samples, as Table 7 has them
+    ("bd3lm-owt-4", "ar-owt"), ("bd3lm-owt-8", "bd3lm-owt-4"), ("bd3lm-owt-16", "bd3lm-owt-8"),
+    ("mdlm-owt", "bd3lm-owt-16"), ("sedd-owt", "bd3lm-owt-16"),
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- memory
