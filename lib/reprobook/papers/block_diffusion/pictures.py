@@ -135,7 +135,8 @@ def beyond(frame: pd.DataFrame, own: float) -> Figure:
 
 
 def strip(frame: pd.DataFrame) -> Figure:
-    """A text while it is written: a column for each model, a line for each moment; dots are masks."""
+    """A text while it is written: a column for each model, a line for each moment; dots are masks. Tokens of several
+    letters widen a line as they appear."""
     import matplotlib.pyplot as plt
 
     names = list(frame["model"].unique())
@@ -151,11 +152,11 @@ def _column(ax: Axes, part: pd.DataFrame, name: str) -> None:
     for k, (line, calls) in enumerate(zip(lines, part["calls"], strict=True)):
         before = lines[k - 1] if k else "·" * len(line)
         for j, letter in enumerate(line):
-            new = letter != "·" and before[j] == "·"
+            new = letter != "·" and before[j : j + 1] == "·"
             ax.text(
                 j, -k, letter, family="monospace", fontsize=7.5, ha="center", va="center",
                 color=show.COLOURS[1] if new else "0.7" if letter == "·" else "0.1",
             )  # fmt: skip
         ax.text(-1.5, -k, str(calls), fontsize=7, ha="right", va="center", color="0.4")
-    ax.set(xlim=(-4.5, len(lines[0])), ylim=(-len(lines) + 0.4, 0.6), title=name)
+    ax.set(xlim=(-4.5, max(map(len, lines))), ylim=(-len(lines) + 0.4, 0.6), title=name)
     ax.axis("off")
