@@ -497,6 +497,15 @@ def test_documents_forget_what_came_before_and_end_at_the_stated_rate() -> None:
     assert longer == pytest.approx(0.9**7, abs=0.03)
 
 
+def test_permuted_sources_have_the_entropy_of_their_row() -> None:
+    q = np.exp(-1.2 * np.arange(6))
+    for seed in (0, 1):
+        source = bd.source.permuted_source(6, 1.2, seed)
+        assert source.entropy_rate() == pytest.approx(stats.entropy(q))
+        torch.testing.assert_close(source.stationary @ source.transition, source.stationary)
+        assert np.sort(source.transition.numpy(), 1)[:, ::-1] == pytest.approx(np.tile(q / q.sum(), (6, 1)))
+
+
 @pytest.mark.parametrize(
     "options, says", [({"n_symbols": 1}, "n_symbols"), ({"order": 0}, "order"), ({"end_rate": 1.0}, "end_rate")]
 )

@@ -109,7 +109,7 @@ def test_variance_table_and_pairs(lab: bd.study.Lab) -> None:
 
 
 def test_middle_of_the_interval_by_entropy() -> None:
-    found = bd.study.best_intervals(0, [4], 16, 64, (0.02, 3.0))
+    found = bd.study.best_intervals(0, [4], 16, 64, (2.5, 0.2))
     assert len(found) == 4 and set(found["L'"]) == {4, 16}
     low = found[found["source"] == 0].set_index("L'")["middle"]
     assert found["entropy"].iloc[0] < 0.5 < found["entropy"].iloc[-1]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BLIND = "unigram, blind"
 PARTS = ("own noisy block", "clean blocks before", "clean, up to own")
 
 
@@ -84,6 +85,9 @@ def ladder(ours: pd.DataFrame, value: str, paper: pd.DataFrame) -> Figure:
     import matplotlib.pyplot as plt
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
+    blind = ours["model"] == BLIND
+    left.axhline(ours.loc[blind, value].mean(), color="0.5", ls=":", label=BLIND)
+    ours = ours[~blind]
     order = sorted(ours["model"].str.split(",").str[0].unique(), key=_place)
     place = {name: k for k, name in enumerate(order)}
     for schedule, colour in {"linear": show.COLOURS[0], "searched": show.COLOURS[1], "": "0.3"}.items():

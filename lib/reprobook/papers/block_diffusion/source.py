@@ -46,6 +46,10 @@ class MarkovSource:
         if end_rate:
             rows = torch.cat([(1 - end_rate) * rows, torch.full((len(rows), 1), end_rate, dtype=torch.float64)], 1)
             rows = rows[self._forget_earlier_documents()]
+        self.follow(rows)
+
+    def follow(self, rows: Tensor) -> None:
+        """From now on ``rows`` (n_states, n_tokens) are the probabilities of the next token."""
         self.transition = rows
         state = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
         for _ in range(MIXING_STEPS):
@@ -138,6 +142,15 @@ class MarkovSource:
             back = back.unflatten(-1, (-1, self.n_tokens))
         joint = torch.stack(found[::-1], 2)
         return (joint / joint.sum(-1, keepdim=True)).flatten(1, 2)
+
+
+def permuted_source(n_symbols: int, decay: float, seed: int) -> MarkovSource:
+    """A first-order source of a given entropy: every row is a shuffle of exp(-decay k), normalised, so that the entropy
+    rate is that of the row and the same for every ``seed``."""
+    source, generator = MarkovSource(n_symbols, 1.0, seed), torch.Generator().manual_seed(seed)
+    row = torch.softmax(-decay * torch.arange(n_symbols, dtype=torch.float64), 0)
+    source.follow(torch.stack([row[torch.randperm(n_symbols, generator=generator)] for _ in range(n_symbols)]))
+    return source
 
 
 class _Denoiser(nn.Module):

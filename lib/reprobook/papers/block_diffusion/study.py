@@ -27,8 +27,9 @@ from reprobook.papers.block_diffusion.noise import (
     check_blocks,
     constant_loss_variance,
 )
+from reprobook.papers.block_diffusion.pictures import BLIND
 from reprobook.papers.block_diffusion.released import GPU_GB, LM1B, OWT, peaks
-from reprobook.papers.block_diffusion.source import MarkovSource
+from reprobook.papers.block_diffusion.source import MarkovSource, permuted_source
 from reprobook.train import shuffled
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ INTERVALS = {"U[0,.5]": (EPS, 0.5), "U[.3,.8]": (0.3, 0.8), "U[.45,.95]": (0.45,
              "U[0,1]": (EPS, 1.0)}  # fmt: skip
 SCHEDULES = ("linear", "searched")
 FIRST_SOURCE = 1000  # seed of the source of seed 0; the pilots used others
-SOURCES = (0.02, 0.05, 0.1, 0.3, 1.0)  # concentrations of first-order sources, of low to high entropy
+DECAYS = (2.5, 1.8, 1.2, 0.6, 0.2)  # of the rows of first-order sources, from low to high entropy
 MICRO_BATCH, LONGEST = 64, 10_240  # rows of a step, and tokens of a document, at paper scale
 EXACT_UP_TO = 4  # tokens of a block whose bound is summed over all subsets
 
@@ -266,7 +267,7 @@ def likelihood(lab: Lab, found: dict[str, Tensor], x: Tensor) -> pd.DataFrame:
     """One row a model: nats and bits per token, nats above the source's own NLL, perplexity."""
     true = lab.source.nll(x).mean().item() if lab.source else None
     nats = {name: v.mean().item() for name, v in found.items()}
-    nats["unigram, blind"] = unigram_nll(lab, x).mean().item()
+    nats[BLIND] = unigram_nll(lab, x).mean().item()
     return pd.DataFrame([
         {"corpus": lab.name, "model": name, "nats": v, "above the source": None if true is None else v - true,
          "bits": v / np.log(2), "perplexity": np.exp(v)} for name, v in nats.items()
@@ -371,13 +372,13 @@ def variances(lab: Lab, block_sizes: Sequence[int], skip: int, n: int) -> tuple[
 
 
 def best_intervals(
-    seed: int, block_sizes: Sequence[int], length: int, n_rows: int, concentrations: Sequence[float] = SOURCES
+    seed: int, block_sizes: Sequence[int], length: int, n_rows: int, decays: Sequence[float] = DECAYS
 ) -> pd.DataFrame:
     """Interval of least variance of the *exact* denoiser, by block size, for first-order sources of low to high entropy
     (12 symbols); nothing is trained. ``entropy``: share of the largest possible one."""
     rows = []
-    for k, concentration in enumerate(concentrations):
-        source = MarkovSource(12, concentration, len(concentrations) * seed + k)
+    for k, decay in enumerate(decays):
+        source = permuted_source(12, decay, len(decays) * (FIRST_SOURCE + seed) + k)
         batches = source.sample(n_rows, length, torch.Generator().manual_seed(seed)).split(128)
         for b in [*block_sizes, length]:
             process = NoiseProcess(source.n_tokens, b)
