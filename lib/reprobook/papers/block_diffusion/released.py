@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reprobook.errors import ReprobookError
-from reprobook.metrics.text import perplexity, windows
+from reprobook.metrics.text import perplexity, windowed_nll, windows
 from reprobook.papers.block_diffusion.corpus import (
     ZERO_SHOT,
     gpt2_tokenizer,
@@ -149,8 +149,10 @@ def text_nll(
     are read, not scored): ``eos_id``; None scores every token."""
     found = torch.zeros(len(texts), 2, dtype=torch.float64)
     for row, ids in zip(found, map(encode, texts), strict=True):
-        if len(ids) > 1:
-            nll, keep = token_nll(judge, ids, window, stride), ids[1:] != (-1 if eos_id is None else eos_id)
+        if len(ids) > 1 and eos_id is None:
+            row[0], row[1] = windowed_nll(judge, ids, window=window, stride=stride)
+        elif len(ids) > 1:
+            nll, keep = token_nll(judge, ids, window, stride), ids[1:] != eos_id
             row[0], row[1] = nll[keep].sum(), keep.sum()
     return found
 
