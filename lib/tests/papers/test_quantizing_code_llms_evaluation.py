@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -531,3 +532,24 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
     draws = pd.concat([frame.assign(seed=0), frame.assign(seed=1, **{"pass": 0.0})])
     found = solving.pass_at(draws, [1, 2, 3]).set_index("quantization")
     assert found.loc["a"].tolist()[:3] == pytest.approx([2, 1 / 3, 2 / 3]) and math.isnan(found.loc["a", "pass@3"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("checkpoints", ["b"], "checkpoint 'b' is not known; allowed: a"),
+        ("scratch", [["x", 2, 17, False]], "bits is 17"),
+        ("scratch", [["x", 2, 4]], "whether tuned"),
+        ("rows", [8, 16, 8], "fewer sequences that validate"),
+        ("steps", [1, 2], "five numbers"),
+        ("folders", ["nowhere at all"], "nowhere at all is no folder"),
+    ],
+)
+def test_what_would_come_up_after_hours_is_refused_at_once(name: str, value: Any, told: str) -> None:
+    good: dict[str, Any] = {
+        "checkpoints": ["a"], "known": ["a"], "scratch": [["4 bits", 2, 4, False]], "rows": [8, 16, 2],
+        "steps": [2, 1, 2, 1, 1], "folders": [""],
+    }  # fmt: skip
+    released.check(**good)
+    with pytest.raises(ReprobookError, match=told):
+        released.check(**{**good, name: value})

@@ -318,7 +318,7 @@ def check(
     for each in scratch:
         if len(each) != 4:
             raise ReprobookError(f"scratch has label, codebooks, bits, whether tuned; got {list(each)}")
-        recipe(*each[1:], rows, steps)
+        recipe(each[1], each[2], each[3], rows, steps)
 
 
 def from_scratch(
