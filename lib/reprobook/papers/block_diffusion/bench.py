@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from reprobook.bench import Comparison
 
 
-def training_costs(model: DiT, x: Tensor, block_size: int, mask_id: int, repeats: int = 5) -> dict[str, float]:
-    """Seconds of forward and backward on rows ``x`` (K, L): "one pass", "two passes" and "plain diffusion" (L' = L).
+def training_costs(model: DiT, x: Tensor, block_size: int, mask_id: int, repeats: int = 5) -> Comparison:
+    """Seconds of forward and backward on rows ``x`` (K, L): "two passes", "one pass" and "plain diffusion" (L' = L).
 
-    Dropout is off, so that one pass and two passes must agree to 1e-4, logits and gradients of the loss alike.
+    Dropout is off, so that one pass and two passes must agree to 1e-4, logits and gradients of the loss alike. Both
+    leave out, in the last layer, what nobody reads of the clean tokens.
     """
     generator = torch.Generator(device=x.device).manual_seed(0)
     masked = torch.rand(x.shape, generator=generator, device=x.device) < 0.5
     x_t = torch.where(masked, mask_id, x)
     ways = {
-        "one pass": lambda: one_pass_logits(model, x_t, x, block_size),
         "two passes": lambda: two_pass_logits(model, x_t, x, block_size),
+        "one pass": lambda: one_pass_logits(model, x_t, x, block_size),
         "plain diffusion": lambda: one_pass_logits(model, x_t, x, x.shape[1]),
     }
     was_training = model.training
@@ -49,7 +50,41 @@ def training_costs(model: DiT, x: Tensor, block_size: int, mask_id: int, repeats
     taken = compare({name: partial(step, name) for name in ways}, equal=None, n=repeats, device=x.device)
     model.zero_grad(set_to_none=True)
     model.train(was_training)
-    return taken.medians
+    return taken
+
+
+def training_times(
+    dim: int, length: int, n_rows: int, block_size: int, repeats: int, seed: int, device: torch.device | str = "cpu"
+) -> Comparison:
+    """:func:`training_costs` of a fresh model (2 layers, every weight random, 28 tokens) on random rows."""
+    generator = torch.Generator().manual_seed(seed)
+    model = DiT(28, dim, 2, 4)
+    for p in model.parameters():
+        p.data = 0.02 * torch.randn(p.shape, generator=generator)
+    x = torch.randint(27, (n_rows, length), generator=generator)
+    return training_costs(model.to(device), x.to(device), block_size, 27, repeats)
+
+
+def operations(
+    length: int, block_size: int, dim: int, n_layers: int, vocab_size: int, mlp_ratio: int = 4, skip: bool = False
+) -> dict[str, float]:
+    """Operations (multiply and add) of a forward pass of one row: "one pass", "two passes" and "plain diffusion".
+
+    Dense attention multiplies every query by every key it is given; ``skip``: only the pairs that the mask lets see
+    each other, as FlexAttention nearly does. The clean half gives keys and values alone in the last layer. The constant
+    adaLN input costs nothing here.
+    """
+    n, s = length, block_size
+    token = 2 * (4 + 2 * mlp_ratio) * dim * dim  # query, key, value, output and MLP of a token in a layer
+    pair, lent = 4 * dim, 2 * 2 * dim * dim  # scores and values of a pair; keys and values of a token
+    noisy, clean = n * s + n * (n - s) // 2, n * (n + s) // 2  # visible pairs of each half
+    head = 2 * n * dim * vocab_size
+    below = n_layers - 1
+    layers = 2 * n * token * below + n * (token + lent)
+    one = pair * ((noisy + clean if skip else 4 * n * n) * below + (noisy if skip else 2 * n * n))
+    two = pair * ((noisy + clean if skip else 3 * n * n) * below + (noisy if skip else 2 * n * n))
+    plain = n_layers * (n * token + pair * n * n)
+    return {"two passes": layers + two + head, "one pass": layers + one + head, "plain diffusion": plain + head}
 
 
 def compare_sampling(
@@ -68,17 +103,9 @@ def compare_sampling(
     return compare(ways, equal=torch.equal, n=repeats, what=what, device=prompt.device)
 
 
-def sampling_costs(
-    model: DiT, prompt: Tensor, length: int, block_size: int, mask_id: int, repeats: int = 3
-) -> dict[str, float]:
-    """Tokens per second of :func:`compare_sampling`."""
-    taken = compare_sampling(model, prompt, length, block_size, mask_id, repeats).medians
-    return {name: prompt.shape[0] * length / seconds for name, seconds in taken.items()}
-
-
-def headline() -> Comparison:
-    """Two samples of 256 tokens in blocks of 16 (4 layers, width 128): without a cache over with one, same tokens."""
+def headline(length: int = 256) -> Comparison:
+    """Two samples in blocks of 16 (4 layers, width 128): without a cache over with one, same tokens."""
     torch.manual_seed(0)
     model = DiT(vocab_size=28, dim=128, n_layers=4, n_heads=4).eval()
     torch.nn.init.normal_(model.output_layer.linear.weight, std=0.02)
-    return compare_sampling(model, torch.randint(27, (2, 1)), 256, 16, mask_id=27)
+    return compare_sampling(model, torch.randint(27, (2, 1)), length, 16, mask_id=27)

@@ -27,14 +27,17 @@ def markov_corpus(source: MarkovSource, length: int, n_train: int, n_test: int, 
     """Fresh draws of the source; the mask's id is the number of symbols."""
     generator = torch.Generator().manual_seed(seed)
     rows = source.sample(n_train + 2 * n_test, length, generator).numpy()
-    letters = np.array([chr(ord("a") + i) for i in range(source.n_symbols)] + ["_"])
+    letters = np.array([chr(ord("a") + i) for i in range(source.n_tokens)] + ["_"])
+    if source.end_id is not None:
+        letters[source.end_id] = "."
     return Corpus(
         rows[: -2 * n_test],
         rows[-2 * n_test : -n_test],
         rows[-n_test:],
-        vocab_size=source.n_symbols + 1,
-        mask_id=source.n_symbols,
+        vocab_size=source.n_tokens + 1,
+        mask_id=source.n_tokens,
         decode=lambda ids: "".join(letters[np.asarray(ids)]),
+        eos_id=source.end_id,
     )
 
 

@@ -6,6 +6,7 @@ Parameters carry the names of the released checkpoints, so that those load witho
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,8 +35,9 @@ def training_mask(length: int, block_size: int, device: torch.device | str = "cp
     return torch.cat([torch.cat([own, before], 1), torch.cat([torch.zeros_like(own), up_to], 1)], 0)
 
 
-def flex_training_mask(length: int, block_size: int, device: torch.device | str = "cpu") -> Any:
-    """The same mask for FlexAttention, which skips its empty tiles (Appendix B.7)."""
+@lru_cache(maxsize=16)
+def flex_training_mask(length: int, block_size: int, n_queries: int | None = None, device: str = "cpu") -> Any:
+    """The same mask, or its first ``n_queries`` rows, for FlexAttention, which skips empty tiles (Appendix B.7)."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     check_blocks(length, block_size)
@@ -46,7 +48,15 @@ def flex_training_mask(length: int, block_size: int, device: torch.device | str 
         own = (q_block == k_block) & (q_clean == k_clean)
         return own | ((q_block > k_block) & k_clean)
 
-    return create_block_mask(visible, B=None, H=None, Q_LEN=2 * length, KV_LEN=2 * length, device=str(device))
+    return create_block_mask(visible, B=None, H=None, Q_LEN=n_queries or 2 * length, KV_LEN=2 * length, device=device)
+
+
+@lru_cache(maxsize=2)
+def flex_kernel(device_type: str) -> Any:
+    """FlexAttention, compiled where it is meant to be fast; uncompiled it is correct and skips nothing."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False) if device_type == "cuda" else flex_attention
 
 
 def rotary(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
@@ -55,7 +65,7 @@ def rotary(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
     frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = positions.to(x.device, torch.float32)[:, None] * frequency
     cos, sin = angle.cos(), angle.sin()
-    first, second = x.float().split(half, dim=-1)
+    first, second = _wide(x).split(half, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
 
 
@@ -87,6 +97,11 @@ class KVCache:
         self.layers[layer] = (k[:, :, start:], v[:, :, start:])
 
 
+def _wide(x: Tensor) -> Tensor:
+    """``x`` in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation in float32 with a scale and no bias."""
 
@@ -96,7 +111,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., dim) -> the same shape."""
-        return F.layer_norm(x.float(), self.weight.shape, self.weight.float()).to(x.dtype)
+        return F.layer_norm(_wide(x), self.weight.shape, _wide(self.weight)).to(x.dtype)
 
 
 class TimestepEmbedder(nn.Module):
@@ -112,7 +127,7 @@ class TimestepEmbedder(nn.Module):
         half = self.n_features // 2
         frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=sigma.device) / half)
         angle = sigma.float()[:, None] * frequency
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1))
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(self.mlp[0].weight.dtype))
 
 
 class TokenEmbedding(nn.Module):
@@ -151,33 +166,48 @@ class Block(nn.Module):
         )
         self.adaLN_modulation = _zero_linear(cond_dim, 6 * dim) if adaln else None
 
-    def attend(self, x: Tensor, positions: Tensor, mask: Any, cache: KVCache | None, store: bool, layer: int) -> Tensor:
-        """Self-attention of x (K, L, dim) over itself and the tokens in ``cache`` -> (K, L, dim)."""
-        q, k, v = self.attn_qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotary(q, positions), rotary(k, positions)
+    def attend(
+        self, x: Tensor, positions: Tensor, mask: Any, cache: KVCache | None, store: bool, layer: int, n_queries: int
+    ) -> Tensor:
+        """Attention of the first ``n_queries`` tokens of x (K, L, dim) over x and ``cache`` -> (K, n_queries, dim)."""
+        if n_queries == x.shape[1]:
+            q, k, v = self.attn_qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        else:
+            dim = x.shape[-1]
+            q = F.linear(x[:, :n_queries], self.attn_qkv.weight[:dim]).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            k, v = F.linear(x, self.attn_qkv.weight[dim:]).unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = rotary(q, positions[:n_queries]), rotary(k, positions)
         if cache is not None:
             k, v = cache.extended(layer, k, v)
             if store:
                 cache.store(layer, k, v)
+        if n_queries == 0:
+            return x[:, :0]
         if mask is None or isinstance(mask, Tensor):
             out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
         else:
-            from torch.nn.attention.flex_attention import flex_attention
-
-            out = flex_attention(q, k, v.to(q.dtype), block_mask=mask)
+            out = flex_kernel(q.device.type)(q, k, v.to(q.dtype), block_mask=mask)
         return self.attn_out(out.transpose(1, 2).flatten(2))
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Any, c: Tensor | None, cache: KVCache | None, store: bool, layer: int
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Any,
+        c: Tensor | None,
+        cache: KVCache | None,
+        store: bool,
+        layer: int,
+        n_outputs: int,
     ) -> Tensor:
-        """x: (K, L, dim), c: (K, cond_dim) -> (K, L, dim)."""
+        """x: (K, L, dim), c: (K, cond_dim) -> (K, n_outputs, dim); the other tokens only lend keys and values."""
         if self.adaLN_modulation is None:
             shift1 = scale1 = shift2 = scale2 = 0.0
             gate1 = gate2 = 1.0
         else:
             shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c)[:, None].chunk(6, -1)
-        h = self.attend(self.norm1(x) * (1 + scale1) + shift1, positions, mask, cache, store, layer)
-        x = x + gate1 * F.dropout(h, self.dropout, self.training)
+        h = self.attend(self.norm1(x) * (1 + scale1) + shift1, positions, mask, cache, store, layer, n_outputs)
+        x = x[:, :n_outputs] + gate1 * F.dropout(h, self.dropout, self.training)
         h = self.mlp(self.norm2(x) * (1 + scale2) + shift2)
         return x + gate2 * F.dropout(h, self.dropout, self.training)
 
@@ -243,16 +273,19 @@ class DiT(nn.Module):
         *,
         positions: Tensor | None = None,
         mask: Any = None,
+        last_mask: Any = None,
         sigma: Tensor | None = None,
         cache: KVCache | None = None,
         store: bool = False,
         n_outputs: int | None = None,
     ) -> Tensor:
-        """Logits ``(K, n_outputs, V)`` in float32 for ``tokens`` (K, S); only the first ``n_outputs`` are projected.
+        """Logits ``(K, n_outputs, V)`` in float32 for ``tokens`` (K, S), by default all of them; in the last layer the
+        tokens after the first ``n_outputs`` give keys and values and nothing else.
 
         positions: (S,) rotary positions, by default those after the cache. mask: bool (S, past + S), a FlexAttention
-        block mask, or None for "every token sees every token" (for a causal model: the causal mask). sigma: (K,) noise
-        level, used only with time conditioning. cache: earlier clean tokens; ``store`` appends these ones to it.
+        block mask, or None for "every token sees every token" (for a causal model: the causal mask). last_mask: its
+        first ``n_outputs`` rows, where the mask cannot be cut (FlexAttention). sigma: (K,) noise level, used only with
+        time conditioning. cache: earlier clean tokens; ``store`` appends these ones to it.
         """
         past = 0 if cache is None else len(cache)
         start = 0 if cache is None else cache.next_position
@@ -268,11 +301,17 @@ class DiT(nn.Module):
                 sigma = torch.zeros(1, device=tokens.device)
             c = F.silu(self.sigma_map(sigma))
         x = self.vocab_embed(tokens)
+        n_tokens = tokens.shape[1]
+        n_outputs = n_tokens if n_outputs is None else n_outputs
         for layer, block in enumerate(self.blocks):
-            x = block(x, positions, mask, c, cache, store, layer)
+            if layer + 1 < len(self.blocks) or n_outputs == n_tokens:
+                x = block(x, positions, mask, c, cache, store, layer, n_tokens)
+            else:  # of the other tokens nothing but keys and values is read any more
+                rows = last_mask if last_mask is not None else None if mask is None else mask[:n_outputs]
+                x = block(x, positions, rows, c, cache, store, layer, n_outputs)
         if cache is not None and store:
-            cache.next_position = start + tokens.shape[1]
-        return self.output_layer(x[:, :n_outputs], c).float()
+            cache.next_position = start + n_tokens
+        return _wide(self.output_layer(x, c))
 
 
 def one_pass_logits(
@@ -289,9 +328,12 @@ def one_pass_logits(
         return model(x_t, **kwargs)
     if attention not in ("sdpa", "flex"):
         raise ReprobookError(f"attention must be 'sdpa' or 'flex', got {attention!r}")
-    build = training_mask if attention == "sdpa" else flex_training_mask
-    mask = build(length, block_size, x.device)
     positions = torch.arange(length, device=x.device).repeat(2)
+    if attention == "flex":
+        kwargs["last_mask"] = flex_training_mask(length, block_size, length, str(x.device))
+        mask = flex_training_mask(length, block_size, device=str(x.device))
+    else:
+        mask = training_mask(length, block_size, x.device)
     return model(torch.cat([x_t, x], 1), positions=positions, mask=mask, n_outputs=length, **kwargs)
 
 

@@ -213,17 +213,16 @@ def interval_variances(
     intervals: Sequence[tuple[float, float]],
     seed: int = 0,
 ) -> Tensor:
-    """Variance of the loss for each interval, (n_intervals,) (Section 6): per-block mean losses of a batch, their
-    variance over sequences x blocks, averaged over the batches. The same random stream serves every interval."""
+    """Variance of the loss for each interval and batch, (n_intervals, n_batches) (Section 6): per-block mean losses of
+    a batch, their variance over sequences x blocks. The same random stream serves every interval."""
     found = []
     for beta, omega in intervals:
         candidate = replace(process, beta=beta, omega=omega)
         generator = torch.Generator(device=batches[0].device).manual_seed(seed)
-        variances = [
+        found.append(torch.stack([
             diffusion_terms(model, x, candidate, generator).unflatten(1, (-1, process.block_size)).mean(-1).var()
             for x in batches
-        ]
-        found.append(torch.stack(variances).mean())
+        ]))  # fmt: skip
     return torch.stack(found)
 
 
@@ -232,7 +231,7 @@ def search_interval(
 ) -> tuple[float, float]:
     """The candidate interval (beta, omega) whose loss varies least on validation batches (Section 6)."""
     intervals = [pair for pair in candidate_intervals(process.block_size, **candidates) if _feasible(process, *pair)]
-    variances = interval_variances(model, batches, process, intervals, seed)
+    variances = interval_variances(model, batches, process, intervals, seed).mean(1)
     return intervals[int(variances.argmin())]
 
 
@@ -247,17 +246,17 @@ def _feasible(process: NoiseProcess, beta: float, omega: float) -> bool:
 Loss = Callable[[nn.Module, Tensor], Tensor]
 
 
-def diffusion_loss(process: NoiseProcess) -> Loss:
+def diffusion_loss(process: NoiseProcess, attention: str = "sdpa") -> Loss:
     """Training loss of one fixed noise process."""
-    return lambda model, x: per_token(diffusion_terms(model, x, process))
+    return lambda model, x: per_token(diffusion_terms(model, x, process, attention=attention))
 
 
-def clipped_loss(state: nn.Module, process: NoiseProcess) -> Loss:
+def clipped_loss(state: nn.Module, process: NoiseProcess, attention: str = "sdpa") -> Loss:
     """Training loss whose interval is read from ``state.interval`` at every step: the search moves it there."""
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:
         beta, omega = state.interval.tolist()
-        return per_token(diffusion_terms(model, x, replace(process, beta=beta, omega=omega)))
+        return per_token(diffusion_terms(model, x, replace(process, beta=beta, omega=omega), attention=attention))
 
     return loss
 

@@ -62,21 +62,25 @@ def categorical(probs: Tensor, generator: torch.Generator | None = None) -> Tens
     return (probs.double() / noise).argmax(-1)
 
 
-def _block_probs(
-    model: DiT, block: Tensor, done: Tensor, cache: KVCache | None, mask_id: int, block_size: int, top_p: float
-) -> Tensor:
-    """p(x^b | x_t^b, x^{<b}) (K, L', V): with a cache one block goes through the network, without it everything
-    does."""
-    if cache is not None:
-        logits = model(block, cache=cache)
-    else:
-        whole = torch.cat([done, block], 1)
-        number = torch.arange(whole.shape[1], device=whole.device) // block_size
-        logits = model(whole, mask=number[:, None] >= number[None, :])[:, -block.shape[1] :]
+def token_probs(logits: Tensor, block: Tensor, mask_id: int, top_p: float, at: Tensor | None = None) -> Tensor:
+    """p(x^b | x_t^b, x^{<b}) (K, L', V) from logits (K, L', V); ``at`` (K, 1): of one position a row, (K, 1, V)."""
+    if at is not None:  # a whole page times the vocabulary, sorted and in float64, fits no memory
+        logits = logits.gather(1, at[..., None].expand(-1, -1, logits.shape[-1]))
+        block = block.gather(1, at)
     return nucleus(subs_log_probs(logits, block, mask_id).exp(), top_p)
 
 
-ProbsOf = Callable[[Tensor], Tensor]  # partly masked block (K, L') -> p(x | block) (K, L', V)
+def _block_logits(model: DiT, block: Tensor, done: Tensor, cache: KVCache | None, block_size: int) -> Tensor:
+    """Logits (K, L', V): with a cache one block goes through the network, without it everything does."""
+    if cache is not None:
+        return model(block, cache=cache)
+    whole = torch.cat([done, block], 1)
+    number = torch.arange(whole.shape[1], device=whole.device) // block_size
+    return model(whole, mask=number[:, None] >= number[None, :])[:, -block.shape[1] :]
+
+
+# partly masked block (K, L'), positions (K, 1) or None for all -> p(x | block) (K, 1 or L', V)
+ProbsOf = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def first_hitting_block(
@@ -89,7 +93,7 @@ def first_hitting_block(
         masked = block == mask_id
         race = torch.rand(block.shape, generator=generator, dtype=torch.float64, device=block.device)
         chosen = race.masked_fill(~masked, -1.0).argmax(1, keepdim=True)
-        drawn = categorical(probs_of(block), generator)
+        drawn = categorical(probs_of(block, chosen), generator)
         here = torch.zeros_like(masked).scatter(1, chosen, True) & masked
         block = torch.where(here, drawn, block)
     return block, nfe
@@ -119,7 +123,7 @@ def ancestral_block(
         race = torch.rand(block.shape, generator=generator, dtype=torch.float64, device=block.device)
         reveal = masked & (race >= s / t)
         if reveal.any():
-            block = torch.where(reveal, categorical(probs_of(block), generator), block)
+            block = torch.where(reveal, categorical(probs_of(block, None), generator), block)
             nfe += reveal.any(1)
     return block, nfe
 
@@ -137,6 +141,7 @@ def sample_blocks(
     top_p: float = 1.0,
     context: int | None = None,
     use_cache: bool = True,
+    watch: Callable[[Tensor], None] | None = None,
     generator: torch.Generator | None = None,
 ) -> Samples:
     """Algorithm 2: start block b from masks, denoise it given the clean blocks, run it once more to store its keys
@@ -144,6 +149,7 @@ def sample_blocks(
 
     prompt: (K, 1) first token of each sequence (BOS or context). length: tokens to produce, a multiple of L'; it may
     exceed ``context``, the number of tokens the model looks back over, including the block at hand (default: all).
+    ``watch`` sees what is written so far, masks included, before every network call.
     """
     n_blocks = check_blocks(length, block_size)
     if sampler not in ("first_hitting", "ancestral"):
@@ -159,8 +165,10 @@ def sample_blocks(
         if b == 0:
             block[:, : prompt.shape[1]] = prompt[:, :block_size]
 
-        def probs_of(current: Tensor, done: Tensor = done) -> Tensor:
-            return _block_probs(model, current, done, cache, mask_id, block_size, top_p)
+        def probs_of(current: Tensor, at: Tensor | None, done: Tensor = done) -> Tensor:
+            if watch is not None:
+                watch(torch.cat([done, current], 1))
+            return token_probs(_block_logits(model, current, done, cache, block_size), current, mask_id, top_p, at)
 
         if sampler == "first_hitting":
             block, calls = first_hitting_block(probs_of, block, mask_id, generator)
@@ -197,7 +205,7 @@ def sample_strided(
         window = torch.full((prompt.shape[0], context), mask_id, device=prompt.device)
         window[:, : given.shape[1]] = given
         window, calls = first_hitting_block(
-            lambda block: nucleus(subs_log_probs(model(block), block, mask_id).exp(), top_p), window, mask_id, generator
+            lambda block, at: token_probs(model(block), block, mask_id, top_p, at), window, mask_id, generator
         )
         tokens = torch.cat([tokens, window[:, given.shape[1] :]], 1)
         given = tokens[:, tokens.shape[1] - (context - stride) :]

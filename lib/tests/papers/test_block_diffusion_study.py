@@ -1,0 +1,227 @@
+"""The experiments of the block diffusion chapter on tiny sizes, and its judge of characters."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from reprobook.errors import ReprobookError
+from reprobook.papers import block_diffusion as bd
+from reprobook.train import fit
+
+SETTING = bd.study.Setting(16, 2, 2, batch_size=4, lr=1e-3, warmup_steps=0, ema_decay=0.5, eval_batch=8)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> bd.study.Lab:
+    folder = tmp_path_factory.mktemp("fits")
+
+    def fitted(name: str, *args: object, **options: object) -> object:
+        return fit(*args, folder=folder / name, seed=0, **options)  # type: ignore[arg-type]
+
+    made = bd.study.open_source(3, 2, 0.5, 6, length=16, seed=0, setting=SETTING, fit=fitted, device="cpu")
+    bd.study.ladder(made, [4], base_steps=2, tune_steps=2, search_every=2, search_batches=1)
+    return made
+
+
+def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None:
+    names = {"base", "L'=4, linear", "L'=4, searched", "MDLM, linear", "MDLM, searched", "AR", "SEDD"}
+    assert names <= set(lab.models)
+    assert all(model.sigma_map is not None for name, model in lab.models.items() if name in names)
+    assert lab.models["L'=4, searched"].interval.tolist() != [1e-3, 1.0]
+    logged = bd.study.logged([lab], n_points=1)
+    assert set(logged["model"]) == names
+
+
+@pytest.mark.parametrize(
+    "size, says", [(1, "block_sizes holds 1"), (16, "block_sizes holds 16"), (5, "does not divide")]
+)
+def test_ladder_refuses_other_sizes_before_any_update(lab: bd.study.Lab, size: int, says: str) -> None:
+    before = len(lab.curves)
+    with pytest.raises(ReprobookError, match=says):
+        bd.study.ladder(lab, [size], 2, 2, 1, 1)
+    assert len(lab.curves) == before
+
+
+def test_score_with_the_exact_denoiser_is_the_true_likelihood(lab: bd.study.Lab) -> None:
+    """Masks are common to model and denoiser, so a model that *is* the denoiser has no error left, with one draw."""
+    assert lab.source is not None
+    x = lab.rows("test", 6)
+    lab.models["L'=8, exact"] = lab.source.denoiser(8)  # type: ignore[assignment]
+    for flag in ("causal", "time_conditioning"):
+        setattr(lab.models["L'=8, exact"], flag, False)
+    found = bd.study.score(lab, "L'=8, exact", x, n_draws=1)
+    torch.testing.assert_close(found, lab.source.nll(x).float(), atol=1e-5, rtol=1e-5)
+    del lab.models["L'=8, exact"]
+
+
+def test_scores_of_untrained_models_are_near_uniform(lab: bd.study.Lab) -> None:
+    found = bd.study.scores(lab, lab.rows("test", 8), n_draws=8)
+    assert set(found) == set(lab.models) - {"base"}
+    for name in ("AR", "L'=4, linear", "MDLM, linear", "SEDD"):
+        assert found[name].mean().item() == pytest.approx(math.log(4), abs=0.5)
+    table = bd.study.likelihood(lab, found, lab.rows("test", 8)).set_index("model")
+    true = lab.source.nll(lab.rows("test", 8)).mean().item()  # type: ignore[union-attr]
+    assert table.loc["AR", "above the source"] == pytest.approx(found["AR"].mean().item() - true, abs=1e-6)
+
+
+def test_unigram_is_the_entropy_of_the_counts(lab: bd.study.Lab) -> None:
+    share = np.bincount(lab.corpus.train.ravel(), minlength=4) / lab.corpus.train.size
+    found = bd.study.unigram_nll(lab, torch.from_numpy(lab.corpus.train[:4000])).mean().item()
+    assert found == pytest.approx(-(share * np.log(share)).sum(), abs=0.02)
+
+
+def test_pairs_compare_like_schedules() -> None:
+    pairs = bd.study.neighbours([16, 4])
+    assert ("L'=16, linear", "L'=4, linear") in pairs and ("MDLM, searched", "L'=16, searched") in pairs
+    assert ("SEDD", "L'=16, linear") in pairs and ("L'=4, searched", "AR") in pairs
+    assert all(a.split(", ")[1] == b.split(", ")[1] for a, b in pairs if "," in a and "," in b)
+    assert bd.study.written_order([4])[-1] == ("SEDD", "L'=4, searched")
+
+
+def test_one_token_models_choose_their_rate_and_touch_no_other_model(lab: bd.study.Lab) -> None:
+    rates, ladder = [1e-3, 2e-3], dict(lab.models)
+    lab = bd.study.single(lab, 1, rates)
+    table, found = bd.study.single_scores(lab, rates, lab.rows("valid", 8), lab.rows("test", 8))
+    told = table.set_index("model")
+    for name in bd.study.SINGLE:
+        best = min(rates, key=lambda lr, n=name: told.loc[n, f"valid at {lr:g}"])
+        assert told.loc[name, "chosen rate"] == best
+        model = lab.models[f"{name}, {best:g}"]
+        x = lab.rows("test", 8)
+        again = bd.objectives.ar_nll(model, x) if model.causal else bd.objectives.exact_nelbo(model, x, 1, lab.mask_id)
+        torch.testing.assert_close(found[name], again)
+    assert lab.models["AR"] not in ladder.values()
+    assert (lab.models["AR without adaLN"].sigma_map is None) and lab.models["AR"].sigma_map is not None
+    assert set(ladder) >= {"AR", "SEDD"} and len(lab.models) == 5 * 3
+    assert bd.study.single_losses(lab, 6)["L'=1, linear"].shape == (6,)
+
+
+def test_variance_table_and_pairs(lab: bd.study.Lab) -> None:
+    table, pairs = bd.study.variances(lab, [4], skip=1, n=3)
+    assert len(table) == 2 * (6 + 4) and pairs["L'=4"][0].shape == (3,)
+    closed = table.set_index(["model", "mask rates"])["closed form, c = 1"]
+    assert closed["L'=4", "U[.5,1]"] == pytest.approx(bd.noise.constant_loss_variance(0.5, 1.0, 4))
+
+
+def test_middle_of_the_interval_by_entropy() -> None:
+    found = bd.study.best_intervals(0, [4], 16, 64, (2.5, 0.2))
+    assert len(found) == 4 and set(found["L'"]) == {4, 16}
+    low = found[found["source"] == 0].set_index("L'")["middle"]
+    assert found["entropy"].iloc[0] < 0.5 < found["entropy"].iloc[-1]
+    assert bd.study.heavier(found).tolist() == pytest.approx([low[4] - low[16]])
+
+
+def test_passes_agree_and_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bd.study.pass_gap(16, 4, seed=0) < 1e-8
+    right = bd.model.two_pass_logits
+    monkeypatch.setattr(bd.study, "two_pass_logits", lambda m, x_t, x, b: right(m, x_t, x.flip(1), b))
+    assert bd.study.pass_gap(16, 4, seed=0) > 1e-3
+
+
+def test_samples_documents_and_strip(lab: bd.study.Lab) -> None:
+    table, judged, varied = bd.study.sampled(lab, ["AR", "L'=4, linear", "SEDD"], 8)
+    assert set(table["calls"].dropna()) == {15.0} and judged["AR"].shape == (8,) and varied["SEDD"].shape == (8,)
+    counts = {"AR": 4, "L'=4, linear": 4, "MDLM, linear": 2, "SEDD": 2}
+    frame, texts = bd.study.along(lab, list(counts), counts, 48)
+    assert len(frame) == 4 * 3 and texts["SEDD"].shape == (2, 48) and bd.study.one_page(lab, "SEDD", 2).shape == (2,)
+    each = lab.source.token_nll(torch.as_tensor(texts["AR"]))  # type: ignore[union-attr]
+    parts = bd.study.stretches(lab, texts["AR"])
+    assert parts[:, 0] == pytest.approx(each[:, :15].mean(1).numpy())
+    assert parts[:, 2] == pytest.approx(each[:, 31:47].mean(1).numpy())
+    told, ends = bd.study.documents(lab, texts, every=4)
+    assert (ends["SEDD"] <= 16).all() and (told["max"] <= 48).all()
+    for row, end in zip(texts["AR"], ends["AR"], strict=True):
+        found = np.flatnonzero(row == lab.corpus.eos_id)
+        if len(found) > 1 and end != 48:
+            assert end <= found[1] + 1
+    written = bd.study.strip(lab, ["AR", "L'=4, linear", "MDLM, linear"], 16, n_shown=5)
+    last = written.groupby("model", sort=False).last()
+    assert not last["text"].str.contains("·").any() and last["calls"].tolist() == [15, 15, 15]
+
+
+def test_pair_entropy_of_independent_tokens_is_that_of_one() -> None:
+    tokens = torch.randint(4, (800, 50), generator=torch.Generator().manual_seed(0))
+    assert bd.study.pair_entropies(tokens, 4).mean() == pytest.approx(math.log(4), abs=0.01)
+    assert bd.study.pair_entropies(torch.arange(50).repeat(8, 1) % 4, 4).max() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_stacked_tables_have_none_where_nothing_is() -> None:
+    frame = bd.study.stacked([{"a": 1.0}, {"b": 2.0}])
+    assert frame.to_dict("records") == [{"a": 1.0, "b": None}, {"a": None, "b": 2.0}]
+
+
+# ------------------------------------------------------------------------------------------------ the judge
+
+
+def kneser_ney(rows: list[list[int]], v: int, order: int, word: int, context: tuple[int, ...]) -> float:
+    """Interpolated Kneser-Ney by dictionaries and recursion."""
+    grams = [tuple(r[i : i + order]) for r in rows for i in range(len(r) - order + 1)]
+
+    def counts(n: int) -> dict[tuple[int, ...], int]:
+        if n == order:
+            return {g: grams.count(g) for g in set(grams)}
+        longer = counts(n + 1)
+        return {g[1:]: sum(h[1:] == g[1:] for h in longer) for g in longer}
+
+    def p(n: int, context: tuple[int, ...]) -> float:
+        if n == 0:
+            return 1 / v
+        c = counts(n)
+        once, twice = (sum(x == k for x in c.values()) for k in (1, 2))
+        d = once / (once + 2 * twice) if once and twice else 0.5
+        here = {g[-1]: x for g, x in c.items() if g[:-1] == context}
+        shorter = p(n - 1, context[1:])
+        if not here:
+            return shorter
+        return (max(here.get(word, 0) - d, 0) + d * len(here) * shorter) / sum(here.values())
+
+    return p(order, context)
+
+
+def test_kneser_ney_equals_the_recursion_and_sums_to_one() -> None:
+    rows = np.random.default_rng(0).integers(0, 3, (5, 9))
+    judge = bd.ngram.KneserNey(rows, 3, 3)
+    p = np.exp(judge.log_p).reshape(3, 3, 3)
+    assert p.sum(-1) == pytest.approx(np.ones((3, 3)), abs=1e-5)
+    for a, b, c in [(0, 1, 2), (2, 2, 0), (1, 0, 0)]:
+        assert p[a, b, c] == pytest.approx(kneser_ney(rows.tolist(), 3, 3, c, (a, b)), rel=1e-4)
+    told = judge.nll(rows[:1])[0]
+    assert told == pytest.approx(-np.mean([np.log(p[tuple(rows[0, i : i + 3])]) for i in range(7)]), rel=1e-4)
+
+
+def test_kneser_ney_refuses_what_fits_no_memory() -> None:
+    with pytest.raises(ReprobookError, match="order 9 of 27"):
+        bd.ngram.KneserNey(np.zeros((1, 9), dtype=int), 27, 9)
+
+
+# ------------------------------------------------------------------------------------------------ paper scale
+
+
+def test_every_call_of_the_paper_scale_fits_the_stated_card() -> None:
+    path = Path(__file__).parents[3] / "notebooks/params/block_diffusion.paper.yaml"
+    params = yaml.safe_load(path.read_text())
+    assert params["batch_size"] * params["accumulation"] == 512
+    assert params["batch_size"] == bd.study.MICRO_BATCH and params["document_tokens"] == bd.study.LONGEST
+    found = bd.released.peaks(params["batch_size"], params["eval_batch"], params["document_tokens"])
+    assert max(found.values()) < bd.released.GPU_GB
+    whole = bd.released.peaks(512, 512, params["document_tokens"])
+    assert whole["bound of a block model, OWT"] > 400  # with the batch of training it fits nothing
+
+
+def test_peak_counts_the_logits_that_are_there() -> None:
+    a, b = (bd.released.peaks(1, n, 16)["sample MDLM, one page"] for n in (1, 2))
+    logits = 4 * 1024 * 50_258 * 2 / 1e9
+    assert b - a == pytest.approx(logits + 2 * 4 * 12 * 1024**2 / 1e9)
+
+
+def test_table_of_operations() -> None:
+    table = bd.study.operation_table([4, 16]).set_index(["L'", "attention"])
+    assert (table["one pass"] < 2).all() and (table["one pass"] > 1).all()
+    dense, skipping = table.xs("dense", level="attention"), table.xs("skipping", level="attention")
+    assert (dense["one pass"] >= skipping["one pass"]).all()
+    assert dense["one pass"].to_numpy() == pytest.approx(dense["one pass"].iloc[0])
