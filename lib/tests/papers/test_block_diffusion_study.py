@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,25 +40,51 @@ def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None
 
 
 @pytest.mark.parametrize(
-    "size, says", [(1, "block_sizes holds 1"), (16, "block_sizes holds 16"), (5, "does not divide")]
-)
-def test_ladder_refuses_other_sizes_before_any_update(lab: bd.study.Lab, size: int, says: str) -> None:
-    before = len(lab.curves)
+    "name, value, says",
+    [
+        ("block_sizes", [1], "between 1"), ("block_sizes", [16], "length = 16"), ("block_sizes", [5], "not divide"),
+        ("dim", 18, "multiple of 2"), ("source", [3, 2, 0.5], "symbols"), ("corpus", "text8", "text8"),
+        ("text_schedules", ["searched"], "linear"), ("precision", "fp16", "fp32"), ("attention", "flash", "flash"),
+        ("attention", "flex", "GPU"), ("rates", [[1e-3], []], "two lists"), ("top_p", 0.0, "in"),
+        ("ngram", 9, "2 to 5"), ("released", ["bd3lm-owt-32"], "bd3lm-owt-4"), ("judge", "gpt3", "gpt2-large"),
+    ],
+)  # fmt: skip
+def test_parameters_are_checked_before_anything_is_fetched(name: str, value: object, says: str) -> None:
+    good: dict[str, object] = {
+        "length": 16, "block_sizes": [4], "dim": 16, "n_heads": 2, "source": [3, 2, 0.5, 6], "corpus": "lm1b",
+        "text_schedules": ["linear"], "precision": "fp32", "attention": "sdpa", "rates": [[1e-3], [1e-3]],
+        "top_p": 0.9, "ngram": 0, "released": ["bd3lm-owt-4"], "judge": "gpt2-large",
+    }  # fmt: skip
+    known = ["bd3lm-owt-4", "gpt2-large"]
+    bd.study.check(good, torch.device("cpu"), known)
+    bd.study.check({**good, "attention": "flex"}, torch.device("cuda"), known)
     with pytest.raises(ReprobookError, match=says):
-        bd.study.ladder(lab, [size], 2, 2, 1, 1)
-    assert len(lab.curves) == before
+        bd.study.check({**good, name: value}, torch.device("cpu"), known)
 
 
-def test_score_with_the_exact_denoiser_is_the_true_likelihood(lab: bd.study.Lab) -> None:
-    """Masks are common to model and denoiser, so a model that *is* the denoiser has no error left, with one draw."""
+def test_scores_of_the_exact_denoiser_are_the_true_likelihood(lab: bd.study.Lab) -> None:
+    """Masks are common to model and denoiser, so a model that *is* the denoiser has no error left, with one draw; and
+    what is subtracted is the true likelihood itself, up to the noise of the masks."""
     assert lab.source is not None
-    x = lab.rows("test", 6)
-    lab.models["L'=8, exact"] = lab.source.denoiser(8)  # type: ignore[assignment]
-    for flag in ("causal", "time_conditioning"):
-        setattr(lab.models["L'=8, exact"], flag, False)
-    found = bd.study.score(lab, "L'=8, exact", x, n_draws=1)
-    torch.testing.assert_close(found, lab.source.nll(x).float(), atol=1e-5, rtol=1e-5)
-    del lab.models["L'=8, exact"]
+    x = lab.rows("test", 200)
+    exact: dict[str, Any] = {"L'=8, exact": lab.source.denoiser(8), "SEDD": lab.source.denoiser(16).scores}
+    true = lab.source.nll(x).float()
+    found = bd.study.scores(replace(lab, models=exact), x, n_draws=1)
+    for name, model in exact.items():
+        torch.testing.assert_close(found[name], true, atol=1e-5, rtol=1e-5)
+        drawn = bd.study.bound(lab, name, model, x, n_draws=4)
+        assert (drawn - true).mean().abs() < 4 * (drawn - true).std() / math.sqrt(200)
+
+
+def test_readers_that_count(lab: bd.study.Lab) -> None:
+    """Of a source with a memory of two, counts of three tokens are right; fewer lose what the entropies say."""
+    assert lab.source is not None
+    x = torch.from_numpy(lab.corpus.train[:2000])
+    found = {name: v.mean().item() for name, v in bd.study.counted(lab, x).items()}
+    entropies = lab.source.entropies()
+    assert found[bd.study.BLIND] == pytest.approx(entropies[0], abs=0.02)
+    assert found["counts of 2 tokens"] == pytest.approx(entropies[1], abs=0.02)
+    assert found["counts of 3 tokens"] == pytest.approx(entropies[2] + (entropies[1] - entropies[2]) / 15, abs=0.02)
 
 
 def test_scores_of_untrained_models_are_near_uniform(lab: bd.study.Lab) -> None:
@@ -69,14 +97,9 @@ def test_scores_of_untrained_models_are_near_uniform(lab: bd.study.Lab) -> None:
     assert table.loc["AR", "above the source"] == pytest.approx(found["AR"].mean().item() - true, abs=1e-6)
 
 
-def test_unigram_is_the_entropy_of_the_counts(lab: bd.study.Lab) -> None:
-    share = np.bincount(lab.corpus.train.ravel(), minlength=4) / lab.corpus.train.size
-    found = bd.study.unigram_nll(lab, torch.from_numpy(lab.corpus.train[:4000])).mean().item()
-    assert found == pytest.approx(-(share * np.log(share)).sum(), abs=0.02)
-
-
 def test_pairs_compare_like_schedules() -> None:
-    pairs = bd.study.neighbours([16, 4])
+    pairs = bd.study.neighbours([16, 4], ("linear", "searched"))
+    assert ("L'=4, linear", "AR") in bd.study.neighbours([4], ("linear",))
     assert ("L'=16, linear", "L'=4, linear") in pairs and ("MDLM, searched", "L'=16, searched") in pairs
     assert ("SEDD", "L'=16, linear") in pairs and ("L'=4, searched", "AR") in pairs
     assert all(a.split(", ")[1] == b.split(", ")[1] for a, b in pairs if "," in a and "," in b)
@@ -84,11 +107,14 @@ def test_pairs_compare_like_schedules() -> None:
 
 
 def test_one_token_models_choose_their_rate_and_touch_no_other_model(lab: bd.study.Lab) -> None:
-    rates, ladder = [1e-3, 2e-3], dict(lab.models)
-    lab = bd.study.single(lab, 1, rates)
-    table, found = bd.study.single_scores(lab, rates, lab.rows("valid", 8), lab.rows("test", 8))
+    usual, noisy, ladder = [1e-3, 2e-3, 3e-3], [5e-4, 1e-3], dict(lab.models)
+    lab = bd.study.single(lab, 1, [usual, noisy])
+    table, found = bd.study.single_scores(lab, lab.rows("valid", 8), lab.rows("test", 8))
     told = table.set_index("model")
     for name in bd.study.SINGLE:
+        rates = {"L'=1, linear": noisy, "AR": usual, "L'=1, all masked": usual}.get(name, [2e-3])
+        edge = "" if len(rates) < 3 else "no" if told.loc[name, "chosen rate"] == 2e-3 else "yes"
+        assert told.loc[name, "on the edge"] == edge
         best = min(rates, key=lambda lr, n=name: told.loc[n, f"valid at {lr:g}"])
         assert told.loc[name, "chosen rate"] == best
         model = lab.models[f"{name}, {best:g}"]
@@ -97,7 +123,7 @@ def test_one_token_models_choose_their_rate_and_touch_no_other_model(lab: bd.stu
         torch.testing.assert_close(found[name], again)
     assert lab.models["AR"] not in ladder.values()
     assert (lab.models["AR without adaLN"].sigma_map is None) and lab.models["AR"].sigma_map is not None
-    assert set(ladder) >= {"AR", "SEDD"} and len(lab.models) == 5 * 3
+    assert set(ladder) >= {"AR", "SEDD"} and len(lab.models) == 5 + 2 * 3 + 2 + 2
     assert bd.study.single_losses(lab, 6)["L'=1, linear"].shape == (6,)
 
 
@@ -105,6 +131,8 @@ def test_variance_table_and_pairs(lab: bd.study.Lab) -> None:
     table, pairs = bd.study.variances(lab, [4], skip=1, n=3)
     assert len(table) == 2 * (6 + 4) and pairs["L'=4"][0].shape == (3,)
     closed = table.set_index(["model", "mask rates"])["closed form, c = 1"]
+    middles = bd.study.trained_middles(lab, 4, 3)
+    assert middles.shape == (3,) and ((middles >= 0.25) & (middles <= 0.75)).all()
     assert closed["L'=4", "U[.5,1]"] == pytest.approx(bd.noise.constant_loss_variance(0.5, 1.0, 4))
 
 
@@ -112,7 +140,7 @@ def test_middle_of_the_interval_by_entropy() -> None:
     found = bd.study.best_intervals(0, [4], 16, 64, (2.5, 0.2))
     assert len(found) == 4 and set(found["L'"]) == {4, 16}
     low = found[found["source"] == 0].set_index("L'")["middle"]
-    assert found["entropy"].iloc[0] < 0.5 < found["entropy"].iloc[-1]
+    assert found["entropy"].iloc[0] < bd.study.LANGUAGE < found["entropy"].iloc[-1]
     assert bd.study.heavier(found).tolist() == pytest.approx([low[4] - low[16]])
 
 
@@ -126,15 +154,17 @@ def test_passes_agree_and_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) ->
 def test_samples_documents_and_strip(lab: bd.study.Lab) -> None:
     table, judged, varied = bd.study.sampled(lab, ["AR", "L'=4, linear", "SEDD"], 8)
     assert set(table["calls"].dropna()) == {15.0} and judged["AR"].shape == (8,) and varied["SEDD"].shape == (8,)
-    counts = {"AR": 4, "L'=4, linear": 4, "MDLM, linear": 2, "SEDD": 2}
-    frame, texts = bd.study.along(lab, list(counts), counts, 48)
-    assert len(frame) == 4 * 3 and texts["SEDD"].shape == (2, 48) and bd.study.one_page(lab, "SEDD", 2).shape == (2,)
+    counts = {"AR": 4, "L'=4, linear": 4, "MDLM, linear": 2, "MDLM, linear at once": 3, "SEDD at once": 2}
+    frame, parts, texts = bd.study.along(lab, counts, 48)
+    assert len(frame) == 6 * 3 and {name: len(texts[name]) for name in counts} == counts
+    assert (texts["MDLM, linear at once"] != lab.mask_id).all() and texts["SEDD at once"].shape == (2, 48)
+    page, nll = bd.study.pages(lab, "SEDD", 2)
+    assert page.shape == (2, 16) and nll.shape == (2,)
     each = lab.source.token_nll(torch.as_tensor(texts["AR"]))  # type: ignore[union-attr]
-    parts = bd.study.stretches(lab, texts["AR"])
-    assert parts[:, 0] == pytest.approx(each[:, :15].mean(1).numpy())
-    assert parts[:, 2] == pytest.approx(each[:, 31:47].mean(1).numpy())
+    assert parts["AR"][:, 0] == pytest.approx(each[:, :15].mean(1).numpy())
+    assert parts["AR"][:, 2] == pytest.approx(each[:, 31:47].mean(1).numpy())
     told, ends = bd.study.documents(lab, texts, every=4)
-    assert (ends["SEDD"] <= 16).all() and (told["max"] <= 48).all()
+    assert (told["max"] <= 48).all() and (ends["the source itself"] > 1).all()
     for row, end in zip(texts["AR"], ends["AR"], strict=True):
         found = np.flatnonzero(row == lab.corpus.eos_id)
         if len(found) > 1 and end != 48:
@@ -190,7 +220,7 @@ def test_kneser_ney_equals_the_recursion_and_sums_to_one() -> None:
     assert p.sum(-1) == pytest.approx(np.ones((3, 3)), abs=1e-5)
     for a, b, c in [(0, 1, 2), (2, 2, 0), (1, 0, 0)]:
         assert p[a, b, c] == pytest.approx(kneser_ney(rows.tolist(), 3, 3, c, (a, b)), rel=1e-4)
-    told = judge.nll(rows[:1])[0]
+    told = judge.token_nll(rows[:1]).mean()
     assert told == pytest.approx(-np.mean([np.log(p[tuple(rows[0, i : i + 3])]) for i in range(7)]), rel=1e-4)
 
 
@@ -206,17 +236,36 @@ def test_every_call_of_the_paper_scale_fits_the_stated_card() -> None:
     path = Path(__file__).parents[3] / "notebooks/params/block_diffusion.paper.yaml"
     params = yaml.safe_load(path.read_text())
     assert params["batch_size"] * params["accumulation"] == 512
-    assert params["batch_size"] == bd.study.MICRO_BATCH and params["document_tokens"] == bd.study.LONGEST
-    found = bd.released.peaks(params["batch_size"], params["eval_batch"], params["document_tokens"])
-    assert max(found.values()) < bd.released.GPU_GB
-    whole = bd.released.peaks(512, 512, params["document_tokens"])
+    assert params["batch_size"] == bd.study.MICRO_BATCH and params["n_lengths"][1] == bd.study.LONGEST
+    of_owt = params["eval_batch"] * params["length"] // 1024
+    assert of_owt == bd.study.RELEASED_ROWS and params["block_sizes"] == list(bd.study.PAPER_SIZES)
+    assert (bd.study.needs_table()["GB"] < bd.released.GPU_GB).all()
+    whole = bd.released.peaks(512, 512, params["n_lengths"][1], n_models=1)
     assert whole["bound of a block model, OWT"] > 400  # with the batch of training it fits nothing
 
 
 def test_peak_counts_the_logits_that_are_there() -> None:
-    a, b = (bd.released.peaks(1, n, 16)["sample MDLM, one page"] for n in (1, 2))
+    a, b = (bd.released.peaks(1, n, 16, n_models=3)["sample MDLM, one page"] for n in (1, 2))
     logits = 4 * 1024 * 50_258 * 2 / 1e9
     assert b - a == pytest.approx(logits + 2 * 4 * 12 * 1024**2 / 1e9)
+
+
+def test_models_that_stay_count_in_every_call() -> None:
+    none, some = (bd.released.peaks(1, 1, 16, n_models=n) for n in (0, 10))
+    with torch.device("meta"):
+        size = sum(p.numel() * 4 for p in bd.model.DiT(30_522).parameters()) / 1e9
+    assert all(some[call] - none[call] == pytest.approx(10 * size) for call in none)
+
+
+def test_hours_follow_from_the_operations() -> None:
+    told = bd.study.hours_table().set_index("models")["A100 hours"].astype(float)
+    layers = 12 * (24 * 768**2 + 4 * 768 * 128) + 2 * 768 * 30_522  # of a token, one block
+    assert told["base"] == pytest.approx(850_000 * 512 * 128 * 3 * layers / (0.4 * 312e12) / 3600, rel=1e-6)
+    assert told["all"] == pytest.approx(told.drop("all").sum())
+
+
+def test_disk_is_that_of_the_manifest() -> None:
+    assert 20 < bd.released.disk_gb() < 60  # OpenWebText is packed to 24 GB
 
 
 def test_table_of_operations() -> None:

@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from reprobook.bench import Comparison
 
 
-def training_costs(model: DiT, x: Tensor, block_size: int, mask_id: int, repeats: int = 5) -> Comparison:
+def training_costs(
+    model: DiT, x: Tensor, block_size: int, mask_id: int, repeats: int = 5, attention: str = "sdpa"
+) -> Comparison:
     """Seconds of forward and backward on rows ``x`` (K, L): "two passes", "one pass" and "plain diffusion" (L' = L).
 
     Dropout is off, so that one pass and two passes must agree to 1e-4, logits and gradients of the loss alike. Both
-    leave out, in the last layer, what nobody reads of the clean tokens.
+    leave out, in the last layer, what nobody reads of the clean tokens. ``attention``: that of the one pass.
     """
     generator = torch.Generator(device=x.device).manual_seed(0)
     masked = torch.rand(x.shape, generator=generator, device=x.device) < 0.5
     x_t = torch.where(masked, mask_id, x)
     ways = {
         "two passes": lambda: two_pass_logits(model, x_t, x, block_size),
-        "one pass": lambda: one_pass_logits(model, x_t, x, block_size),
+        "one pass": lambda: one_pass_logits(model, x_t, x, block_size, attention),
         "plain diffusion": lambda: one_pass_logits(model, x_t, x, x.shape[1]),
     }
     was_training = model.training
@@ -54,15 +56,16 @@ def training_costs(model: DiT, x: Tensor, block_size: int, mask_id: int, repeats
 
 
 def training_times(
-    dim: int, length: int, n_rows: int, block_size: int, repeats: int, seed: int, device: torch.device | str = "cpu"
-) -> Comparison:
-    """:func:`training_costs` of a fresh model (2 layers, every weight random, 28 tokens) on random rows."""
+    dim: int, length: int, n_layers: int, n_rows: int, block_size: int, repeats: int, *, vocab_size: int, seed: int,
+    attention: str, device: torch.device | str = "cpu",
+) -> Comparison:  # fmt: skip
+    """:func:`training_costs` of a fresh model, every weight random, on random rows."""
     generator = torch.Generator().manual_seed(seed)
-    model = DiT(28, dim, 2, 4)
+    model = DiT(vocab_size, dim, n_layers, 4)
     for p in model.parameters():
         p.data = 0.02 * torch.randn(p.shape, generator=generator)
-    x = torch.randint(27, (n_rows, length), generator=generator)
-    return training_costs(model.to(device), x.to(device), block_size, 27, repeats)
+    x = torch.randint(vocab_size - 1, (n_rows, length), generator=generator)
+    return training_costs(model.to(device), x.to(device), block_size, vocab_size - 1, repeats, attention)
 
 
 def operations(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def markov_corpus(source: MarkovSource, length: int, n_train: int, n_test: int, seed: int) -> Corpus:
-    """Fresh draws of the source; the mask's id is the number of symbols."""
+    """Fresh draws of the source; the mask's id is the number of its tokens, the end mark included."""
     generator = torch.Generator().manual_seed(seed)
     rows = source.sample(n_train + 2 * n_test, length, generator).numpy()
     letters = np.array([chr(ord("a") + i) for i in range(source.n_tokens)] + ["_"])

@@ -40,6 +40,15 @@ class KneserNey:
         windows = np.lib.stride_tricks.sliding_window_view(np.asarray(rows, dtype=np.int64), self.order, axis=1)
         return (windows @ self.n_tokens ** np.arange(self.order - 1, -1, -1)).ravel()
 
-    def nll(self, rows: np.ndarray) -> np.ndarray:
-        """Nats per token (n,) of the tokens that have a whole context in their row."""
-        return -self.log_p[self._codes(rows)].reshape(len(rows), -1).mean(1)
+    def token_nll(self, rows: np.ndarray) -> np.ndarray:
+        """Nats (n, L - order + 1) of the tokens that have a whole context in their row."""
+        return -self.log_p[self._codes(rows)].reshape(len(rows), -1)
+
+
+def counted_nll(train: np.ndarray, rows: np.ndarray, n_tokens: int, most: int) -> dict[int, np.ndarray]:
+    """The laziest reader: NLL (n,) per token of ``rows`` by counts of 2 to ``most`` tokens in ``train``. Position 0 is
+    context; tokens near it are judged by the longest n-gram that fits."""
+    each = {order: KneserNey(train, n_tokens, order).token_nll(rows) for order in range(2, most + 1)}
+    return {
+        order: np.concatenate([*(each[k][:, :1] for k in range(2, order)), each[order]], 1).mean(1) for order in each
+    }

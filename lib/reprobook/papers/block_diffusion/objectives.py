@@ -57,19 +57,16 @@ def diffusion_terms(
     process: NoiseProcess,
     generator: torch.Generator | None = None,
     attention: str = "sdpa",
-    shuffle: bool = False,
 ) -> Tensor:
     r"""One Monte-Carlo draw of the weighted losses (K, L) whose sum over L estimates the bound (Eq. 8):
 
     $$\mathcal L_{BD}(x)=\sum_{b}\mathbb E_{t}\,\mathbb E_{q}\Big[\tfrac{\alpha_t'}{1-\alpha_t}\log p_\theta(x^b\mid
     x^b_t,x^{<b})\Big]$$
 
-    One stratified time a block. ``shuffle`` permutes the times over the batch, for statistics by sequence.
+    One stratified time a block.
     """
     n_blocks = check_blocks(x.shape[1], process.block_size)
     u = stratified_times(x.shape[0], n_blocks, generator, x.device)
-    if shuffle:
-        u = u.flatten()[torch.randperm(u.numel(), generator=generator, device=x.device)].view_as(u)
     rate, weight = process.rate_and_weight(u)
     masked = process.mask(rate, generator)
     x_t = torch.where(masked, process.mask_id, x)
@@ -127,19 +124,33 @@ def sedd_log_score(model: nn.Module, x_t: Tensor, sigma: Tensor, mask_id: int) -
 
 @torch.no_grad()
 def nelbo(
-    model: nn.Module, x: Tensor, process: NoiseProcess, n_samples: int, batch_size: int = 64, seed: int = 0
+    model: nn.Module, x: Tensor, block_size: int, mask_id: int, n_draws: int, batch_size: int = 64, seed: int = 0
 ) -> Tensor:
-    """Stratified Monte-Carlo bound of each sequence's NLL per scored token, (N,), averaged over ``n_samples`` draws.
+    r"""Monte-Carlo bound of each sequence's NLL per scored token, (N,), mean of ``n_draws`` draws.
 
-    Always over the whole range of times and without resampling: a clipped interval's loss is no bound. Draws depend on
-    ``seed`` alone, so that models with the same L' are compared on the same masks.
+    With $\int_0^1 t^{k-1}(1-t)^{n-k}dt=1/(k\binom nk)$ the bound of a block of n tokens is $\mathbb E_k\tfrac nk
+    \mathbb E_{|S|=k}\sum_{i\in S}-\log p_\theta(x_i\mid x_{S^c},x^{<b})$ with k uniform on 1..n: numbers of masked
+    tokens are drawn, stratified, instead of times, so that small times bring no variance. Draws depend on ``seed``
+    alone: models with the same L' are compared on the same masks.
     """
-    whole = replace(process, beta=EPS, omega=1.0, resample=False, schedule="linear", weighting="code")
+    n_blocks = check_blocks(x.shape[1], block_size)
+    maskable = torch.full((n_blocks,), block_size, device=x.device)
+    maskable[0] -= 1  # position 0 is context
     generator = torch.Generator(device=x.device).manual_seed(seed)
     rows = []
     for chunk in x.split(batch_size):
-        draws = [diffusion_terms(model, chunk, whole, generator, shuffle=True).sum(1) for _ in range(n_samples)]
-        rows.append(torch.stack(draws).mean(0))
+        total = torch.zeros(len(chunk), device=x.device)
+        for _ in range(n_draws):
+            u = stratified_times(len(chunk), n_blocks, generator, x.device).flatten()  # they grow with the row
+            u = u[torch.randperm(len(u), generator=generator, device=x.device)].view(-1, n_blocks)
+            count = torch.minimum((u * maskable).long() + 1, maskable)
+            race = torch.rand(chunk.shape, generator=generator, device=x.device)
+            race[:, 0] = 1.0
+            masked = (race.unflatten(1, (n_blocks, -1)).argsort(-1).argsort(-1) < count[..., None]).flatten(1)
+            logits = one_pass_logits(model, torch.where(masked, mask_id, chunk), chunk, block_size)
+            nll = masked_nll(logits, chunk, masked, mask_id).unflatten(1, (n_blocks, -1)).sum(-1)
+            total += (nll * maskable / count.clamp_min(1)).sum(1) / n_draws
+        rows.append(total)
     return torch.cat(rows) / (x.shape[1] - 1)
 
 
@@ -262,14 +273,15 @@ def clipped_loss(state: nn.Module, process: NoiseProcess, attention: str = "sdpa
 
 
 def interval_search(
-    state: nn.Module, process: NoiseProcess, batches: Sequence[Tensor]
+    state: nn.Module, process: NoiseProcess, batches: Sequence[Tensor], last: int | None = None
 ) -> Callable[[nn.Module, int], dict[str, float]]:
     """Evaluation hook of the training loop (Section 6): search on validation batches and keep (beta, omega) in
-    ``state``, whose checkpoint carries it."""
+    ``state``, whose checkpoint carries it. After step ``last`` nothing is trained any more: nothing is searched."""
 
-    def search(model: nn.Module, step: int) -> dict[str, float]:  # noqa: ARG001 (as the loop calls it)
-        beta, omega = search_interval(model, batches, process)
-        state.interval.copy_(torch.tensor([beta, omega], dtype=torch.float64))
+    def search(model: nn.Module, step: int) -> dict[str, float]:
+        if step != last:
+            state.interval.copy_(torch.tensor(search_interval(model, batches, process), dtype=torch.float64))
+        beta, omega = state.interval.tolist()
         return {"beta": beta, "omega": omega}
 
     return search

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reprobook.data.manifest import load_manifest
 from reprobook.errors import ReprobookError
 from reprobook.metrics.text import perplexity, windowed_nll, windows
 from reprobook.papers.block_diffusion.corpus import (
@@ -24,7 +25,6 @@ from reprobook.papers.block_diffusion.corpus import (
     zero_shot_rows,
 )
 from reprobook.papers.block_diffusion.model import DiT
-from reprobook.papers.block_diffusion.noise import NoiseProcess
 from reprobook.papers.block_diffusion.objectives import ar_nll, nelbo, sedd_bound
 from reprobook.papers.block_diffusion.sampling import (
     sample_ar,
@@ -126,7 +126,7 @@ def likelihood(model: DiT, rows: Tensor, block_size: int, n_samples: int, batch_
         return ar_nll(model, rows, batch_size)
     if model.time_conditioning:
         return sedd_bound(model, rows, mask_id, n_samples, batch_size, seed)
-    return nelbo(model, rows, NoiseProcess(mask_id, block_size), n_samples, batch_size, seed)
+    return nelbo(model, rows, block_size, mask_id, n_samples, batch_size, seed)
 
 
 Encode = Callable[[str], Tensor]
@@ -278,10 +278,10 @@ OWT = {"vocab_size": 50_258, "length": 1024, "dim": 768, "n_layers": 12, "n_head
 LM1B = {**OWT, "vocab_size": 30_522, "length": 128}
 
 
-def peaks(micro_batch: int, eval_batch: int, document_tokens: int) -> dict[str, float]:
+def peaks(micro_batch: int, eval_batch: int, document_tokens: int, n_models: int) -> dict[str, float]:
     """Peak GB of every call of the paper scale, from its shapes: state, logits and what is made of them, and what a
     layer keeps. ``micro_batch``: rows of a training step; ``eval_batch``: rows of an evaluation or of a batch of
-    samples; ``document_tokens``: longest document.
+    samples; ``document_tokens``: longest document. ``n_models`` of LM1B stay on the card from their training on.
 
     Logits are fp32, activations bf16 in training and fp32 elsewhere; the counts of copies are those of the code: logits
     with and without the mask token, log-softmax and its gradient (training), or the log scores of SEDD. A fused kernel
@@ -303,16 +303,26 @@ def peaks(micro_batch: int, eval_batch: int, document_tokens: int) -> dict[str, 
     length, wide = OWT["length"], 16 * 4 * OWT["dim"]
     cache = 2 * 4 * eval_batch * OWT["n_layers"] * length * OWT["dim"] / 1e9
     judge = 4 * 774e6 / 1e9
-    return {
-        "train a block model, LM1B": model_gb(LM1B, 5) + train + logits(LM1B, micro_batch, LM1B["length"], 4),
+    found = {
+        "train a block model, search its interval": model_gb(LM1B, 4) + train
+        + logits(LM1B, micro_batch, LM1B["length"], 4),
+        "train SEDD": model_gb(LM1B, 4) + train / 2 + logits(LM1B, micro_batch, LM1B["length"], 6),
         "bound of a block model, OWT": model_gb(OWT, 1) + logits(OWT, eval_batch, length, 4)
         + scores(OWT, eval_batch, 2 * length, 2 * length) + eval_batch * 2 * length * wide / 1e9,
         "score entropy of SEDD, OWT": model_gb(OWT, 1) + logits(OWT, eval_batch, length, 6)
         + scores(OWT, eval_batch, length, length),
         "sample MDLM, one page": model_gb(OWT, 1) + logits(OWT, eval_batch, length, 2)
         + scores(OWT, eval_batch, length, length),
+        "sample AR": model_gb(OWT, 1) + cache + logits(OWT, eval_batch, 1, 8) + eval_batch * document_tokens * 8 / 1e9,
         "sample SEDD, one page": model_gb(OWT, 1) + logits(OWT, eval_batch, length, 8, 8),
         "sample blocks of 16": model_gb(OWT, 1) + cache + logits(OWT, eval_batch, 16, 8)
         + eval_batch * document_tokens * 8 / 1e9,
         "judge, GPT-2 Large": model_gb(OWT, 1) + judge + logits(OWT, 1, length, 3),
     }  # fmt: skip
+    return {call: gb + model_gb(LM1B, n_models) for call, gb in found.items()}
+
+
+def disk_gb() -> float:
+    """Gigabytes of all that the paper scale fetches, as the manifest states or estimates them."""
+    sources = [each.source.hub for each in load_manifest("block_diffusion").at("paper")]
+    return sum(hub.bytes_estimate or 0 for hub in sources if hub) / 1e9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,10 +114,10 @@ class MarkovSource:
         """-log p of each sequence per scored token, (n,)."""
         return torch.cat([self.token_nll(chunk).mean(1) for chunk in tokens.split(256)])
 
-    def denoiser(self, block_size: int) -> nn.Module:
+    def denoiser(self, block_size: int) -> Denoiser:
         """The Bayes-optimal denoiser of the chain as a module with a network's one-pass interface; the mask is the
         last id."""
-        return _Denoiser(self, block_size)
+        return Denoiser(self, block_size)
 
     def posterior(self, x_t: Tensor, x: Tensor, block_size: int, mask_id: int) -> Tensor:
         """Exact p(x_i | x_t^b, x^{<b}) (K, L, n_tokens): forward-backward over every block at once.
@@ -153,7 +154,9 @@ def permuted_source(n_symbols: int, decay: float, seed: int) -> MarkovSource:
     return source
 
 
-class _Denoiser(nn.Module):
+class Denoiser(nn.Module):
+    """The exact conditionals of ``source`` with a network's interface."""
+
     def __init__(self, source: MarkovSource, block_size: int) -> None:
         super().__init__()
         self.source, self.block_size = source, block_size
@@ -170,3 +173,7 @@ class _Denoiser(nn.Module):
         x_t, x = (tokens, tokens) if n_outputs is None else (tokens[:, :n_outputs], tokens[:, n_outputs:])
         log_p = self.source.posterior(x_t, x, self.block_size, self.source.n_tokens).log()
         return F.pad(log_p, (0, 1)).float()
+
+    def scores(self, tokens: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002 (a model's interface)
+        """What SEDD's network would have to give for exact scores: its constant is added, which its loss subtracts."""
+        return self(tokens) + math.log(self.source.n_tokens)

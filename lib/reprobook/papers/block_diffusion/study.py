@@ -6,7 +6,7 @@ block size and the schedule of its training, "L'=4, linear", "MDLM, searched" (o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from reprobook.errors import ReprobookError
+from reprobook.nn.needs import gpu_hours
 from reprobook.papers.block_diffusion import objectives, sampling
 from reprobook.papers.block_diffusion.bench import operations
 from reprobook.papers.block_diffusion.corpus import markov_corpus
 from reprobook.papers.block_diffusion.model import DiT, one_pass_logits, two_pass_logits
-from reprobook.papers.block_diffusion.ngram import KneserNey
+from reprobook.papers.block_diffusion.ngram import LARGEST_TABLE, KneserNey, counted_nll
 from reprobook.papers.block_diffusion.noise import (
     EPS,
     NoiseProcess,
@@ -44,11 +45,13 @@ SINGLE: dict[str, dict[str, bool]] = {  # models of the one-token experiment and
 }  # fmt: skip
 INTERVALS = {"U[0,.5]": (EPS, 0.5), "U[.3,.8]": (0.3, 0.8), "U[.45,.95]": (0.45, 0.95), "U[.5,1]": (0.5, 1.0),
              "U[0,1]": (EPS, 1.0)}  # fmt: skip
-SCHEDULES = ("linear", "searched")
 FIRST_SOURCE = 1000  # seed of the source of seed 0; the pilots used others
-DECAYS = (2.5, 1.8, 1.2, 0.6, 0.2)  # of the rows of first-order sources, from low to high entropy
-MICRO_BATCH, LONGEST = 64, 10_240  # rows of a step, and tokens of a document, at paper scale
-EXACT_UP_TO = 4  # tokens of a block whose bound is summed over all subsets
+DECAYS = (2.5, 1.9, 1.4, 0.2)  # of the rows of first-order sources, from low to high entropy
+LANGUAGE = 0.32  # ln 28.2 / ln 30,522: the least bound on LM1B (Table 3), as a share of the largest entropy
+MICRO_BATCH, RELEASED_ROWS, LONGEST = 32, 4, 10_240  # at paper scale: rows of a step and of 1,024 tokens, document
+PAPER_SIZES = (4, 8, 16)
+COUNTS = {2: "counts of 2 tokens", 3: "counts of 3 tokens", 4: "counts of 4 tokens"}  # lazy readers
+N_OWN, N_OWN_READ = 4000, 512  # long texts of the source itself: whose documents are cut, and which are scored
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Lab:
     seed: int
     device: torch.device
     source: MarkovSource | None = None
+    schedules: Sequence[str] = ("linear", "searched")  # with which its block models are tuned
     models: dict[str, DiT] = field(default_factory=dict)
     curves: list[pd.DataFrame] = field(default_factory=list)
 
@@ -108,12 +112,12 @@ class Lab:
         return self.corpus.rows(split, skip + n)[skip:].to(self.device)
 
     def train(
-        self, name: str, loss: objectives.Loss | None, num_steps: int, *, start: DiT | None = None, after: int = 0,
+        self, name: str, loss: objectives.Loss, num_steps: int, *, start: DiT | None = None, after: int = 0,
         search: tuple[NoiseProcess, int, int] | None = None, lr: float | None = None, **body: bool,
     ) -> DiT:  # fmt: skip
         """Train ``name`` on the batches of the updates from number ``after`` on. ``start`` gives the weights.
-        ``search``: a process whose interval is searched every so many updates on so many validation batches, instead
-        of a ``loss``."""
+        ``search``: a process whose interval is searched every so many updates on so many validation batches; ``loss``
+        is then that of the interval found."""
         s = self.setting
         torch.manual_seed(self.seed)
         model = DiT(self.corpus.vocab_size, s.dim, s.n_layers, s.n_heads, dropout=s.dropout, **body).to(self.device)
@@ -122,7 +126,8 @@ class Lab:
         hook, every = None, None
         if search is not None:
             process, every, n = search
-            hook = objectives.interval_search(model, process, self.rows("valid", n * s.batch_size).split(s.batch_size))
+            batches = self.rows("valid", n * s.batch_size).split(s.batch_size)
+            hook = objectives.interval_search(model, process, batches, last=num_steps)
             hook(model, 0)
             loss = objectives.clipped_loss(model, process, s.attention)
         order, first = shuffled(len(self.corpus.train), s.batch_size, seed=self.seed), after * s.accumulation
@@ -134,6 +139,35 @@ class Lab:
         self.curves.append(history.frame()[["step", "loss"]].assign(corpus=self.name, model=name))
         self.models[name] = model
         return model
+
+
+def check(p: Mapping[str, Any], device: torch.device, known: Sequence[str]) -> None:
+    """Raise :class:`ReprobookError` for a parameter in ``p`` that would otherwise come up after hours. ``known``: ids
+    of the artefacts of this scale."""
+    for b in p["block_sizes"]:
+        check_blocks(p["length"], b)
+    sizes = f"sizes between 1, which has its own experiment, and length = {p['length']}, which is MDLM"
+    schedules = (["linear"], ["linear", "searched"])
+    demands = [
+        ("block_sizes", p["block_sizes"] and all(1 < b < p["length"] for b in p["block_sizes"]), sizes),
+        ("dim", p["dim"] % (2 * p["n_heads"]) == 0, f"a multiple of 2 * n_heads = {2 * p['n_heads']} (rotary pairs)"),
+        ("source", not p["source"] or (len(p["source"]) == 4 and p["source"][0] >= 2 and p["source"][1] >= 1
+         and p["source"][3] > 1), "[] or symbols (2 or more), memory (1 or more), density and mean document (over 1)"),
+        ("corpus", p["corpus"] in ("wikipedia", "lm1b", ""), "'wikipedia', 'lm1b' or '' (none)"),
+        ("text_schedules", p["text_schedules"] in schedules, f"{schedules[0]} or {schedules[1]}"),
+        ("precision", p["precision"] in ("fp32", "bf16", "auto"), "'fp32', 'bf16' or 'auto'"),
+        ("attention", p["attention"] == "sdpa" or (p["attention"] == "flex" and device.type == "cuda"),
+         "'sdpa', or on a GPU 'flex' (its backward pass needs one)"),
+        ("rates", len(p["rates"]) == 2 and all(each and min(each) > 0 for each in p["rates"]),
+         "two lists of learning rates above 0: of AR and full masking, and of the linear schedule"),
+        ("top_p", 0 < p["top_p"] <= 1, "in (0, 1]"),
+        ("ngram", p["ngram"] in (0, 2, 3, 4, 5), "0 (none) or 2 to 5 characters"),
+        ("released", set(p["released"]) <= set(known), f"among {[each for each in known if '-owt' in each]}"),
+        ("judge", p["judge"] in ("", *known), "'' (none) or a language model of the manifest, 'gpt2-large'"),
+    ]  # fmt: skip
+    for name, fits, allowed in demands:
+        if not fits:
+            raise ReprobookError(f"{name} must be {allowed}; got {p[name]!r}")
 
 
 def open_source(
@@ -149,22 +183,15 @@ def ladder(
     lab: Lab, block_sizes: Sequence[int], base_steps: int, tune_steps: int, search_every: int, search_batches: int
 ) -> None:
     """Train everything between AR and MDLM with equal updates: a base with one block, from it every block size, one
-    block included, with the linear schedule and with the searched interval; AR and SEDD have all updates for
-    themselves. All bodies have adaLN."""
-    for b in block_sizes:
-        check_blocks(lab.length, b)
-        if not 1 < b < lab.length:
-            raise ReprobookError(
-                f"block_sizes holds {b}: sizes lie between 1, which has its own experiment, and L = {lab.length}, "
-                "which is MDLM"
-            )
+    block included, with every schedule of the lab; AR and SEDD have all updates for themselves. All bodies have
+    adaLN."""
     base = lab.train("base", objectives.diffusion_loss(lab.process(lab.length)), base_steps)
     for b in [*block_sizes, lab.length]:
         name, process = named(lab, b), lab.process(b)
         plain = objectives.diffusion_loss(process, lab.setting.attention)
-        lab.train(f"{name}, linear", plain, tune_steps, start=base, after=base_steps)
-        searching = (process, search_every, search_batches)
-        lab.train(f"{name}, searched", None, tune_steps, start=base, after=base_steps, search=searching)
+        for schedule in lab.schedules:
+            search = (process, search_every, search_batches) if schedule == "searched" else None
+            lab.train(f"{name}, {schedule}", plain, tune_steps, start=base, after=base_steps, search=search)
     lab.train("AR", ar_loss, base_steps + tune_steps, **CAUSAL)
     lab.train("SEDD", sedd_loss(lab), base_steps + tune_steps, time_conditioning=True)
 
@@ -237,90 +264,99 @@ def sedd_loss(lab: Lab) -> objectives.Loss:
     return lambda model, x: objectives.per_token(objectives.score_entropy_terms(model, x, lab.mask_id))
 
 
-def score(lab: Lab, name: str, x: Tensor, n_draws: int) -> Tensor:
-    """NLL (AR) or its bound of each row of ``x``, (N,), over the whole range of mask rates, however it was trained.
-
-    Blocks of up to 4 tokens are summed exactly; longer ones are drawn. Where the source is known, what its exact
-    denoiser loses on the *same* masks is subtracted and its true NLL added: the noise of the masks cancels.
-    """
-    model, batch = lab.models[name], lab.setting.eval_batch
-    if model.causal:
+def bound(lab: Lab, name: str, model: Any, x: Tensor, n_draws: int) -> Tensor:
+    """NLL ("AR") or its bound of each row of ``x``, (N,), over the whole range of mask rates, whatever ``model`` was
+    trained with."""
+    batch = lab.setting.eval_batch
+    if name == "AR":
         return objectives.ar_nll(model, x, batch)
-    if model.time_conditioning:
+    if name == "SEDD":
         return objectives.sedd_bound(model, x, lab.mask_id, n_draws, batch, lab.seed)
-    b = lab.block_size(name)
-    if b <= EXACT_UP_TO:
-        return objectives.exact_nelbo(model, x, b, lab.mask_id, batch)
-    drawn = (x, lab.process(b), n_draws, batch, lab.seed)
-    found = objectives.nelbo(model, *drawn)
-    if lab.source is not None:
-        found = found - objectives.nelbo(lab.source.denoiser(b), *drawn) + lab.source.nll(x).float()
-    return found
+    return objectives.nelbo(model, x, lab.block_size(name), lab.mask_id, n_draws, batch, lab.seed)
 
 
 def scores(lab: Lab, x: Tensor, n_draws: int) -> dict[str, Tensor]:
-    """:func:`score` of every model but the base."""
-    return {name: score(lab, name, x, n_draws) for name in lab.models if name != "base"}
+    """:func:`bound` of every model but the base. Where the source is known, what its exact denoiser loses on the *same*
+    masks is subtracted and its true NLL added: the noise of the masks cancels."""
+    found, exact = {}, {}
+    for name in (each for each in lab.models if each != "base"):
+        found[name] = bound(lab, name, lab.models[name], x, n_draws)
+        kind = name.split(",")[0]
+        if lab.source is None or kind == "AR":
+            continue
+        if kind not in exact:
+            denoiser = lab.source.denoiser(lab.length if kind == "SEDD" else lab.block_size(kind))
+            model = denoiser.scores if kind == "SEDD" else denoiser
+            exact[kind] = lab.source.nll(x).float() - bound(lab, kind, model, x, n_draws)
+        found[name] = found[name] + exact[kind]
+    return found
+
+
+def counted(lab: Lab, x: Tensor) -> dict[str, Tensor]:
+    """NLL (N,) of the laziest readers of ``x``: shares of the tokens, and counts of two and more tokens in a row
+    (interpolated Kneser-Ney), all of the training text."""
+    rows = x.cpu().numpy()
+    share = np.bincount(lab.corpus.train.ravel(), minlength=lab.corpus.vocab_size) + 1.0
+    found = {BLIND: -np.log(share / share.sum())[rows[:, 1:]].mean(1)}
+    if lab.mask_id ** max(COUNTS) <= LARGEST_TABLE:
+        found |= {COUNTS[k]: v for k, v in counted_nll(lab.corpus.train, rows, lab.mask_id, max(COUNTS)).items()}
+    return {name: torch.from_numpy(v) for name, v in found.items()}
 
 
 def likelihood(lab: Lab, found: dict[str, Tensor], x: Tensor) -> pd.DataFrame:
-    """One row a model: nats and bits per token, nats above the source's own NLL, perplexity."""
+    """One row a model or reader: nats and bits per token, nats above the source's own NLL, perplexity."""
     true = lab.source.nll(x).mean().item() if lab.source else None
     nats = {name: v.mean().item() for name, v in found.items()}
-    nats[BLIND] = unigram_nll(lab, x).mean().item()
     return pd.DataFrame([
         {"corpus": lab.name, "model": name, "nats": v, "above the source": None if true is None else v - true,
          "bits": v / np.log(2), "perplexity": np.exp(v)} for name, v in nats.items()
     ])  # fmt: skip
 
 
-def unigram_nll(lab: Lab, x: Tensor) -> Tensor:
-    """The blind row: -log of each token's share of the training text, mean over a row of ``x``, (N,)."""
-    share = np.bincount(lab.corpus.train.ravel(), minlength=lab.corpus.vocab_size) + 1.0
-    cost = torch.from_numpy(-np.log(share / share.sum())).to(x.device)
-    return cost[x[:, 1:]].mean(1)
-
-
-def neighbours(block_sizes: Sequence[int]) -> list[tuple[str, str]]:
+def neighbours(block_sizes: Sequence[int], schedules: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs (worse, better) whose difference the order of the paper makes positive; like schedules are compared."""
     sizes = sorted(block_sizes)
-    found = [(f"L'={sizes[0]}, searched", "AR")]
-    for schedule in SCHEDULES:
+    found = [(f"L'={sizes[0]}, {schedules[-1]}", "AR")]
+    for schedule in schedules:
         names = [*(f"L'={b}, {schedule}" for b in sizes), f"MDLM, {schedule}"]
         found += [(worse, better) for better, worse in pairwise(names)]
         found.append(("SEDD", f"L'={sizes[-1]}, {schedule}"))
     return found
 
 
-def single(lab: Lab, steps: int, rates: Sequence[float]) -> Lab:
-    """One token a block: AR, AR on a random share of the tokens, L' = 1 with the linear schedule and with every token
-    masked, from scratch on the same batches, each at every learning rate; AR once more without adaLN. They are in a lab
-    of their own on the same corpus."""
+def single(lab: Lab, steps: int, rates: Sequence[Sequence[float]]) -> Lab:
+    """One token a block, from scratch on the same batches: AR and L' = 1 with every token masked at each of the first
+    ``rates``, L' = 1 with the linear schedule at each of the second; AR on a random share of the tokens and AR without
+    adaLN at the middle one of the first. They are in a lab of their own on the same corpus."""
     lab = replace(lab, name=f"{lab.name}, one token", models={}, curves=[])
+    attention, (usual, noisy) = lab.setting.attention, rates
     losses: dict[str, objectives.Loss] = {
         "AR": ar_loss, "AR, random share": objectives.thinned_ar_loss, "AR without adaLN": ar_loss,
-        "L'=1, linear": objectives.diffusion_loss(lab.process(1), lab.setting.attention),
-        "L'=1, all masked": objectives.diffusion_loss(lab.process(1, beta=1.0, omega=1.0), lab.setting.attention),
+        "L'=1, linear": objectives.diffusion_loss(lab.process(1), attention),
+        "L'=1, all masked": objectives.diffusion_loss(lab.process(1, beta=1.0, omega=1.0), attention),
     }  # fmt: skip
+    swept = {"AR": usual, "L'=1, all masked": usual, "L'=1, linear": noisy}
     for name, body in SINGLE.items():
-        for lr in rates:
+        for lr in swept.get(name, [usual[len(usual) // 2]]):
             lab.train(f"{name}, {lr:g}", losses[name], steps, lr=lr, **body)
     return lab
 
 
-def single_scores(
-    lab: Lab, rates: Sequence[float], valid: Tensor, test: Tensor
-) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+def single_scores(lab: Lab, valid: Tensor, test: Tensor) -> tuple[pd.DataFrame, dict[str, Tensor]]:
     """Table of validation NLL by rate, and the test NLL (N,) of each model at the rate that validation chose."""
     rows, found = [], {}
     for name in SINGLE:
+        rates = [float(each.rpartition(" ")[2]) for each in lab.models if each.rpartition(", ")[0] == name]
         value = {lr: _next_token_nll(lab, f"{name}, {lr:g}", valid).mean().item() for lr in rates}
         best = min(value, key=lambda lr: value[lr])
         lab.models[name] = lab.models[f"{name}, {best:g}"]
         found[name] = _next_token_nll(lab, name, test)
-        told = {f"valid at {lr:g}": v for lr, v in value.items()}
-        rows.append({"model": name, "test": found[name].mean().item(), "chosen rate": best, **told})
-    return pd.DataFrame(rows), found
+        edge = "" if len(rates) < 3 else "yes" if best in (min(rates), max(rates)) else "no"
+        told = {f"valid at {lr:g}": v for lr, v in sorted(value.items())}
+        rows.append(
+            {"model": name, "test": found[name].mean().item(), "chosen rate": best, "on the edge": edge, **told}
+        )
+    return stacked(rows), found
 
 
 def _next_token_nll(lab: Lab, name: str, x: Tensor) -> Tensor:
@@ -388,21 +424,31 @@ def best_intervals(
     return pd.DataFrame(rows)
 
 
-def heavier(found: pd.DataFrame, most: float = 0.5) -> np.ndarray:
+def heavier(found: pd.DataFrame, most: float = LANGUAGE) -> np.ndarray:
     """For each source of less than ``most`` of the possible entropy: middle of the best interval of the smallest
     blocks, minus that of the largest."""
     wide = found[found["entropy"] < most].pivot(index="source", columns="L'", values="middle")
     return (wide[wide.columns.min()] - wide[wide.columns.max()]).to_numpy()
 
 
+def trained_middles(lab: Lab, block_size: int, n: int) -> np.ndarray:
+    """Middle of the interval of least variance at the model tuned with the linear schedule, on each of ``n`` validation
+    batches."""
+    model, process = lab.models[f"{named(lab, block_size)}, linear"], lab.process(block_size)
+    batches = lab.rows("valid", n * lab.setting.batch_size).split(lab.setting.batch_size)
+    return np.array([sum(objectives.search_interval(model, [x], process, lab.seed)) / 2 for x in batches])
+
+
 # ------------------------------------------------------------------------------------------------------- samples
 
 
-def write(lab: Lab, name: str, n: int, length: int, prompt: Tensor, top_p: float = 1.0) -> sampling.Samples:
+def write(
+    lab: Lab, name: str, n: int, length: int, prompt: Tensor, top_p: float = 1.0, at_once: bool = False
+) -> sampling.Samples:  # fmt: skip
     """``n`` samples of ``length`` tokens after ``prompt`` (n, 1), in batches, one network call a token.
 
     A block model and AR look back over at most L tokens, so they may go on for as long as one likes; MDLM slides its
-    page of L tokens on by half; SEDD has no such rule and fills the whole length at once.
+    page of L tokens on by half, or fills the whole length ``at_once``; SEDD can do nothing else.
     """
     generator = torch.Generator(device=lab.device).manual_seed(lab.seed)
     model, common = lab.models[name], {"top_p": top_p, "generator": generator}
@@ -412,11 +458,12 @@ def write(lab: Lab, name: str, n: int, length: int, prompt: Tensor, top_p: float
             return sampling.sample_ar(model, start, length, forbidden=lab.mask_id, context=lab.length, **common)
         if model.time_conditioning:
             return sampling.sample_sedd(model, start, length, lab.mask_id, length - 1, **common)
-        if name.startswith("MDLM") and length > lab.length:
+        if name.startswith("MDLM") and length > lab.length and not at_once:
             stride = lab.length // 2
             return sampling.sample_strided(model, start, length, lab.length, stride, lab.mask_id, **common)
-        b = lab.block_size(name)
-        return sampling.sample_blocks(model, start, length, b, lab.mask_id, context=lab.length, **common)
+        b = length if at_once else lab.block_size(name)
+        context = max(b, lab.length)
+        return sampling.sample_blocks(model, start, length, b, lab.mask_id, context=context, **common)
 
     parts = [some(chunk) for chunk in prompt[:n].split(lab.setting.eval_batch)]
     return sampling.Samples(torch.cat([p.tokens for p in parts]), torch.cat([p.nfe for p in parts]))
@@ -455,19 +502,22 @@ def sampled(lab: Lab, names: Sequence[str], n: int) -> tuple[pd.DataFrame, dict[
     return table, judged, varied
 
 
-def along(lab: Lab, names: Sequence[str], n: dict[str, int], length: int) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Texts beyond the training length, from the start of a document: NLL under the source in each stretch of L
-    tokens, and the tokens themselves (n, length) by model and of the source itself."""
+def along(
+    lab: Lab, n: dict[str, int], length: int
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
+    """Texts beyond the training length, from the start of a document, of models and of the source itself: a table of
+    the NLL under the source in each stretch of L tokens, that NLL text by text (n, length / L), and the tokens (n,
+    length). "MDLM, linear at once" fills the whole length instead of page after page."""
     assert lab.source is not None
-    most, generator = max(n.values()), torch.Generator().manual_seed(lab.seed)
-    own = lab.source.sample(most, length, generator, after_end=True)
-    rows, texts = [], {"the source itself": own}
-    for name in names:
+    generator = torch.Generator().manual_seed(lab.seed)
+    texts = {"the source itself": lab.source.sample(N_OWN, length, generator, after_end=True)}
+    for name in n:
         prompt = torch.full((n[name], 1), int(lab.corpus.eos_id or 0), device=lab.device)
-        texts[name] = write(lab, name, n[name], length, prompt).tokens.cpu()
-        for k, v in enumerate(stretches(lab, texts[name]).T):
-            rows.append({"model": name, "part": k + 1, "NLL": v.mean()})
-    return pd.DataFrame(rows), {name: torch.as_tensor(tokens).numpy() for name, tokens in texts.items()}
+        model = name.removesuffix(" at once")
+        texts[name] = write(lab, model, n[name], length, prompt, at_once=model != name).tokens.cpu()
+    parts = {name: stretches(lab, tokens[:N_OWN_READ]) for name, tokens in texts.items()}
+    rows = [{"model": name, "part": k + 1, "NLL": v} for name in parts for k, v in enumerate(parts[name].mean(0))]
+    return pd.DataFrame(rows), parts, {name: tokens.numpy() for name, tokens in texts.items()}
 
 
 def stretches(lab: Lab, tokens: Any) -> np.ndarray:
@@ -482,14 +532,13 @@ def documents(
     lab: Lab, texts: dict[str, np.ndarray], every: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:  # fmt: skip
     """Lengths of documents by the stop rules: end mark, or a last stretch whose unigram entropy, looked at after
-    ``every`` so many tokens, is below half of the source's. SEDD fills L tokens and ends there. Rows as in Table 6, and
-    the lengths themselves."""
+    ``every`` so many tokens, is below half of the source's. Rows as in Table 6, and the lengths themselves."""
     assert lab.source is not None and lab.corpus.eos_id is not None
     share = np.bincount(lab.corpus.train.ravel()) / lab.corpus.train.size
     lowest = 0.5 * float(-(share[share > 0] * np.log(share[share > 0])).sum())
     found, rows = {}, []
     for name, tokens in texts.items():
-        cut = torch.as_tensor(tokens[:, : lab.length] if name == "SEDD" else tokens)
+        cut = torch.as_tensor(tokens)
         ends = [sampling.stop_position(row, lab.corpus.eos_id, every, lowest, lab.length) for row in cut]
         found[name] = np.array([end for end, _ in ends])
         why = pd.Series([reason for _, reason in ends]).value_counts(normalize=True)
@@ -501,10 +550,11 @@ def documents(
     return pd.DataFrame(rows), found
 
 
-def one_page(lab: Lab, name: str, n: int) -> np.ndarray:
-    """NLL (n,) under the source of texts of the training length, from the start of a document."""
+def pages(lab: Lab, name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Texts of the training length (n, L) from the start of a document, and their NLL (n,) under the source."""
     prompt = torch.full((n, 1), int(lab.corpus.eos_id or 0), device=lab.device)
-    return stretches(lab, write(lab, name, n, lab.length, prompt).tokens.cpu())[:, 0]
+    tokens = write(lab, name, n, lab.length, prompt).tokens.cpu()
+    return tokens.numpy(), stretches(lab, tokens)[:, 0]
 
 
 def written_order(block_sizes: Sequence[int]) -> list[tuple[str, str]]:
@@ -522,7 +572,7 @@ def judged_text(
     texts = {"real text": lab.rows("valid", n)}
     texts |= {name: write(lab, name, n, lab.length, prompt, top_p).tokens for name in names}
     rows = [
-        {"model": name, "NLL": judge.nll(t.cpu().numpy()).mean(), "pair entropy": pair_entropies(t.cpu(),
+        {"model": name, "NLL": judge.token_nll(t.cpu().numpy()).mean(), "pair entropy": pair_entropies(t.cpu(),
          lab.corpus.vocab_size).mean()} for name, t in texts.items()
     ] if judge else []  # fmt: skip
     first = [{"model": name, "sample": lab.corpus.decode(t[0].cpu().numpy())} for name, t in texts.items()]
@@ -567,10 +617,27 @@ def operation_table(block_sizes: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def needs_table(eval_batch: int) -> pd.DataFrame:
-    """Peak GB of every call of the paper scale, and the card that it is cut for."""
-    found = peaks(MICRO_BATCH, eval_batch, LONGEST)
+def needs_table() -> pd.DataFrame:
+    """Peak GB of every call of the paper scale, all trained models resident, and the card that it is cut for."""
+    found = peaks(MICRO_BATCH, RELEASED_ROWS, LONGEST, n_models=3 + 2 * (len(PAPER_SIZES) + 1) + len(SINGLE))
     return pd.DataFrame([{"call": call, "GB": gb, "card, GB": GPU_GB} for call, gb in found.items()])
+
+
+def hours_table() -> pd.DataFrame:
+    """A100 hours of the training on LM1B, by our estimate: operations of three forward passes an update (one forward,
+    two for backward), a kernel that skips what the mask hides, 40 % of the peak. The paper names no hours."""
+    n, tuned = LM1B["length"], 2 * 150_000  # with both schedules
+    runs = [
+        ("base", 850_000, n), *((f"L'={b}, both schedules", tuned, b) for b in PAPER_SIZES),
+        ("MDLM, both schedules", tuned, n), ("AR and SEDD", 2_000_000, n), ("one token", len(SINGLE) * 250_000, 1),
+    ]  # fmt: skip
+    rows = []
+    for name, updates, b in runs:
+        of_row = operations(n, b, LM1B["dim"], LM1B["n_layers"], LM1B["vocab_size"], skip=True)
+        flops = 3 * 512 * updates * of_row["plain diffusion" if b == n else "one pass"]
+        rows.append({"models": name, "updates": updates, "A100 hours": gpu_hours(flops, "A100, bf16")})
+    rows.append({"models": "all", "A100 hours": sum(row["A100 hours"] for row in rows)})
+    return stacked(rows)
 
 
 def recomputed(facts: Any) -> pd.DataFrame:
