@@ -44,7 +44,9 @@ def training_costs(
         model.zero_grad(set_to_none=True)
         loss = masked_nll(ways[way](), x, masked, mask_id).mean()
         loss.backward()
-        return model.vocab_embed.embedding.grad
+        grad = model.vocab_embed.embedding.grad
+        assert grad is not None
+        return grad
 
     gap = float((step("one pass") - step("two passes")).abs().max())
     if gap > 1e-4:

@@ -31,14 +31,9 @@ def markov_corpus(source: MarkovSource, length: int, n_train: int, n_test: int, 
     if source.end_id is not None:
         letters[source.end_id] = "."
     return Corpus(
-        rows[: -2 * n_test],
-        rows[-2 * n_test : -n_test],
-        rows[-n_test:],
-        vocab_size=source.n_tokens + 1,
-        mask_id=source.n_tokens,
-        decode=lambda ids: "".join(letters[np.asarray(ids)]),
-        eos_id=source.end_id,
-    )
+        rows[: -2 * n_test], rows[-2 * n_test : -n_test], rows[-n_test:], vocab_size=source.n_tokens + 1,
+        mask_id=source.n_tokens, decode=lambda ids: "".join(letters[np.asarray(ids)]), eos_id=source.end_id,
+    )  # fmt: skip
 
 
 def open_corpus(name: str, data: Any, length: int) -> Corpus:
@@ -100,14 +95,9 @@ def lm1b(data: Any, length: int) -> Corpus:
     train = rows("train")
     n_valid = max(1, min(10_000, len(train) // 10))  # selection (the interval search) never looks at the test split
     return Corpus(
-        train[:-n_valid],
-        train[-n_valid:],
-        rows("test"),
-        vocab_size=len(tokenizer),
-        mask_id=tokenizer.mask_token_id,
-        decode=tokenizer.decode,
-        eos_id=tokenizer.sep_token_id,
-    )
+        train[:-n_valid], train[-n_valid:], rows("test"), vocab_size=len(tokenizer), mask_id=tokenizer.mask_token_id,
+        decode=tokenizer.decode, eos_id=tokenizer.sep_token_id,
+    )  # fmt: skip
 
 
 def gpt2_tokenizer(data: Any) -> Any:
@@ -123,7 +113,8 @@ def openwebtext_validation(data: Any, length: int, n_documents: int) -> np.ndarr
     import pyarrow.parquet as pq
 
     tokenizer = gpt2_tokenizer(data)
-    files, missing = [], n_documents
+    files: list[Path] = []
+    missing = n_documents
     for file in reversed(split_files(data.path("openwebtext"), "train")):
         files.insert(0, file)
         missing -= pq.read_metadata(file).num_rows

@@ -127,7 +127,7 @@ class TimestepEmbedder(nn.Module):
         half = self.n_features // 2
         frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=sigma.device) / half)
         angle = sigma.float()[:, None] * frequency
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(next(self.mlp.parameters()).dtype))
 
 
 class TokenEmbedding(nn.Module):
@@ -190,16 +190,9 @@ class Block(nn.Module):
         return self.attn_out(out.transpose(1, 2).flatten(2))
 
     def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        mask: Any,
-        c: Tensor | None,
-        cache: KVCache | None,
-        store: bool,
-        layer: int,
+        self, x: Tensor, positions: Tensor, mask: Any, c: Tensor | None, cache: KVCache | None, store: bool, layer: int,
         n_outputs: int,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """x: (K, L, dim), c: (K, cond_dim) -> (K, n_outputs, dim); the other tokens only lend keys and values."""
         if self.adaLN_modulation is None:
             shift1 = scale1 = shift2 = scale2 = 0.0
@@ -238,19 +231,13 @@ class DiT(nn.Module):
     part of the model's state (the released checkpoints carry it too).
     """
 
+    interval: Tensor
+
     def __init__(
-        self,
-        vocab_size: int,
-        dim: int = 768,
-        n_layers: int = 12,
-        n_heads: int = 12,
-        cond_dim: int = 128,
-        mlp_ratio: int = 4,
-        dropout: float = 0.1,
-        adaln: bool = True,
-        causal: bool = False,
+        self, vocab_size: int, dim: int = 768, n_layers: int = 12, n_heads: int = 12, cond_dim: int = 128,
+        mlp_ratio: int = 4, dropout: float = 0.1, adaln: bool = True, causal: bool = False,
         time_conditioning: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         if dim % (2 * n_heads):
             raise ReprobookError(f"dim {dim} must be a multiple of 2 * n_heads = {2 * n_heads} (rotary pairs)")
@@ -268,17 +255,9 @@ class DiT(nn.Module):
         return self.vocab_embed.embedding.shape[0]
 
     def forward(
-        self,
-        tokens: Tensor,
-        *,
-        positions: Tensor | None = None,
-        mask: Any = None,
-        last_mask: Any = None,
-        sigma: Tensor | None = None,
-        cache: KVCache | None = None,
-        store: bool = False,
-        n_outputs: int | None = None,
-    ) -> Tensor:
+        self, tokens: Tensor, *, positions: Tensor | None = None, mask: Any = None, last_mask: Any = None,
+        sigma: Tensor | None = None, cache: KVCache | None = None, store: bool = False, n_outputs: int | None = None,
+    ) -> Tensor:  # fmt: skip
         """Logits ``(K, n_outputs, V)`` in float32 for ``tokens`` (K, S), by default all of them; in the last layer the
         tokens after the first ``n_outputs`` give keys and values and nothing else.
 

@@ -17,17 +17,11 @@ from torch import Tensor, nn
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.block_diffusion.model import one_pass_logits
-from reprobook.papers.block_diffusion.noise import (
-    EPS,
-    candidate_intervals,
-    check_blocks,
-    stratified_times,
-)
+from reprobook.papers.block_diffusion.noise import EPS, candidate_intervals, check_blocks, stratified_times
 
 if TYPE_CHECKING:
-    from reprobook.papers.block_diffusion.noise import (
-        NoiseProcess,
-    )
+    from reprobook.papers.block_diffusion.model import DiT
+    from reprobook.papers.block_diffusion.noise import NoiseProcess
 
 EXACT_BLOCK_LIMIT = 8  # the exact sum needs 2^L' - 1 forward passes
 
@@ -52,12 +46,9 @@ def masked_nll(logits: Tensor, x: Tensor, masked: Tensor, mask_id: int) -> Tenso
 
 
 def diffusion_terms(
-    model: nn.Module,
-    x: Tensor,
-    process: NoiseProcess,
-    generator: torch.Generator | None = None,
+    model: nn.Module, x: Tensor, process: NoiseProcess, generator: torch.Generator | None = None,
     attention: str = "sdpa",
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""One Monte-Carlo draw of the weighted losses (K, L) whose sum over L estimates the bound (Eq. 8):
 
     $$\mathcal L_{BD}(x)=\sum_{b}\mathbb E_{t}\,\mathbb E_{q}\Big[\tfrac{\alpha_t'}{1-\alpha_t}\log p_\theta(x^b\mid
@@ -218,12 +209,9 @@ def sedd_bound(
 
 @torch.no_grad()
 def interval_variances(
-    model: nn.Module,
-    batches: Sequence[Tensor],
-    process: NoiseProcess,
-    intervals: Sequence[tuple[float, float]],
+    model: nn.Module, batches: Sequence[Tensor], process: NoiseProcess, intervals: Sequence[tuple[float, float]],
     seed: int = 0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Variance of the loss for each interval and batch, (n_intervals, n_batches) (Section 6): per-block mean losses of
     a batch, their variance over sequences x blocks. The same random stream serves every interval."""
     found = []
@@ -262,7 +250,7 @@ def diffusion_loss(process: NoiseProcess, attention: str = "sdpa") -> Loss:
     return lambda model, x: per_token(diffusion_terms(model, x, process, attention=attention))
 
 
-def clipped_loss(state: nn.Module, process: NoiseProcess, attention: str = "sdpa") -> Loss:
+def clipped_loss(state: DiT, process: NoiseProcess, attention: str = "sdpa") -> Loss:
     """Training loss whose interval is read from ``state.interval`` at every step: the search moves it there."""
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:
@@ -273,7 +261,7 @@ def clipped_loss(state: nn.Module, process: NoiseProcess, attention: str = "sdpa
 
 
 def interval_search(
-    state: nn.Module, process: NoiseProcess, batches: Sequence[Tensor], last: int | None = None
+    state: DiT, process: NoiseProcess, batches: Sequence[Tensor], last: int | None = None
 ) -> Callable[[nn.Module, int], dict[str, float]]:
     """Evaluation hook of the training loop (Section 6): search on validation batches and keep (beta, omega) in
     ``state``, whose checkpoint carries it. After step ``last`` nothing is trained any more: nothing is searched."""

@@ -155,12 +155,11 @@ def _column(ax: Axes, part: pd.DataFrame, name: str) -> None:
     lines: Sequence[str] = list(part["text"])
     for k, (line, calls) in enumerate(zip(lines, part["calls"], strict=True)):
         before = lines[k - 1] if k else "·" * len(line)
-        for j, letter in enumerate(line):
-            new = letter != "·" and before[j : j + 1] == "·"
-            ax.text(
-                j, -k, letter, family="monospace", fontsize=7.5, ha="center", va="center",
-                color=show.COLOURS[1] if new else "0.7" if letter == "·" else "0.1",
-            )  # fmt: skip
+        pairs = list(zip(line, before.ljust(len(line)), strict=False))
+        kinds = ["0.7" if a == "·" else show.COLOURS[1] if b == "·" else "0.1" for a, b in pairs]
+        for colour in set(kinds):
+            letters = "".join(a if its == colour else " " for a, its in zip(line, kinds, strict=True))
+            ax.text(0, -k, letters, family="monospace", fontsize=7.5, va="center", color=colour)
         ax.text(-1.5, -k, str(calls), fontsize=7, ha="right", va="center", color="0.4")
     ax.set(xlim=(-4.5, max(map(len, lines))), ylim=(-len(lines) + 0.4, 0.6), title=name)
     ax.axis("off")

@@ -18,12 +18,7 @@ from torch import Tensor
 from reprobook.data.manifest import load_manifest
 from reprobook.errors import ReprobookError
 from reprobook.metrics.text import perplexity, windowed_nll, windows
-from reprobook.papers.block_diffusion.corpus import (
-    ZERO_SHOT,
-    gpt2_tokenizer,
-    openwebtext_validation,
-    zero_shot_rows,
-)
+from reprobook.papers.block_diffusion.corpus import ZERO_SHOT, gpt2_tokenizer, openwebtext_validation, zero_shot_rows
 from reprobook.papers.block_diffusion.model import DiT
 from reprobook.papers.block_diffusion.objectives import ar_nll, nelbo, sedd_bound
 from reprobook.papers.block_diffusion.sampling import (
@@ -53,61 +48,39 @@ def load_released(folder: str | Path, device: torch.device | str = "cpu") -> tup
     if not files:
         raise ReprobookError(f"{folder.name}: no *.safetensors file; pickled checkpoints are not read")
     weights = {name.removeprefix("backbone."): value for file in files for name, value in load_file(file).items()}
-    interval = [weights.pop(f"sampling_eps_{end}", None) for end in ("min", "max")]
+    ends = [weights.pop(name) for name in ("sampling_eps_min", "sampling_eps_max") if name in weights]
     weights = {name: value for name, value in weights.items() if name not in _RECOMPUTED}
     causal = bool(config.get("causal", False))
     model = DiT(
-        vocab_size=config["vocab_size"],
-        dim=config["hidden_dim"],
-        n_layers=config["n_blocks"],
-        n_heads=config["n_heads"],
-        cond_dim=config["cond_dim"],
-        dropout=config.get("dropout", 0.1),
-        adaln=config.get("adaln", not causal),
-        causal=causal,
+        config["vocab_size"], config["hidden_dim"], config["n_blocks"], config["n_heads"], config["cond_dim"],
+        dropout=config.get("dropout", 0.1), adaln=config.get("adaln", not causal), causal=causal,
         time_conditioning=config.get("time_conditioning", False),
-    )
+    )  # fmt: skip
     wanted = set(model.state_dict()) - {"interval"}
     if missing := sorted(wanted - set(weights)):
         raise ReprobookError(f"{folder.name}: weights missing in the checkpoint: {', '.join(missing[:5])}")
     if extra := sorted(set(weights) - wanted):
         raise ReprobookError(f"{folder.name}: weights this architecture has no place for: {', '.join(extra[:5])}")
-    if all(end is not None for end in interval):
-        weights["interval"] = torch.stack([end.double().reshape(()).round(decimals=6) for end in interval])
+    if ends:
+        weights["interval"] = torch.stack([end.double().reshape(()).round(decimals=6) for end in ends])
     model.load_state_dict(weights, strict=False)
     length = config["model_length"]
     return model.to(device).eval(), config.get("block_size", length), length
 
 
 def write_miniature(
-    folder: Path,
-    block_size: int = 4,
-    length: int = 32,
-    vocab_size: int = 513,
-    causal: bool = False,
-    time_conditioning: bool = False,
-    seed: int = 0,
-) -> None:
+    folder: Path, block_size: int = 4, length: int = 32, vocab_size: int = 513, causal: bool = False,
+    time_conditioning: bool = False, seed: int = 0,
+) -> None:  # fmt: skip
     """A tiny checkpoint with the released files' names, configuration keys and weight names, for the rehearsal."""
     from safetensors.torch import save_file
 
     torch.manual_seed(seed)
     config = {
-        "model_type": "bd3lm",
-        "block_size": block_size,
-        "vocab_size": vocab_size,
-        "model_length": length,
-        "hidden_dim": 32,
-        "cond_dim": 16,
-        "n_blocks": 2,
-        "n_heads": 2,
-        "dropout": 0.1,
-        "adaln": not causal,
-        "causal": causal,
-        "time_conditioning": time_conditioning,
-        "cross_attn": not causal,
-        "var_min": True,
-    }
+        "model_type": "bd3lm", "block_size": block_size, "vocab_size": vocab_size, "model_length": length,
+        "hidden_dim": 32, "cond_dim": 16, "n_blocks": 2, "n_heads": 2, "dropout": 0.1, "adaln": not causal,
+        "causal": causal, "time_conditioning": time_conditioning, "cross_attn": not causal, "var_min": True,
+    }  # fmt: skip
     model = DiT(vocab_size, 32, 2, 2, 16, adaln=not causal, causal=causal)
     weights = {
         f"backbone.{name}": value.contiguous() for name, value in model.state_dict().items() if name != "interval"
@@ -152,7 +125,7 @@ def text_nll(
         if len(ids) > 1 and eos_id is None:
             row[0], row[1] = windowed_nll(judge, ids, window=window, stride=stride)
         elif len(ids) > 1:
-            nll, keep = token_nll(judge, ids, window, stride), ids[1:] != eos_id
+            nll, keep = token_nll(judge, ids, window, stride), ids[1:].ne(eos_id or 0)
             row[0], row[1] = nll[keep].sum(), keep.sum()
     return found
 
@@ -182,7 +155,8 @@ def sample_released(
     model: DiT, prompt: Tensor, length: int, block_size: int, top_p: float, generator: torch.Generator, context: int
 ) -> Tensor:
     """Samples (K, length) of a released checkpoint, whichever sampler it is for; SEDD fills its context and no more."""
-    mask_id, common = model.vocab_size - 1, {"top_p": top_p, "generator": generator}
+    mask_id = model.vocab_size - 1
+    common: dict[str, Any] = {"top_p": top_p, "generator": generator}
     if model.causal:
         return sample_ar(model, prompt, length, forbidden=mask_id, context=context, **common).tokens
     if model.time_conditioning:
@@ -251,7 +225,7 @@ def documents(
     ``most`` tokens (Table 6). Every text begins with the end-of-text token."""
     tokenizer, device = gpt2_tokenizer(data), model.vocab_embed.embedding.device
     eos = int(tokenizer.eos_token_id)
-    common = {"top_p": top_p, "rows": rows, "seed": seed}
+    common: dict[str, Any] = {"top_p": top_p, "rows": rows, "seed": seed}
     begun = torch.full((max(n, n_lengths), 1), eos, device=device)
     cut = texts_of(model, begun[:n_lengths], most, block_size, context, eos_id=eos, **common)
     row, told = document_lengths(cut), torch.zeros(0, 2)
@@ -325,4 +299,4 @@ def peaks(micro_batch: int, eval_batch: int, document_tokens: int, n_models: int
 def disk_gb() -> float:
     """Gigabytes of all that the paper scale fetches, as the manifest states or estimates them."""
     sources = [each.source.hub for each in load_manifest("block_diffusion").at("paper")]
-    return sum(hub.bytes_estimate or 0 for hub in sources if hub) / 1e9
+    return sum(getattr(hub, "bytes_estimate", None) or 0 for hub in sources) / 1e9

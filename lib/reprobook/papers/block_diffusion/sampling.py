@@ -130,20 +130,10 @@ def ancestral_block(
 
 @torch.no_grad()
 def sample_blocks(
-    model: DiT,
-    prompt: Tensor,
-    length: int,
-    block_size: int,
-    mask_id: int,
-    *,
-    sampler: str = "first_hitting",
-    num_steps: int = 5000,
-    top_p: float = 1.0,
-    context: int | None = None,
-    use_cache: bool = True,
-    watch: Callable[[Tensor], None] | None = None,
-    generator: torch.Generator | None = None,
-) -> Samples:
+    model: DiT, prompt: Tensor, length: int, block_size: int, mask_id: int, *, sampler: str = "first_hitting",
+    num_steps: int = 5000, top_p: float = 1.0, context: int | None = None, use_cache: bool = True,
+    watch: Callable[[Tensor], None] | None = None, generator: torch.Generator | None = None,
+) -> Samples:  # fmt: skip
     """Algorithm 2: start block b from masks, denoise it given the clean blocks, run it once more to store its keys
     and values.
 
@@ -183,16 +173,9 @@ def sample_blocks(
 
 @torch.no_grad()
 def sample_strided(
-    model: DiT,
-    prompt: Tensor,
-    length: int,
-    context: int,
-    stride: int,
-    mask_id: int,
-    *,
-    top_p: float = 1.0,
+    model: DiT, prompt: Tensor, length: int, context: int, stride: int, mask_id: int, *, top_p: float = 1.0,
     generator: torch.Generator | None = None,
-) -> Samples:
+) -> Samples:  # fmt: skip
     """MDLM beyond its context: fill a window of ``context`` tokens, then keep its last ``context - stride`` as given
     and fill on."""
     if not 0 < stride <= context or (length - context) % stride:
@@ -215,15 +198,9 @@ def sample_strided(
 
 @torch.no_grad()
 def sample_ar(
-    model: DiT,
-    prompt: Tensor,
-    length: int,
-    *,
-    forbidden: int | None = None,
-    top_p: float = 1.0,
-    context: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Samples:
+    model: DiT, prompt: Tensor, length: int, *, forbidden: int | None = None, top_p: float = 1.0,
+    context: int | None = None, generator: torch.Generator | None = None,
+) -> Samples:  # fmt: skip
     """Next-token sampling with a KV cache. ``forbidden`` is never drawn (the mask id of a shared vocabulary)."""
     cache = KVCache(len(model.blocks), None if context is None else context - 1)
     tokens, new = prompt, prompt
@@ -239,15 +216,9 @@ def sample_ar(
 
 @torch.no_grad()
 def sample_sedd(
-    model: DiT,
-    prompt: Tensor,
-    length: int,
-    mask_id: int,
-    num_steps: int,
-    *,
-    top_p: float = 1.0,
+    model: DiT, prompt: Tensor, length: int, mask_id: int, num_steps: int, *, top_p: float = 1.0,
     generator: torch.Generator | None = None,
-) -> Samples:
+) -> Samples:  # fmt: skip
     r"""SEDD's analytic (Tweedie) sampler for the absorbing process (Lou et al. 2024, Section 4.2).
 
     From noise $\sigma_t$ to $\sigma_s$, with $\Delta=\sigma_t-\sigma_s$ and scores s: a masked token becomes y with
@@ -264,13 +235,10 @@ def sample_sedd(
         score = sedd_log_score(model, tokens, level, mask_id).double().exp()
         score[..., mask_id] = 0
         leave = torch.expm1(t - s) * score
-        probs = (
-            leave
-            if s == 0
-            else leave.index_add(
-                -1, torch.tensor([mask_id], device=tokens.device), (1 - leave.sum(-1, keepdim=True)).clamp_min(0)
-            )
-        )
+        probs = leave
+        if s > 0:
+            stay = (1 - leave.sum(-1, keepdim=True)).clamp_min(0)
+            probs = leave.index_add(-1, torch.tensor([mask_id], device=tokens.device), stay)
         probs = nucleus(probs / probs.sum(-1, keepdim=True), top_p)
         tokens = torch.where(masked, categorical(probs, generator), tokens)
     nfe = torch.full((prompt.shape[0],), num_steps, device=prompt.device)

@@ -61,7 +61,7 @@ class MarkovSource:
         """(n_states,) each state with everything before its last end mark replaced by end marks."""
         base = self.n_tokens ** torch.arange(self.order - 1, -1, -1)
         digits = (torch.arange(self.n_tokens**self.order)[:, None] // base) % self.n_tokens
-        ended = (digits == self.end_id).flip(1).cumsum(1).flip(1) > 0
+        ended = (digits == self.n_tokens - 1).flip(1).cumsum(1).flip(1) > 0
         return (torch.where(ended, self.n_tokens - 1, digits) * base).sum(1)
 
     def step(self, state: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -162,13 +162,8 @@ class Denoiser(nn.Module):
         self.source, self.block_size = source, block_size
 
     def forward(
-        self,
-        tokens: Tensor,
-        *,
-        positions: Tensor | None = None,  # noqa: ARG002 (a model's interface)
-        mask: Any = None,  # noqa: ARG002
-        n_outputs: int | None = None,
-    ) -> Tensor:
+        self, tokens: Tensor, *, positions: Any = None, mask: Any = None, n_outputs: int | None = None  # noqa: ARG002
+    ) -> Tensor:  # fmt: skip
         """Log conditionals (K, L, n_tokens + 1) for ``x_t (+) x`` (K, 2L), or for ``x_t`` alone if it is one block."""
         x_t, x = (tokens, tokens) if n_outputs is None else (tokens[:, :n_outputs], tokens[:, n_outputs:])
         log_p = self.source.posterior(x_t, x, self.block_size, self.source.n_tokens).log()

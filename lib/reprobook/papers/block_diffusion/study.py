@@ -22,12 +22,7 @@ from reprobook.papers.block_diffusion.bench import operations
 from reprobook.papers.block_diffusion.corpus import markov_corpus
 from reprobook.papers.block_diffusion.model import DiT, one_pass_logits, two_pass_logits
 from reprobook.papers.block_diffusion.ngram import LARGEST_TABLE, KneserNey, counted_nll
-from reprobook.papers.block_diffusion.noise import (
-    EPS,
-    NoiseProcess,
-    check_blocks,
-    constant_loss_variance,
-)
+from reprobook.papers.block_diffusion.noise import EPS, NoiseProcess, check_blocks, constant_loss_variance
 from reprobook.papers.block_diffusion.pictures import BLIND
 from reprobook.papers.block_diffusion.released import GPU_GB, LM1B, OWT, peaks
 from reprobook.papers.block_diffusion.source import MarkovSource, permuted_source
@@ -38,8 +33,8 @@ if TYPE_CHECKING:
 
     from reprobook.data.corpus import Corpus
 
-CAUSAL = {"causal": True}  # adaLN as in every other body
-SINGLE: dict[str, dict[str, bool]] = {  # models of the one-token experiment and their bodies
+CAUSAL: dict[str, Any] = {"causal": True}  # adaLN as in every other body
+SINGLE: dict[str, dict[str, Any]] = {  # models of the one-token experiment and their bodies
     "AR": CAUSAL, "AR, random share": CAUSAL, "AR without adaLN": {**CAUSAL, "adaln": False},
     "L'=1, linear": {}, "L'=1, all masked": {},
 }  # fmt: skip
@@ -51,7 +46,6 @@ LANGUAGE = 0.32  # ln 28.2 / ln 30,522: the least bound on LM1B (Table 3), as a 
 MICRO_BATCH, RELEASED_ROWS, LONGEST = 32, 4, 10_240  # at paper scale: rows of a step and of 1,024 tokens, document
 PAPER_SIZES = (4, 8, 16)
 COUNTS = {2: "counts of 2 tokens", 3: "counts of 3 tokens", 4: "counts of 4 tokens"}  # lazy readers
-N_OWN, N_OWN_READ = 4000, 512  # long texts of the source itself: whose documents are cut, and which are scored
 
 
 @dataclass(frozen=True)
@@ -298,8 +292,9 @@ def counted(lab: Lab, x: Tensor) -> dict[str, Tensor]:
     rows = x.cpu().numpy()
     share = np.bincount(lab.corpus.train.ravel(), minlength=lab.corpus.vocab_size) + 1.0
     found = {BLIND: -np.log(share / share.sum())[rows[:, 1:]].mean(1)}
-    if lab.mask_id ** max(COUNTS) <= LARGEST_TABLE:
-        found |= {COUNTS[k]: v for k, v in counted_nll(lab.corpus.train, rows, lab.mask_id, max(COUNTS)).items()}
+    vocabulary, most = lab.corpus.vocab_size, max(COUNTS)
+    if vocabulary**most <= LARGEST_TABLE:
+        found |= {COUNTS[k]: v for k, v in counted_nll(lab.corpus.train, rows, vocabulary, most).items()}
     return {name: torch.from_numpy(v) for name, v in found.items()}
 
 
@@ -390,8 +385,8 @@ def variances(lab: Lab, block_sizes: Sequence[int], skip: int, n: int) -> tuple[
     rows, pairs = [], {}
     for b in [*block_sizes, lab.length]:
         name = named(lab, b)
-        model, chosen = lab.models[f"{name}, linear"], tuple(lab.models[f"{name}, searched"].interval.tolist())
-        process, ends = lab.process(b), {**INTERVALS, "searched": chosen}
+        model, (beta, omega) = lab.models[f"{name}, linear"], lab.models[f"{name}, searched"].interval.tolist()
+        process, ends = lab.process(b), {**INTERVALS, "searched": (beta, omega)}
         found = objectives.interval_variances(model, batches, process, list(ends.values()), lab.seed)
         pairs[name] = tuple(found[list(ends).index(key)].cpu().numpy() for key in ("U[0,1]", "searched"))
         told = dict(zip(ends, found.mean(1).tolist(), strict=True))
@@ -410,13 +405,13 @@ def variances(lab: Lab, block_sizes: Sequence[int], skip: int, n: int) -> tuple[
 def best_intervals(
     seed: int, block_sizes: Sequence[int], length: int, n_rows: int, decays: Sequence[float] = DECAYS
 ) -> pd.DataFrame:
-    """Interval of least variance of the *exact* denoiser, by block size, for first-order sources of low to high entropy
-    (12 symbols); nothing is trained. ``entropy``: share of the largest possible one."""
+    """Interval of least variance of the *exact* denoiser, for the smallest blocks and for one block, on first-order
+    sources of low to high entropy (12 symbols); nothing is trained. ``entropy``: share of the largest possible."""
     rows = []
     for k, decay in enumerate(decays):
         source = permuted_source(12, decay, len(decays) * (FIRST_SOURCE + seed) + k)
         batches = source.sample(n_rows, length, torch.Generator().manual_seed(seed)).split(128)
-        for b in [*block_sizes, length]:
+        for b in (min(block_sizes), length):
             process = NoiseProcess(source.n_tokens, b)
             beta, omega = objectives.search_interval(source.denoiser(b), batches, process, seed)
             rows.append({"source": k, "entropy": source.entropy_rate() / np.log(12), "L'": b, "beta": beta,
@@ -451,7 +446,8 @@ def write(
     page of L tokens on by half, or fills the whole length ``at_once``; SEDD can do nothing else.
     """
     generator = torch.Generator(device=lab.device).manual_seed(lab.seed)
-    model, common = lab.models[name], {"top_p": top_p, "generator": generator}
+    model = lab.models[name]
+    common: dict[str, Any] = {"top_p": top_p, "generator": generator}
 
     def some(start: Tensor) -> sampling.Samples:
         if model.causal:
@@ -507,15 +503,17 @@ def along(
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
     """Texts beyond the training length, from the start of a document, of models and of the source itself: a table of
     the NLL under the source in each stretch of L tokens, that NLL text by text (n, length / L), and the tokens (n,
-    length). "MDLM, linear at once" fills the whole length instead of page after page."""
+    length). Of the source there are twenty times as many; a quarter of them is scored. "MDLM, linear at once" fills the
+    whole length instead of page after page."""
     assert lab.source is not None
     generator = torch.Generator().manual_seed(lab.seed)
-    texts = {"the source itself": lab.source.sample(N_OWN, length, generator, after_end=True)}
+    most = max(n.values())
+    texts = {"the source itself": lab.source.sample(20 * most, length, generator, after_end=True)}
     for name in n:
         prompt = torch.full((n[name], 1), int(lab.corpus.eos_id or 0), device=lab.device)
         model = name.removesuffix(" at once")
         texts[name] = write(lab, model, n[name], length, prompt, at_once=model != name).tokens.cpu()
-    parts = {name: stretches(lab, tokens[:N_OWN_READ]) for name, tokens in texts.items()}
+    parts = {name: stretches(lab, tokens[: 5 * most]) for name, tokens in texts.items()}
     rows = [{"model": name, "part": k + 1, "NLL": v} for name in parts for k, v in enumerate(parts[name].mean(0))]
     return pd.DataFrame(rows), parts, {name: tokens.numpy() for name, tokens in texts.items()}
 
@@ -631,7 +629,7 @@ def hours_table() -> pd.DataFrame:
         ("base", 850_000, n), *((f"L'={b}, both schedules", tuned, b) for b in PAPER_SIZES),
         ("MDLM, both schedules", tuned, n), ("AR and SEDD", 2_000_000, n), ("one token", len(SINGLE) * 250_000, 1),
     ]  # fmt: skip
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, updates, b in runs:
         of_row = operations(n, b, LM1B["dim"], LM1B["n_layers"], LM1B["vocab_size"], skip=True)
         flops = 3 * 512 * updates * of_row["plain diffusion" if b == n else "one pass"]
