@@ -13,6 +13,7 @@ import torch
 import yaml
 from reprobook.errors import ReprobookError
 from reprobook.papers import block_diffusion as bd
+from reprobook.ranges import resolve
 from reprobook.train import fit
 
 SETTING = bd.study.Setting(16, 2, 2, batch_size=4, lr=1e-3, warmup_steps=0, ema_decay=0.5, eval_batch=8)
@@ -47,19 +48,27 @@ def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None
         ("text_schedules", ["searched"], "linear"), ("precision", "fp16", "fp32"), ("attention", "flash", "flash"),
         ("attention", "flex", "GPU"), ("rates", [[1e-3], []], "two lists"), ("top_p", 0.0, "in"),
         ("ngram", 9, "2 to 5"), ("released", ["bd3lm-owt-32"], "bd3lm-owt-4"), ("judge", "gpt3", "gpt2-large"),
+        ("warmup_steps", 6, "at most 5"),
     ],
 )  # fmt: skip
 def test_parameters_are_checked_before_anything_is_fetched(name: str, value: object, says: str) -> None:
     good: dict[str, object] = {
         "length": 16, "block_sizes": [4], "dim": 16, "n_heads": 2, "source": [3, 2, 0.5, 6], "corpus": "lm1b",
         "text_schedules": ["linear"], "precision": "fp32", "attention": "sdpa", "rates": [[1e-3], [1e-3]],
-        "top_p": 0.9, "ngram": 0, "released": ["bd3lm-owt-4"], "judge": "gpt2-large",
+        "top_p": 0.9, "ngram": 0, "released": ["bd3lm-owt-4"], "judge": "gpt2-large", "warmup_steps": 5,
+        "source_steps": [9, 9], "text_steps": [9, 9], "single_steps": 5,
     }  # fmt: skip
     known = ["bd3lm-owt-4", "gpt2-large"]
     bd.study.check(good, torch.device("cpu"), known)
     bd.study.check({**good, "attention": "flex"}, torch.device("cuda"), known)
     with pytest.raises(ReprobookError, match=says):
         bd.study.check({**good, name: value}, torch.device("cpu"), known)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+def test_parameters_of_every_scale_pass(scale: str) -> None:
+    known = ["gpt2-large", *{name for pair in bd.released.WRITTEN_ORDER for name in pair}]
+    bd.study.check(resolve("block_diffusion", scale), torch.device("cuda"), known)
 
 
 def test_scores_of_the_exact_denoiser_are_the_true_likelihood(lab: bd.study.Lab) -> None:

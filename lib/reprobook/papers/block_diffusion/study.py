@@ -142,6 +142,8 @@ def check(p: Mapping[str, Any], device: torch.device, known: Sequence[str]) -> N
         check_blocks(p["length"], b)
     sizes = f"sizes between 1, which has its own experiment, and length = {p['length']}, which is MDLM"
     schedules = (["linear"], ["linear", "searched"])
+    ladders = [p[f"{name}_steps"] for name, used in (("source", p["source"]), ("text", p["corpus"])) if used]
+    shortest = min(p["single_steps"], *(n for steps in ladders for n in steps))
     demands = [
         ("block_sizes", p["block_sizes"] and all(1 < b < p["length"] for b in p["block_sizes"]), sizes),
         ("dim", p["dim"] % (2 * p["n_heads"]) == 0, f"a multiple of 2 * n_heads = {2 * p['n_heads']} (rotary pairs)"),
@@ -154,6 +156,7 @@ def check(p: Mapping[str, Any], device: torch.device, known: Sequence[str]) -> N
          "'sdpa', or on a GPU 'flex' (its backward pass needs one)"),
         ("rates", len(p["rates"]) == 2 and all(each and min(each) > 0 for each in p["rates"]),
          "two lists of learning rates above 0: of AR and full masking, and of the linear schedule"),
+        ("warmup_steps", p["warmup_steps"] <= shortest, f"at most {shortest}, the updates of the shortest training"),
         ("top_p", 0 < p["top_p"] <= 1, "in (0, 1]"),
         ("ngram", p["ngram"] in (0, 2, 3, 4, 5), "0 (none) or 2 to 5 characters"),
         ("released", set(p["released"]) <= set(known), f"among {[each for each in known if '-owt' in each]}"),
