@@ -160,12 +160,22 @@ def test_passes_agree_and_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) ->
     assert bd.study.pass_gap(16, 4, seed=0) > 1e-3
 
 
+def test_writer_of_pairs_knows_neighbours_and_nothing_else() -> None:
+    """Its pairs are the source's, so a reader of pairs finds the same entropy; and it is far from the source."""
+    source = bd.source.MarkovSource(5, 0.5, 3, 3, 1 / 20)
+    pairs = source.of_pairs()
+    assert pairs.entropies() == pytest.approx(source.entropies()[:2], abs=1e-6)
+    assert source.order == 3 and source.entropies()[3] < source.entropies()[1] - 0.1
+    text = pairs.sample(64, 200, torch.Generator().manual_seed(0), after_end=True)
+    assert (text[:, 0] == 5).all() and source.nll(text).mean() > source.entropies()[3] + 0.2
+
+
 def test_samples_documents_and_strip(lab: bd.study.Lab) -> None:
     table, judged, varied = bd.study.sampled(lab, ["AR", "L'=4, linear", "SEDD"], 8)
     assert set(table["calls"].dropna()) == {15.0} and judged["AR"].shape == (8,) and varied["SEDD"].shape == (8,)
     counts = {"AR": 4, "L'=4, linear": 4, "MDLM, linear": 2, "MDLM, linear at once": 3, "SEDD at once": 2}
     frame, parts, texts = bd.study.along(lab, counts, 48)
-    assert len(frame) == 6 * 3 and {name: len(texts[name]) for name in counts} == counts
+    assert len(frame) == 7 * 3 and {name: len(texts[name]) for name in counts} == counts
     assert (texts["MDLM, linear at once"] != lab.mask_id).all() and texts["SEDD at once"].shape == (2, 48)
     page, nll = bd.study.pages(lab, "SEDD", 2)
     assert page.shape == (2, 16) and nll.shape == (2,)

@@ -109,8 +109,8 @@ def _place(name: str) -> float:
     return {"AR": 0.0, "MDLM": 1e6, "SEDD": 2e6}.get(name) or float(name.partition("=")[2] or 0)
 
 
-def best_intervals(found: pd.DataFrame) -> Figure:
-    """Where the best interval lies, over the entropy of the source, by block size."""
+def best_intervals(found: pd.DataFrame, limit: float) -> Figure:
+    """Where the best interval lies, over the entropy of the source, by block size; a dotted line at ``limit``."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(6.4, 3.4))
@@ -120,7 +120,7 @@ def best_intervals(found: pd.DataFrame) -> Figure:
             part["entropy"] + 0.006 * (k - 1), part["middle"], fmt="o", ms=4, alpha=0.8, color=show.COLOURS[k],
             yerr=[part["middle"] - part["beta"], part["omega"] - part["middle"]], lw=0.8, label=f"L' = {size}",
         )  # fmt: skip
-    ax.axvline(0.5, color="0.5", ls=":")
+    ax.axvline(limit, color="0.5", ls=":")
     ax.set(xlabel="entropy of the source, share of the largest", ylabel="mask rate", ylim=(0, 1))
     ax.set_title("best interval (bar) and its middle (dot)")
     ax.legend(loc="lower right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,14 @@ class MarkovSource:
         for seen in range(self.order + 1):
             p = joint.view(-1, self.n_tokens ** (seen + 1)).sum(0).view(-1, self.n_tokens)
             found.append(float(-torch.special.xlogy(p, p / p.sum(1, keepdim=True).clamp_min(1e-300)).sum()))
+        return found
+
+    def of_pairs(self) -> MarkovSource:
+        """A source with this one's pairs of neighbours and no longer memory: what a writer of pairs would write."""
+        joint = (self.stationary[:, None] * self.transition).reshape(-1, self.n_tokens, self.n_tokens).sum(0)
+        found = copy.copy(self)
+        found.order = 1
+        found.follow(joint / joint.sum(1, keepdim=True))
         return found
 
     def sample(self, n: int, length: int, generator: torch.Generator, after_end: bool = False) -> Tensor:

@@ -45,6 +45,7 @@ DECAYS = (2.5, 1.9, 1.4, 0.2)  # of the rows of first-order sources, from low to
 LANGUAGE = 0.32  # ln 28.2 / ln 30,522: the least bound on LM1B (Table 3), as a share of the largest entropy
 MICRO_BATCH, RELEASED_ROWS, LONGEST = 32, 4, 10_240  # at paper scale: rows of a step and of 1,024 tokens, document
 PAPER_SIZES = (4, 8, 16)
+PAIRS = "writer of pairs"  # knows the source's pairs of neighbours and nothing else
 COUNTS = {2: "counts of 2 tokens", 3: "counts of 3 tokens", 4: "counts of 4 tokens"}  # lazy readers
 
 
@@ -506,12 +507,13 @@ def along(
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
     """Texts beyond the training length, from the start of a document, of models and of the source itself: a table of
     the NLL under the source in each stretch of L tokens, that NLL text by text (n, length / L), and the tokens (n,
-    length). Of the source there are twenty times as many; a quarter of them is scored. "MDLM, linear at once" fills the
-    whole length instead of page after page."""
+    length). Of the source there are twenty times as many; a quarter of them is scored. A writer of pairs stands beside.
+    "MDLM, linear at once" fills the whole length instead of page after page."""
     assert lab.source is not None
     generator = torch.Generator().manual_seed(lab.seed)
     most = max(n.values())
     texts = {"the source itself": lab.source.sample(20 * most, length, generator, after_end=True)}
+    texts[PAIRS] = lab.source.of_pairs().sample(most, length, generator, after_end=True)
     for name in n:
         prompt = torch.full((n[name], 1), int(lab.corpus.eos_id or 0), device=lab.device)
         model = name.removesuffix(" at once")
