@@ -46,7 +46,7 @@ def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None
         ("block_sizes", [1], "between 1"), ("block_sizes", [16], "length = 16"), ("block_sizes", [5], "not divide"),
         ("dim", 18, "multiple of 2"), ("source", [3, 2, 0.5], "symbols"), ("corpus", "text8", "text8"),
         ("text_schedules", ["searched"], "linear"), ("precision", "fp16", "fp32"), ("attention", "flash", "flash"),
-        ("attention", "flex", "GPU"), ("rates", [[1e-3], []], "two lists"), ("top_p", 0.0, "in"),
+        ("attention", "flex", "GPU"), ("rates", [], "learning rates"), ("top_p", 0.0, "in"),
         ("ngram", 9, "2 to 5"), ("released", ["bd3lm-owt-32"], "bd3lm-owt-4"), ("judge", "gpt3", "gpt2-large"),
         ("warmup_steps", 6, "at most 5"),
     ],
@@ -54,7 +54,7 @@ def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None
 def test_parameters_are_checked_before_anything_is_fetched(name: str, value: object, says: str) -> None:
     good: dict[str, object] = {
         "length": 16, "block_sizes": [4], "dim": 16, "n_heads": 2, "source": [3, 2, 0.5, 6], "corpus": "lm1b",
-        "text_schedules": ["linear"], "precision": "fp32", "attention": "sdpa", "rates": [[1e-3], [1e-3]],
+        "text_schedules": ["linear"], "precision": "fp32", "attention": "sdpa", "rates": [1e-3],
         "top_p": 0.9, "ngram": 0, "released": ["bd3lm-owt-4"], "judge": "gpt2-large", "warmup_steps": 5,
         "source_steps": [9, 9], "text_steps": [9, 9], "single_steps": 5,
     }  # fmt: skip
@@ -116,12 +116,12 @@ def test_pairs_compare_like_schedules() -> None:
 
 
 def test_one_token_models_choose_their_rate_and_touch_no_other_model(lab: bd.study.Lab) -> None:
-    usual, noisy, ladder = [1e-3, 2e-3, 3e-3], [5e-4, 1e-3], dict(lab.models)
-    lab = bd.study.single(lab, 1, [usual, noisy])
+    grid, ladder = [1e-3, 2e-3, 3e-3], dict(lab.models)
+    lab = bd.study.single(lab, 1, grid)
     table, found = bd.study.single_scores(lab, lab.rows("valid", 8), lab.rows("test", 8))
     told = table.set_index("model")
     for name in bd.study.SINGLE:
-        rates = {"L'=1, linear": noisy, "AR": usual, "L'=1, all masked": usual}.get(name, [2e-3])
+        rates = grid if name in ("L'=1, linear", "AR", "L'=1, all masked") else [2e-3]
         edge = "" if len(rates) < 3 else "no" if told.loc[name, "chosen rate"] == 2e-3 else "yes"
         assert told.loc[name, "on the edge"] == edge
         best = min(rates, key=lambda lr, n=name: told.loc[n, f"valid at {lr:g}"])

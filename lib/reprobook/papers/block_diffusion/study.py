@@ -155,8 +155,7 @@ def check(p: Mapping[str, Any], device: torch.device, known: Sequence[str]) -> N
         ("precision", p["precision"] in ("fp32", "bf16", "auto"), "'fp32', 'bf16' or 'auto'"),
         ("attention", p["attention"] == "sdpa" or (p["attention"] == "flex" and device.type == "cuda"),
          "'sdpa', or on a GPU 'flex' (its backward pass needs one)"),
-        ("rates", len(p["rates"]) == 2 and all(each and min(each) > 0 for each in p["rates"]),
-         "two lists of learning rates above 0: of AR and full masking, and of the linear schedule"),
+        ("rates", p["rates"] and min(p["rates"]) > 0, "learning rates above 0"),
         ("warmup_steps", p["warmup_steps"] <= shortest, f"at most {shortest}, the updates of the shortest training"),
         ("top_p", 0 < p["top_p"] <= 1, "in (0, 1]"),
         ("ngram", p["ngram"] in (0, 2, 3, 4, 5), "0 (none) or 2 to 5 characters"),
@@ -323,20 +322,20 @@ def neighbours(block_sizes: Sequence[int], schedules: Sequence[str]) -> list[tup
     return found
 
 
-def single(lab: Lab, steps: int, rates: Sequence[Sequence[float]]) -> Lab:
-    """One token a block, from scratch on the same batches: AR and L' = 1 with every token masked at each of the first
-    ``rates``, L' = 1 with the linear schedule at each of the second; AR on a random share of the tokens and AR without
-    adaLN at the middle one of the first. They are in a lab of their own on the same corpus."""
+def single(lab: Lab, steps: int, rates: Sequence[float]) -> Lab:
+    """One token a block, from scratch on the same batches: AR and L' = 1 with the linear schedule and with every token
+    masked at each of the ``rates``; AR on a random share of the tokens and AR without adaLN at a middle one. They are
+    in a lab of their own on the same corpus."""
     lab = replace(lab, name=f"{lab.name}, one token", models={}, curves=[])
-    attention, (usual, noisy) = lab.setting.attention, rates
+    attention = lab.setting.attention
     losses: dict[str, objectives.Loss] = {
         "AR": ar_loss, "AR, random share": objectives.thinned_ar_loss, "AR without adaLN": ar_loss,
         "L'=1, linear": objectives.diffusion_loss(lab.process(1), attention),
         "L'=1, all masked": objectives.diffusion_loss(lab.process(1, beta=1.0, omega=1.0), attention),
     }  # fmt: skip
-    swept = {"AR": usual, "L'=1, all masked": usual, "L'=1, linear": noisy}
+    swept = ("AR", "L'=1, all masked", "L'=1, linear")
     for name, body in SINGLE.items():
-        for lr in swept.get(name, [usual[len(usual) // 2]]):
+        for lr in rates if name in swept else [rates[(len(rates) - 1) // 2]]:
             lab.train(f"{name}, {lr:g}", losses[name], steps, lr=lr, **body)
     return lab
 
