@@ -132,7 +132,7 @@ def test_one_token_models_choose_their_rate_and_touch_no_other_model(lab: bd.stu
         torch.testing.assert_close(found[name], again)
     assert lab.models["AR"] not in ladder.values()
     assert (lab.models["AR without adaLN"].sigma_map is None) and lab.models["AR"].sigma_map is not None
-    assert set(ladder) >= {"AR", "SEDD"} and len(lab.models) == 5 + 2 * 3 + 2 + 2
+    assert set(ladder) >= {"AR", "SEDD"} and len(lab.models) == 5 + 3 * 3 + 2
     assert bd.study.single_losses(lab, 6)["L'=1, linear"].shape == (6,)
 
 
