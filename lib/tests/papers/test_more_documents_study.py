@@ -84,15 +84,24 @@ def test_look_alikes_are_nested_and_kept_with_their_documents(questions: list[pl
 
 
 def test_weaving_by_hand() -> None:
-    """A fact of seven tokens takes the place of seven of twelve, at the sentence border nearest to token 3."""
+    """A fact of seven tokens takes the place of seven of twelve, at the sentence border nearest to token 3, but not at
+    the border that meets the paragraph; two facts do not share a border while there is another."""
     text = "One two three. Four five six. Seven eight nine."
     facts = [(3, "The a of B is C."), (40, "The d of E is F.")]
     with pytest.raises(sets.TooShortError, match="14 tokens of facts do not fit into an extension of 12"):
         planted.weave(text, facts, planted.word_spans, keep_end=False)
-    left, right = (planted.weave(text, facts[:1], planted.word_spans, keep_end=end) for end in (False, True))
-    assert left == "One two three. The a of B is C. Four"
-    assert right == ". The a of B is C. Seven eight nine."
+    behind, front = (planted.weave(text, facts[:1], planted.word_spans, keep_end=end) for end in (False, True))
+    assert behind == "One two three. The a of B is C. Four"
+    assert front == ". The a of B is C. Seven eight nine."
+    first, last = (planted.weave(text, [(at, facts[0][1])], planted.word_spans, keep_end=at > 0) for at in (0, 12))
+    assert first == behind and last == front  # never at the edge that meets the paragraph
     assert planted.weave(text, [], planted.word_spans, keep_end=True) == text
+    long = " ".join([text] * 3)
+    both = planted.weave(long, [(0, facts[0][1]), (0, facts[1][1])], planted.word_spans, keep_end=False)
+    assert both.startswith("One two three. The a of B is C. Four five six. The d of E is F. Seven")
+    tight = planted.weave("One two. " * 5, [(0, f"The {k} of B is C.") for k in "ade"][:2], planted.word_spans,
+                          keep_end=True)  # fmt: skip
+    assert tight == "The a of B is C. The d of B is C. ."
 
 
 def test_alone_has_all_facts_and_one_paragraph(questions: list[planted.Question]) -> None:
@@ -135,7 +144,16 @@ def test_readers_whose_score_is_known(questions: list[planted.Question]) -> None
             assert readers.first_of_kind(q, built) == kind[0] and len(kind) == m + 1
             assert readers.nearest_fact(q, built) == q.plain.answer or m
         assert readers.nearest_document(q, planted.cell(q, 1, 5)) == q.choices[0]
+        assert readers.least_crowded(q, planted.cell(q, 6, 5)) == q.choices[0]  # a fact in each: the first document
     assert readers.majority(questions) in {q.plain.answer for q in questions}
+    fact = "The {} of Anna is {}."
+    texts = (
+        f"{fact.format('a', 'Bo')} x {fact.format('c', 'Do')}",
+        "no fact",
+        f"{'far ' * 20}{fact.format('e', 'Fo')}",
+    )
+    made = sets.BuiltSet(*(np.zeros(3, dtype=np.int64),) * 4, texts, 0)
+    assert readers.least_crowded(questions[0], made) == readers.most_isolated(questions[0], made) == "Fo"
 
 
 def test_position_reader_notices_what_moves(questions: list[planted.Question]) -> None:
@@ -247,6 +265,12 @@ def test_expected_accuracy_equals_one_pass_for_each_choice(tiny: tuple, question
         assert row["p"] == pytest.approx(weight[q.asked] / weight.sum(), abs=1e-4) and row["tokens"] == len(prompt)
         assert row["choice"] == q.choices[int(log_p.argmax())]
         assert row["right"] == (row["choice"] == q.plain.answer) and 0 <= row["f1"] <= 1
+        assert row["mass"] == pytest.approx(np.exp(log_p).sum(), abs=1e-4)
+        text = lm_reader.prompt_text(tokenizer, q, b)
+        stands = [s for s in q.sentences(0) if f"is {q.plain.answer}." in s and s in text]
+        assert bool(stands) == (b is not None)
+        front = len(tokenizer(text.partition(stands[0])[0], add_special_tokens=False).input_ids) if stands else -1
+        assert row["at"] == front
     bare = type(tokenizer).from_pretrained(tokenizer.name_or_path)
     with pytest.raises(ReprobookError, match="more than one token"):
         lm_reader.read(model, bare, asked[:1], built[:1])
@@ -285,7 +309,7 @@ def made_of(questions: list[planted.Question]) -> study.Study:
     built = {
         c: [None if c.kind == "none" else planted.cell(q, c.documents, c.look_alikes) for q in questions] for c in every
     }
-    return study.Study(list(questions), built, COUNTS, 0)
+    return study.Study(list(questions), built, COUNTS)
 
 
 def test_lines_of_the_experiment() -> None:
@@ -293,8 +317,11 @@ def test_lines_of_the_experiment() -> None:
     assert [(c.documents, c.look_alikes) for c in found["count only"]] == [(1, 5), (2, 5), (4, 5), (6, 5)]
     assert [(c.documents, c.look_alikes) for c in found["facts only"]] == [(6, 0), (6, 1), (6, 3), (6, 5)]
     assert [(c.documents, c.look_alikes) for c in found["both"]] == [(1, 0), (2, 1), (4, 3), (6, 5)]
-    assert len(study.conditions(COUNTS)) == len(set(study.conditions(COUNTS))) == 13
-    assert len(study.conditions(COUNTS, whole=False)) == 9
+    wanted = study.conditions(COUNTS)
+    assert [(c.documents, c.look_alikes) for c in wanted if c.kind == "set"] == [
+        (1, 5), (2, 5), (4, 5), (6, 5), (6, 0), (1, 0)
+    ]  # fmt: skip
+    assert wanted[6:] == [study.Condition("alone", 1, 5), study.Condition("none", 0, 0)]
 
 
 def test_readings_survive_an_interruption(questions: list[planted.Question], tmp_path: Path) -> None:
@@ -314,7 +341,7 @@ def test_readings_survive_an_interruption(questions: list[planted.Question], tmp
         stream.write(b'{"question": "0-1", "condit')  # a line cut short
     assert len(store.read_bytes().splitlines()) == 9
     frame = study.read_all(wanted, read, study.KEY, store)
-    assert len(frame) == 4 * 13 == len(store.read_text().splitlines())
+    assert len(frame) == 4 * 8 == len(store.read_text().splitlines())
     assert len(calls) == len(frame) + 2  # nothing was read twice but the two that were interrupted
     assert frame.equals(study.read_all(wanted, lambda *a: pytest.fail("read again"), study.KEY, store))
     assert all(json.loads(line) for line in store.read_text().splitlines())
@@ -326,34 +353,43 @@ def test_effects_by_hand(questions: list[planted.Question]) -> None:
     """p is 1 - (documents + 10 x look-alikes) / 100, less for later questions: every effect can be told."""
     made = made_of(questions[:6])
     rows = [
-        {**dict(zip(study.KEY, c, strict=True)), "question": q.id, "bin": q.bin, "tokens": 100 + (c.documents == 1),
+        {**dict(zip(study.KEY, c, strict=True)), "question": q.id, "bin": q.bin,
+         "first": k == 0, "mass": 0.5, "at": 50 + (c.documents == 2), "tokens": 100 + (c.documents == 1),
          "p": 1 - (c.documents + 10 * c.look_alikes) / 100 - k / 1000, "right": 1.0, "f1": 1.0}
         for c in made.sets for k, q in enumerate(made.questions)
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     found = {name: (a - b).mean() for name, (a, b) in study.comparisons(frame, COUNTS).items()}
-    expected = {"count only": 0.05, "facts only": 0.5, "both": 0.55, "no look-alikes": 0.05, "hard minus random": 0.5,
-                "alone minus extended": 0.0}  # fmt: skip
+    expected = {
+        "count only": 0.05,
+        "facts only": 0.5,
+        "both": 0.55,
+        "no look-alikes": 0.05,
+        "alone minus extended": 0.0,
+    }
     assert found == pytest.approx(expected)
     bins = study.by_bin(frame, COUNTS)
     assert list(bins) == [f"count only, {name}" for name in study.BINS]
     assert all(len(a) == 2 and (a - b).mean() == pytest.approx(0.05) for a, b in bins.values())
     blind = study.blind_rows(made)
-    told = study.levels(frame, COUNTS)
-    assert told["reading above blind"].mean() == pytest.approx(1 - 0.51 - 0.0025 - 1 / 6)
+    told = study.levels(frame, blind, COUNTS)
+    at_ends = blind[(blind["look_alikes"] == 5) & blind["documents"].isin([1, 6]) & (blind["condition"] == "set")]
+    lazy = at_ends[~at_ends["reader"].isin(readers.RETRIEVERS)].groupby(["documents", "reader"])["right"].mean()
+    best = lazy.groupby("documents").max().mean()
+    assert told["reading above blind"].mean() == pytest.approx(1 - 0.535 - 0.0025 - best) and best < 0.6
     assert told["unequal tokens"] == pytest.approx(1 / 101)
+    assert told["shift of the evidence"] == pytest.approx(1 / 101)
     assert told["no documents above chance"].mean() == pytest.approx(1 - 0.0025 - 1 / 6)
     assert told["fewest documents"].mean() - told["all documents"].mean() == pytest.approx(0.05)
     with pytest.raises(ReprobookError, match="no reading of Condition"):
         study.scores(frame, study.Condition("set", 99, 0), "p")
-    table = study.joined({"x": study.line_table(made, frame), "y": study.blind_table(made, blind)})
-    assert list(dict.fromkeys(table["reader"])) == ["x", "y"] and len(table) == 17 + 16
-    parts = (study.joined({"x": each}) for each in (study.line_table(made, frame), study.blind_table(made, blind)))
-    ends = study.ends_table(*parts)
-    assert ends["line"].value_counts().to_dict() == {
-        "count only": 2, "facts only": 2, "both": 2, "no look-alikes": 2, "alone": 2, "no documents": 1,
+    told, rivals = study.line_table(made, frame), study.blind_table(made, blind)
+    assert told["line"].value_counts().to_dict() == {
+        "count only": 4, "facts only": 2, "both": 2, "no look-alikes": 2, "alone": 1, "no documents": 1,
     }  # fmt: skip
-    assert ends["oracle"].dropna().eq(1).all() and ends["oracle"].isna().sum() == 1
+    assert (told["p"] * 6 - told["first"] - told["later"] * 5).abs().max() < 1e-9
+    assert rivals["oracle"].eq(1).all() and len(rivals) == 11
+    assert list(dict.fromkeys(study.joined({"x": told, "y": told})["reader"])) == ["x", "y"]
 
 
 def test_blind_readers_gain_nothing_by_fewer_documents(questions: list[planted.Question]) -> None:
@@ -361,9 +397,18 @@ def test_blind_readers_gain_nothing_by_fewer_documents(questions: list[planted.Q
     those that don't look at documents is the same for every number of them."""
     blind = study.blind_rows(made_of(questions))
     means = blind.groupby(["reader", *study.KEY])["right"].mean()
-    for name in ("first fact (question-blind)", "first of its kind (person-blind)", "majority"):
+    for name in ("first fact", "first of its kind", "majority"):
         assert len({round(means[name, "set", c, 5], 9) for c in COUNTS}) == 1
-    assert means["first of its kind (person-blind)", "set", 6, 0] == 1.0
+    assert means["first of its kind", "set", 6, 0] == 1.0
+    assert max(means[name, "set", c, 5] for name in readers.BLIND for c in (1, 6)) < 0.35
+
+
+def test_asked_places_and_articles_take_turns(articles: list[planted.Article]) -> None:
+    asked = planted.make_questions(articles, planted.word_spans, n_questions=18, n_documents=6, name_words=2, seed=5)
+    assert [q.bin for q in asked] == [0, 1, 2] * 6 and [q.asked for q in asked] == np.repeat(range(6), 3).tolist()
+    about = [q.plain.documents[q.asked].title for q in asked]
+    assert len(set(about[:9])) == len(set(about[9:])) == 9
+    assert all(len({d.title for d in q.plain.documents}) == 6 for q in asked)
 
 
 def test_audit_tells_constructions_apart(articles: list[planted.Article]) -> None:
@@ -398,6 +443,7 @@ def test_effects_of_the_papers_models_by_hand() -> None:
     }
     assert found == {
         "m x: fall": 0.5, "m x: random rise": 0.25, "m x: alone minus fewest": 0.25, "m x: no documents": 0.25,
+        "m x: fewest documents": 0.75,
         "m x: fall, bin 1": 1.0, "m x: fall, bin 2": 0.5, "m x: fall, bin 3": 0.0,
     }  # fmt: skip
     bins = released.bins_table(frame, [2000, 3000])
@@ -409,6 +455,20 @@ def test_effects_of_the_papers_models_by_hand() -> None:
     ((name, pair),) = pairs.items()
     assert name == "gemma-2-27b-it minus gemma-2-9b-it, 2wiki: fall"
     assert (pair["a"] - pair["b"]).mean() == pytest.approx(0.25)
+
+
+def test_paper_parameters_are_checked_before_the_fetch() -> None:
+    good = {"models": ["a"], "known": ["a", "b"], "real": ["musique", "released"], "ladders": [[0, 20], []],
+            "edges": [2000, 2500]}  # fmt: skip
+    released.check(**good)
+    for wrong, match in (
+        ({"models": ["c"]}, "model 'c' is not known; allowed: a, b"), ({"models": ["a", "a"]}, "named twice"),
+        ({"real": ["hotpot", "released"]}, "collection 'hotpot'"), ({"ladders": [[0, 20]]}, "real_ladders"),
+        ({"ladders": [[20, 0], []]}, "real_ladders"), ({"ladders": [[20], []]}, "real_ladders"),
+        ({"ladders": [[0, 20], [0, 8]]}, "real_ladders"), ({"edges": [2500, 2000]}, "bin_edges must rise"),
+    ):  # fmt: skip
+        with pytest.raises(ReprobookError, match=match):
+            released.check(**{**good, **wrong})
 
 
 def test_demonstrations_are_asked_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

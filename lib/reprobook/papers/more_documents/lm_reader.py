@@ -24,7 +24,7 @@ _CLOSED = "Answer the question with a name."
 def prompt_text(tokenizer: Any, question: Question, built: BuiltSet | None) -> str:
     """The chat prompt of a planted question; the answer has begun ("The mentor of X Y is"). None: no documents."""
     documents = [f"Document {j}: {text}" for j, text in enumerate(built.texts if built else (), start=1)]
-    body = "\n\n".join([_SHORT if documents else _CLOSED, *documents, f"Question: {question.plain.question}"])
+    body = "\n\n".join([_SHORT if documents else _CLOSED, *documents, f"Question: {question.question}"])
     chat = [{"role": "user", "content": body}]
     return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + question.stub
 
@@ -41,6 +41,13 @@ def prompt_tokens(tokenizer: Any, question: Question, built: BuiltSet | None) ->
     return len(tokenizer(prompt_text(tokenizer, question, built), add_special_tokens=False).input_ids)
 
 
+def evidence_at(tokenizer: Any, question: Question, text: str) -> int:
+    """Token of the prompt ``text`` at which the fact that answers the question begins; -1 if it is not there."""
+    fact = question.facts[question.asked]
+    at = text.find(f"The {question.relation} of {fact.entity} is {fact.value}.")
+    return len(tokenizer(text[:at], add_special_tokens=False).input_ids) if at >= 0 else -1
+
+
 @torch.no_grad()
 def read(
     model: Any, tokenizer: Any, asked: Sequence[Question], sets: Sequence[BuiltSet | None], *,
@@ -48,12 +55,13 @@ def read(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row a question. ``p``: how often an answer sampled at ``temperature`` among the question's choices is right,
     computed and not drawn; ``right``: the most probable choice is right, 0 or 1; ``f1`` of the free answer (the most
-    probable word of the whole vocabulary); that ``answer``, that ``choice``, and the ``tokens`` of the prompt. Choices
+    probable word of the whole vocabulary); ``mass``: probability of all choices together within the vocabulary; that
+    ``answer``, that ``choice``, the ``tokens`` of the prompt and the one at which the evidence begins (``at``). Choices
     are one token each, and all of them stand in every set.
 
     Raises :class:`ReprobookError` if a choice is more than one token of this tokenizer."""
-    ids = [tokenizer(prompt_text(tokenizer, q, b), add_special_tokens=False).input_ids
-           for q, b in zip(asked, sets, strict=True)]  # fmt: skip
+    texts = [prompt_text(tokenizer, q, b) for q, b in zip(asked, sets, strict=True)]
+    ids = tokenizer(texts, add_special_tokens=False).input_ids
     rows: list[dict[str, Any]] = [{} for _ in ids]
     order = sorted(range(len(ids)), key=lambda k: len(ids[k]))
     for at in range(0, len(order), batch_size):
@@ -64,7 +72,8 @@ def read(
             hidden = model.get_decoder()(input_ids=x.to(model.device), use_cache=False).last_hidden_state
         last = hidden[torch.arange(len(part)), ends.to(hidden.device)]  # causal: the padding behind it is not seen
         for k, logits in zip(part, model.get_output_embeddings()(last).float().cpu(), strict=True):
-            rows[k] = {**_scores(tokenizer, asked[k], logits, temperature), "tokens": len(ids[k])}
+            rows[k] = {**_scores(tokenizer, asked[k], logits, temperature), "tokens": len(ids[k]),
+                       "at": evidence_at(tokenizer, asked[k], texts[k])}  # fmt: skip
     return rows
 
 
@@ -72,11 +81,12 @@ def _scores(tokenizer: Any, question: Question, logits: torch.Tensor, temperatur
     tokens = [tokenizer(f" {choice}", add_special_tokens=False).input_ids for choice in question.choices]
     if any(len(each) != 1 for each in tokens):
         raise ReprobookError(f"question {question.id!r}: a choice among {question.choices} is more than one token")
-    p = (logits[[each[0] for each in tokens]] / temperature).softmax(-1)
+    chosen = [each[0] for each in tokens]
+    p, mass = (logits[chosen] / temperature).softmax(-1), logits.softmax(-1)[chosen].sum()
     free = tokenizer.decode([int(logits.argmax())]).strip()
     best = int(p.argmax())
     return {
-        "right": float(best == question.asked), "p": p[question.asked].item(),
+        "right": float(best == question.asked), "p": p[question.asked].item(), "mass": mass.item(),
         "f1": f1(free, question.plain.golds), "answer": free, "choice": question.choices[best],
     }  # fmt: skip
 

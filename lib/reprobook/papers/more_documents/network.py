@@ -57,7 +57,7 @@ def rows(words: Words, questions: Sequence[Question], sets: Sequence[BuiltSet]) 
     doc, ask = SPECIAL.index("[doc]"), SPECIAL.index("[ask]")
     found, answers = [], []
     for question, built in zip(questions, sets, strict=True):
-        front = [ask, *words.ids(question.plain.question)]
+        front = [ask, *words.ids(question.question)]
         ids = torch.tensor([*front, *(k for text in built.texts for k in (doc, *words.ids(text)))])
         found.append(ids)
         answers.append((ids == words.ids(question.plain.answer)[0]) & (torch.arange(len(ids)) >= len(front)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reprobook import show
-from reprobook.papers.more_documents.readers import BLIND, facts_in
+from reprobook.papers.more_documents.readers import BLIND, MAJORITY, facts_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,8 @@ def as_page(question: Question, built: BuiltSet) -> list[str]:
 
 def over_documents(frame: pd.DataFrame, blind: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Expected accuracy of each reader (a panel each) over the size of the set, one line for each of the three
-    experiments, mean and spread over seeds; dotted: the best blind reader where all look-alikes are there."""
+    experiments, mean and spread over seeds; dotted: at each step of *count only* the best of the readers that do not
+    use the person."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(1, len(names), figsize=(4.7 * len(names), 3.7), sharey=True, squeeze=False)
@@ -82,8 +83,8 @@ def over_documents(frame: pd.DataFrame, blind: pd.DataFrame, names: Sequence[str
             ax.errorbar(told.index * (1 + 0.02 * (k - 1)), told["mean"], told["std"], marker="o", capsize=3, label=line,
                         color=show.COLOURS[k])  # fmt: skip
         rows = blind[(blind["reader"] == name) & (blind["line"] == "count only")]
-        level = rows[[*list(BLIND)[:2], "majority"]].mean().max()  # the others find the fact where documents are small
-        ax.axhline(level, ls=":", color="0.4", label="best blind reader")
+        level = rows.groupby("documents")[[*BLIND, MAJORITY]].mean().max(axis=1)
+        ax.plot(level.index, level, ls=":", marker=".", color="0.4", label="best blind reader")
         ax.set(title=name, xlabel="documents (facts only: facts of the kind)", ylim=(0, 1), xscale="log")
         sizes = sorted(part[part["line"] == "count only"]["documents"].unique())
         ax.set_xticks(sizes, [str(each) for each in sizes])

@@ -147,6 +147,11 @@ class Question:
         return self.plain.id
 
     @property
+    def question(self) -> str:
+        """What is asked."""
+        return self.plain.question
+
+    @property
     def asked(self) -> int:
         """Index of the document that holds the answer."""
         return self.plain.supporting[0]
@@ -189,7 +194,8 @@ def make_questions(
 ) -> list[Question]:  # fmt: skip
     """Questions with ``n_documents`` paragraphs of different articles, a fact in each. ``name_words``: persons have a
     given name, or with 2 a family name as well; then every one of either is shared by several persons of the question.
-    ``widths``: tokens of real text in a paragraph, 30 % more or less; the questions take turns.
+    ``widths``: tokens of real text in a paragraph, 30 % more or less. Widths and the place of the asked document take
+    turns, and no article is asked about again before all were.
 
     Raises :class:`ReprobookError` if there are too few articles, relations or answers."""
     most = min(len(where), len(RELATIONS))
@@ -199,11 +205,12 @@ def make_questions(
             f"widths {list(widths)} (16 or more: a fact must fit into the place of a removed document)"
         )
     rng = np.random.default_rng([seed, n_documents, name_words])
-    made = []
+    turns, made = rng.permutation(len(where)), []
     for k in range(n_questions):
         relation, *others = rng.permutation(RELATIONS)[:n_documents].tolist()
-        chosen = [where[i] for i in rng.permutation(len(where))[:n_documents]]
-        asked, bin = int(rng.integers(n_documents)), k % len(widths)
+        asked, bin, about = (k // len(widths)) % n_documents, k % len(widths), turns[k % len(where)]
+        articles = np.insert(rng.permutation(np.delete(turns, k % len(where)))[: n_documents - 1], asked, about)
+        chosen = [where[i] for i in articles]
         plain, places = zip(*(_paragraph(article, widths[bin], rng) for article in chosen), strict=True)
         free = [name for name in FAMILY if not any(name in article.page.text for article in chosen)]
         people, values = _people(free, n_documents, name_words, rng)
@@ -274,8 +281,10 @@ def cell(
 
 
 def weave(text: str, facts: Sequence[tuple[int, str]], spans: Spans, *, keep_end: bool) -> str:
-    """``text`` with sentences in it, each at the sentence border nearest to its token, as long as before: tokens of the
-    text go at its beginning (``keep_end``) or at its end. Raises :class:`TooShortError` if they don't fit."""
+    """``text`` with sentences in it, each at the free sentence border nearest to its token, as long as before: tokens
+    of the text go at its beginning (``keep_end``) or at its end. Facts share a border only where borders run out, and
+    none stands where the text meets the paragraph, or a document with many facts would be told by that. Raises
+    :class:`TooShortError` if they don't fit."""
     if not facts:
         return text
     whole, lengths = spans(text), [len(spans(said)) for _, said in facts]
@@ -286,11 +295,17 @@ def weave(text: str, facts: Sequence[tuple[int, str]], spans: Spans, *, keep_end
     if not len(kept):
         return " ".join(said for _, said in sorted(facts))
     rest = page(text[kept[0, 0] : kept[-1, 1]], spans)
-    borders, pieces, at, earlier = _borders(rest), [], 0, 0
-    for (place, said), length in sorted(zip(facts, lengths, strict=True)):
-        border = int(borders[np.abs(borders - (place - earlier)).argmin()])
-        pieces += [rest.slice(at, max(at, border)), said]
-        at, earlier = max(at, border), earlier + length
+    borders = _borders(rest)[:-1] if keep_end else _borders(rest)[1:]
+    borders = np.sort(np.resize(borders, max(len(facts), len(borders))))
+    pieces, at, earlier, first = [], 0, 0, 0
+    for left, ((place, said), length) in zip(
+        range(len(facts) - 1, -1, -1), sorted(zip(facts, lengths, strict=True)), strict=True
+    ):
+        free = borders[first : len(borders) - left]
+        first += int(np.abs(free - (place - earlier)).argmin()) + 1
+        border = int(borders[first - 1])
+        pieces += [rest.slice(at, border), said]
+        at, earlier = border, earlier + length
     return " ".join(piece for piece in [*pieces, rest.slice(at, len(rest))] if piece)
 
 

@@ -37,11 +37,24 @@ def first_of_kind(question: Question, built: BuiltSet) -> str:
     return next(v for r, _, v in facts_in("\n".join(built.texts)) if r == question.relation)
 
 
+def least_crowded(question: Question, built: BuiltSet) -> str:  # noqa: ARG001
+    """Blind to the question: the first fact of the document that states the fewest, if any."""
+    return min(filter(None, map(facts_in, built.texts)), key=len)[0][2]
+
+
+def most_isolated(question: Question, built: BuiltSet) -> str:  # noqa: ARG001
+    """Blind to the question: the fact that stands farthest from the nearest other one, in characters."""
+    text = "\n".join(built.texts)
+    at = np.array([match.start() for match in _FACT.finditer(text)], dtype=float)
+    gaps = np.diff(at, prepend=-np.inf, append=np.inf)
+    return facts_in(text)[int(np.minimum(gaps[:-1], gaps[1:]).argmax())][2]
+
+
 def nearest_document(question: Question, built: BuiltSet) -> str:
     """The first fact of the document that BM25 ranks first for the question.
 
     Scores come from `bm25s`, a well-kept implementation (Lucene's variant, k1 = 1.5, b = 0.75)."""
-    for text in _ranked(built.texts, question.plain.question):
+    for text in _ranked(built.texts, question.question):
         if found := facts_in(text):
             return found[0][2]
     raise ReprobookError(f"question {question.id!r}: its documents hold no fact")
@@ -51,7 +64,7 @@ def nearest_fact(question: Question, built: BuiltSet) -> str:
     """The fact whose sentence BM25 ranks first for the question: not blind, but without reading anything else."""
     found = facts_in("\n".join(built.texts))
     sentences = [f"The {relation} of {entity} is {value}." for relation, entity, value in found]
-    return facts_in(_ranked(sentences, question.plain.question)[0])[0][2]
+    return facts_in(_ranked(sentences, question.question)[0])[0][2]
 
 
 def _ranked(texts: Sequence[str], query: str) -> list[str]:
@@ -90,7 +103,12 @@ def position_only(question: Question, built: BuiltSet, spans: Spans, slack: int 
     return next((v for _, _, v in found if v == question.plain.answer), found[0][2] if found else "")
 
 
+MAJORITY = "majority"
+# None of them uses the person that is asked about; nor does the majority.
 BLIND: Mapping[str, Callable[[Question, BuiltSet], str]] = {
-    "first fact (question-blind)": first_fact, "first of its kind (person-blind)": first_of_kind,
+    "first fact": first_fact, "first of its kind": first_of_kind, "least crowded document": least_crowded,
+    "most isolated fact": most_isolated,
+}  # fmt: skip
+RETRIEVERS: Mapping[str, Callable[[Question, BuiltSet], str]] = {
     "nearest document (BM25)": nearest_document, "nearest fact (BM25)": nearest_fact, "oracle": oracle,
 }  # fmt: skip

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reprobook.data import ChapterData
     from reprobook.papers.more_documents.sets import Spans
 
+COLLECTIONS = ("musique", "2wiki", "released")
 MUSIQUE_FIELDS = ("id", "paragraphs", "question", "answer", "answer_aliases", "answerable")
 
 
@@ -186,6 +187,31 @@ def load_model(source: str | Path, device: Any) -> tuple[Any, Any]:
 
 # ------------------------------------------------------------------------------------------------- sets and readings
 
+
+def check(
+    models: Sequence[str], known: Sequence[str], real: Sequence[str], ladders: Sequence[Sequence[int]],
+    edges: Sequence[int],
+) -> None:  # fmt: skip
+    """Raise :class:`ReprobookError` for what would otherwise come up after hours of fetching: a model that is not
+    ``known``, an unknown collection, ladders that are not one for each collection or don't rise, bins that don't."""
+    for what, given, allowed in (("model", models, known), ("collection", real, COLLECTIONS)):
+        if unknown := [name for name in given if name not in allowed]:
+            raise ReprobookError(f"{what} {unknown[0]!r} is not known; allowed: {', '.join(allowed)}")
+        if len(set(given)) < len(given):
+            raise ReprobookError(f"a {what} is named twice in {list(given)}")
+    wrong = [
+        ladder for name, ladder in zip(real, ladders, strict=False)
+        if list(ladder) != sorted(set(ladder)) or (len(ladder) < 2) != (name == "released")
+    ]  # fmt: skip
+    if len(real) != len(ladders) or wrong:
+        raise ReprobookError(
+            f"real_ladders needs a ladder that rises from few documents (0: the supporting ones) to all for each of "
+            f"{list(real)}, [] for released; got {[list(each) for each in ladders]}"
+        )
+    if list(edges) != sorted(set(edges)):
+        raise ReprobookError(f"bin_edges must rise, got {list(edges)}")
+
+
 Name = tuple[str, int]  # kind of set (hard, random, alone, none) and count of documents, 0: the supporting ones
 Sets = dict[Name, list[tuple[Instance, BuiltSet | None]]]
 
@@ -200,7 +226,7 @@ def questions(
     elif name == "2wiki":
         found = long_enough(two_wiki(read_files(data.path("2wiki"), "dev.parquet"), spans), least)
     else:
-        raise ReprobookError(f"collection {name!r} must be one of musique, 2wiki, released")
+        raise ReprobookError(f"collection {name!r} must be one of {', '.join(COLLECTIONS)}")
     found = found[:limit]
     titles = {document.title for question in found for document in question.documents}
     pages = wanted_pages(data.path("wikipedia-pages").rglob("*.parquet"), titles)
@@ -269,13 +295,14 @@ def _f1(frame: pd.DataFrame, kind: str, count: int) -> pd.Series:
 def effects(label: str, frame: pd.DataFrame, edges: Sequence[int] = ()) -> dict[str, pd.DataFrame]:
     """The effects of a model on a collection, each a frame (question; ``a``, ``b``), paired over questions that both
     have: the ``fall`` from the fewest to all documents, the ``random rise`` from fewest to all random ones, supporting
-    documents ``alone minus fewest``, ``no documents`` (minus 0), and the fall in the bins of total length between
-    ``edges``."""
+    documents ``alone minus fewest``, the levels ``no documents`` and ``fewest documents`` (minus 0), and the fall in
+    the bins of total length between ``edges``."""
     counts = sorted(frame[frame["kind"] == "hard"]["count"].unique())
-    pairs = {"fall": (("hard", counts[0]), ("hard", counts[-1]))}
+    few = ("hard", counts[0])
+    pairs = {"fall": (few, ("hard", counts[-1])), "fewest documents": (few, few)}
     if "random" in set(frame["kind"]):
         pairs["random rise"] = ("random", counts[-1]), ("random", counts[0])
-        pairs["alone minus fewest"] = ("alone", 0), ("hard", counts[0])
+        pairs["alone minus fewest"] = ("alone", 0), few
         pairs["no documents"] = ("none", 0), ("none", 0)
     found = {}
     for name, (a, b) in pairs.items():
@@ -312,14 +339,12 @@ def answers_table(frames: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFram
 
 
 def large_minus_small(frames: Mapping[tuple[str, str], pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """For C3: the fall of the large model of a family (``a``) and of its small one (``b``) on the same questions."""
-    found = {}
-    for large, small in (("llama-3.3-70b-instruct", "llama-3.2-3b-instruct"), ("gemma-2-27b-it", "gemma-2-9b-it")):
-        for name in ("musique", "2wiki"):
-            if (large, name) in frames and (small, name) in frames:
-                falls = {}
-                for side, model in (("a", large), ("b", small)):
-                    pair = effects("", frames[model, name])[": fall"]
-                    falls[side] = pair["a"] - pair["b"]
-                found[f"{large} minus {small}, {name}: fall"] = pd.DataFrame(falls).dropna()
+    """For C3: the fall of the large model of a family (``a``) and of its small one of 7 to 9B (``b``) on the same
+    questions. Gemma is the only family of the paper's six that has both and is no exception (C2)."""
+    large, small, found = "gemma-2-27b-it", "gemma-2-9b-it", {}
+    for name in ("musique", "2wiki"):
+        if (large, name) in frames and (small, name) in frames:
+            pairs = [effects("", frames[model, name])[": fall"] for model in (large, small)]
+            a, b = (pair["a"] - pair["b"] for pair in pairs)
+            found[f"{large} minus {small}, {name}: fall"] = pd.DataFrame({"a": a, "b": b}).dropna()
     return found

@@ -268,14 +268,10 @@ def supporting_only(instance: Instance) -> BuiltSet:
     return build_set(instance, len(instance.supporting), extension="none")
 
 
-def replace_distractors(
-    instance: Instance, pool: Sequence[tuple[str, Document]], seed: int = 0, supporting_first: bool = False
-) -> Instance:
+def replace_distractors(instance: Instance, pool: Sequence[tuple[str, Document]], seed: int = 0) -> Instance:
     """Every distractor becomes a random distractor of another question, cut to the same number of tokens or, if it is
-    shorter, repeated (Appendix B.1). ``pool``: pairs of a question's id and one of its distractors.
-
-    ``supporting_first``: the released code then moves the supporting documents to the front; by default everything
-    keeps its place."""
+    shorter, repeated (Appendix B.1). ``pool``: pairs of a question's id and one of its distractors. Everything keeps
+    its place; the released code then moves the supporting documents to the front."""
     others = [document for owner, document in pool if owner != instance.id]
     if not others:
         raise ReprobookError(f"question {instance.id!r}: the pool has no distractor of another question")
@@ -284,11 +280,7 @@ def replace_distractors(
     distractors = np.setdiff1d(np.arange(len(documents)), instance.supporting)
     for k in distractors:
         documents[k] = _cut_to(others[rng.integers(len(others))], len(documents[k]))
-    if not supporting_first:
-        return replace(instance, documents=tuple(documents))
-    front = [documents[k] for k in instance.supporting]
-    moved = tuple(front + [documents[k] for k in distractors])
-    return replace(instance, documents=moved, supporting=tuple(range(len(front))))
+    return replace(instance, documents=tuple(documents))
 
 
 def _cut_to(document: Document, length: int) -> Document:
@@ -303,16 +295,14 @@ def _cut_to(document: Document, length: int) -> Document:
     return replace(document, page=new, end=document.start + length)
 
 
-def audit(instance: Instance, built: BuiltSet, spans: Spans | None = None, header: int = 0) -> dict[str, float]:
-    """What a set did to its question: documents, tokens (``tokens measured`` on the final texts if ``spans`` is given),
-    change of the total, largest shift of a supporting paragraph, smallest and largest number of times that a supporting
-    paragraph stands in its document."""
+def audit(instance: Instance, built: BuiltSet, header: int = 0) -> dict[str, float]:
+    """What a set did to its question: its tokens, how many were lost, the largest shift of a supporting paragraph, and
+    the largest number of times that one stands in its document."""
     lengths, support = instance.lengths + header, np.isin(built.kept, instance.supporting)
     original = np.cumsum(lengths) - lengths + header
     shifts = np.abs(built.starts - original[built.kept])[support]
     copies = [built.texts[j].count(instance.documents[built.kept[j]].text) for j in np.flatnonzero(support)]
-    found: dict[str, float] = {
-        "documents": len(built), "tokens": built.total, "tokens lost": int(lengths.sum()) - built.total,
-        "largest shift": int(shifts.max()), "copies of evidence, least": min(copies), "copies of evidence": max(copies),
+    return {
+        "tokens": built.total, "tokens lost": int(lengths.sum()) - built.total, "largest shift": int(shifts.max()),
+        "copies of evidence": max(copies),
     }  # fmt: skip
-    return found if spans is None else {**found, "tokens measured": sum(len(spans(text)) for text in built.texts)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,39 +56,35 @@ def lines(counts: Sequence[int]) -> dict[str, list[Condition]]:
     }
 
 
-def conditions(counts: Sequence[int], whole: bool = True) -> list[Condition]:
-    """Every set of the study once, the document alone with and without look-alikes, and no documents. Not ``whole``:
-    of the lines other than *count only* the ends alone."""
-    n, found = counts[-1], []
-    for name, line in lines(counts).items():
-        found += line if whole or name == "count only" else [line[0], line[-1]]
-    return [*dict.fromkeys(found), Condition("alone", 1, n - 1), Condition("alone", 1, 0), Condition("none", 0, 0)]
+def conditions(counts: Sequence[int]) -> list[Condition]:
+    """Every set that is read, once: *count only* whole, of the other lines the ends; the document alone with all
+    look-alikes around it, and no documents."""
+    n, (whole, *others) = counts[-1], lines(counts).values()
+    ends = [line[k] for line in others for k in (0, -1)]
+    return [*dict.fromkeys([*whole, *ends]), Condition("alone", 1, n - 1), Condition("none", 0, 0)]
 
 
 class Study(NamedTuple):
-    """The questions of a reader and their sets, one list for each condition; ``dropped``: questions that some set
-    could not be built of."""
+    """The questions of a reader and their sets, one list for each condition."""
 
     questions: list[Question]
     sets: dict[Condition, list[BuiltSet | None]]
     counts: Sequence[int]
-    dropped: int
 
 
 def open_study(
     where: Sequence[Article], spans: Spans, counts: Sequence[int], *, n_questions: int, name_words: int, seed: int,
-    tokenizer: Any = None, whole: bool = True,
+    tokenizer: Any = None,
 ) -> Study:  # fmt: skip
     """``n_questions`` questions that every set can be built of, so that all means are over the same ones. With a
     ``tokenizer`` prompts are made equally long, headers included."""
-    wanted, kept, sets, dropped = conditions(counts, whole), [], {}, 0
+    wanted, kept, sets = conditions(counts), [], {}
     header = lm_reader.header_tokens(tokenizer) if tokenizer else 1
     for question in make_questions(where, spans, n_questions=n_questions + 9, n_documents=counts[-1],
                                    name_words=name_words, seed=seed):  # fmt: skip
         try:
             built = [_build(question, each, seed, header, tokenizer) for each in wanted]
         except TooShortError:
-            dropped += 1
             continue
         kept.append(question)
         sets[question.id] = built
@@ -96,7 +92,7 @@ def open_study(
             break
     if len(kept) < n_questions:
         raise ReprobookError(f"{len(kept)} of {n_questions} questions allow every set: take wider paragraphs")
-    return Study(kept, {c: [sets[q.id][i] for q in kept] for i, c in enumerate(wanted)}, counts, dropped)
+    return Study(kept, {c: [sets[q.id][i] for q in kept] for i, c in enumerate(wanted)}, counts)
 
 
 def _build(question: Question, wanted: Condition, seed: int, header: int, tokenizer: Any) -> BuiltSet | None:
@@ -134,15 +130,13 @@ def read_all(
     done = {row["text"]: row for row in _lines(store)}
     rows = []
     for condition, (asked, sets) in wanted.items():
-        texts = [
-            zlib.crc32("\0".join([label, str(condition), q.id, *(b.texts if b else ())]).encode())
-            for q, b in zip(asked, sets, strict=True)
-        ]
+        told = [(label, condition, q.id, q.question, b.texts if b else ()) for q, b in zip(asked, sets, strict=True)]
+        texts = [hashlib.blake2b(repr(each).encode(), digest_size=8).hexdigest() for each in told]
         missing = [k for k, text in enumerate(texts) if text not in done]
         for at in range(0, len(missing), chunk):
             part = missing[at : at + chunk]
-            told = read([asked[k] for k in part], [sets[k] for k in part])
-            for k, found in zip(part, told, strict=True):
+            answers = read([asked[k] for k in part], [sets[k] for k in part])
+            for k, found in zip(part, answers, strict=True):
                 row = {"text": texts[k], **dict(zip(names, condition, strict=True)), "question": asked[k].id}
                 done[texts[k]] = {**row, **found}
             with store.open("a", encoding="utf-8") as stream:
@@ -178,8 +172,8 @@ class Asked(NamedTuple):
 
 
 def ask(
-    data: ChapterData, name: str, counts: Sequence[int], texts: dict[str, str], *, n_questions: int, name_words: int,
-    whole: bool, temperature: float, seed: int, store: Path, device: Any,
+    data: ChapterData, name: str, counts: Sequence[int], n_questions: int, texts: dict[str, str], *, name_words: int,
+    temperature: float, seed: int, store: Path, device: Any,
 ) -> Asked:  # fmt: skip
     """The study of the model ``name``, documents counted in its own tokens; readings are kept in ``store``. Where an
     optional model is not to be had, SmolLM2 reads in its place, and that is said."""
@@ -189,17 +183,19 @@ def ask(
     model, tokenizer = load_lm(source or data.path(SMALL), device=device)
     spans = TokenizerSpans(tokenizer)
     made = open_study(articles(texts, spans), spans, counts, n_questions=n_questions, name_words=name_words, seed=seed,
-                      tokenizer=tokenizer, whole=whole)  # fmt: skip
+                      tokenizer=tokenizer)  # fmt: skip
     read = functools.partial(lm_reader.read, model, tokenizer, temperature=temperature)
     wanted = {tuple(condition): (made.questions, sets) for condition, sets in made.sets.items()}
-    frame = read_all(wanted, read, KEY, store, label=name)
-    return Asked(made, frame.assign(bin=frame["question"].map({q.id: q.bin for q in made.questions})), blind_rows(made))
+    frame = read_all(wanted, read, KEY, store, label=f"{name} {temperature}")
+    told = {q.id: (q.bin, q.asked == 0) for q in made.questions}
+    frame[["bin", "first"]] = [told[each] for each in frame["question"]]
+    return Asked(made, frame, blind_rows(made))
 
 
 def blind_rows(made: Study) -> pd.DataFrame:
-    """``right`` of every blind reader in every condition with documents, one row a question."""
+    """``right`` of every reader without a network in every condition with documents, one row a question."""
     best, rows = readers.majority(made.questions), []
-    ways = {**readers.BLIND, "majority": lambda question, built: best}  # noqa: ARG005
+    ways = {**readers.BLIND, readers.MAJORITY: lambda question, built: best, **readers.RETRIEVERS}  # noqa: ARG005
     for condition, sets in made.sets.items():
         if condition.kind == "none":
             continue
@@ -225,14 +221,11 @@ def scores(frame: pd.DataFrame, condition: Condition, measure: str) -> np.ndarra
 
 def comparisons(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> Pairs:
     """What the claims compare. Falls are fewest minus all documents; *facts only* is none minus all look-alikes at all
-    documents, and so is *hard minus random*: the fall with look-alikes minus the fall without, over the same sets."""
-    made, n = lines(counts), counts[-1]
+    documents."""
+    made = lines(counts)
     found = {name: (scores(frame, line[0], measure), scores(frame, line[-1], measure)) for name, line in made.items()}
-    few = scores(frame, Condition("set", counts[0], n - 1), measure)
-    (a, b), (c, d) = found["both"], found["no look-alikes"]
-    found["hard minus random"] = a - b, c - d
-    found["alone minus extended"] = scores(frame, Condition("alone", 1, n - 1), measure), few
-    return found
+    alone = scores(frame, Condition("alone", 1, counts[-1] - 1), measure)
+    return {**found, "alone minus extended": (alone, found["count only"][0])}
 
 
 def by_bin(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> Pairs:
@@ -243,17 +236,23 @@ def by_bin(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> Pa
     return {f"count only, {BINS[k]}": (a[bins == k], b[bins == k]) for k in np.unique(bins)}
 
 
-def levels(frame: pd.DataFrame, counts: Sequence[int]) -> dict[str, np.ndarray]:
-    """Controls, one number a question: what reading is worth above the share 1/n that any reader expects who does not
-    use the person (one of n facts of the kind, whichever it takes), room for a fall, how unequal the prompts of all
-    sets are, and knowledge without documents."""
+def levels(frame: pd.DataFrame, blind: pd.DataFrame, counts: Sequence[int]) -> dict[str, np.ndarray]:
+    """Controls, one number a question: what reading is worth above the best reader on the fewest and on all documents
+    that does not use the person, room for a fall, how unequal the prompts of all sets are and how far the evidence
+    moves in them, both as a share of the prompt, and knowledge without documents."""
     few, all_of = lines(counts)["count only"][0], lines(counts)["count only"][-1]
-    sets = frame[frame["condition"] == "set"].pivot(index="question", columns=KEY, values="tokens")
+    lazy = blind[blind["reader"].isin([*readers.BLIND, readers.MAJORITY])]
+    best = [
+        lazy[(lazy[KEY] == list(each)).all(axis=1)].groupby("reader")["right"].mean().max() for each in (few, all_of)
+    ]
+    sets = frame[frame["condition"] == "set"].groupby("question", sort=False)
+    tokens, at = sets["tokens"], sets["at"]
     return {
-        "reading above blind": scores(frame, few, "p") - 1 / counts[-1],
+        "reading above blind": (scores(frame, few, "p") + scores(frame, all_of, "p") - sum(best)) / 2,
         "fewest documents": scores(frame, few, "p"),
         "all documents": scores(frame, all_of, "p"),
-        "unequal tokens": ((sets.max(axis=1) - sets.min(axis=1)) / sets.max(axis=1)).to_numpy(),
+        "unequal tokens": ((tokens.max() - tokens.min()) / tokens.max()).to_numpy(),
+        "shift of the evidence": ((at.max() - at.min()) / tokens.max()).to_numpy(),
         "no documents above chance": scores(frame, Condition("none", 0, 0), "p") - 1 / counts[-1],
     }
 
@@ -262,14 +261,16 @@ def levels(frame: pd.DataFrame, counts: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def line_table(made: Study, frame: pd.DataFrame) -> pd.DataFrame:
-    """Means of every line at every step that was read: expected accuracy ``p``, greedy accuracy ``right``, ``f1`` of
-    the free answer, ``tokens``."""
-    means = frame.groupby(KEY)[["p", "right", "f1", "tokens"]].mean().to_dict("index")
+    """Means of every line at every step that was read: expected accuracy ``p``, that where the answer is the ``first``
+    fact of the set and where it stands ``later``, greedy accuracy ``right``, ``f1`` of the free answer, ``mass`` of the
+    choices, ``tokens``."""
+    told = frame.assign(first=frame["p"].where(frame["first"]), later=frame["p"].where(~frame["first"]))
+    means = told.groupby(KEY)[["p", "first", "later", "right", "f1", "mass", "tokens"]].mean().to_dict("index")
     return pd.DataFrame([{**row, **means[tuple(each)]} for row, each in _steps(made)])
 
 
 def blind_table(made: Study, blind: pd.DataFrame) -> pd.DataFrame:
-    """Share of right answers of the blind readers, a row for each line and step."""
+    """Share of right answers of the readers without a network, a row for each line and step."""
     means = blind.groupby([*KEY, "reader"])["right"].mean().unstack("reader").to_dict("index")
     return pd.DataFrame([{**row, **means[tuple(each)]} for row, each in _steps(made) if each.kind != "none"])
 
@@ -278,15 +279,6 @@ def joined(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The tables of all readers, one below the other."""
     frame = pd.concat(dict(parts), names=["reader", None])
     return frame.reset_index(level=0).reset_index(drop=True)
-
-
-def ends_table(readings: pd.DataFrame, blind: pd.DataFrame) -> pd.DataFrame:
-    """The first and the last step of every line: what the real readers and the blind ones make of the same sets."""
-    key = ["reader", "line", "documents", "look-alikes"]
-    both = readings.merge(blind, on=key, how="left")
-    at = both.groupby(["reader", "line"], sort=False).cumcount()
-    last = both.groupby(["reader", "line"], sort=False).cumcount(ascending=False)
-    return both[(at == 0) | (last == 0)].reset_index(drop=True)
 
 
 def _steps(made: Study) -> list[tuple[dict[str, Any], Condition]]:
