@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -84,24 +85,19 @@ def test_look_alikes_are_nested_and_kept_with_their_documents(questions: list[pl
 
 
 def test_weaving_by_hand() -> None:
-    """A fact of seven tokens takes the place of seven of twelve, at the sentence border nearest to token 3, but not at
-    the border that meets the paragraph; two facts do not share a border while there is another."""
+    """A fact of seven tokens takes the place of seven of twelve, at the sentence border nearest to token 3."""
     text = "One two three. Four five six. Seven eight nine."
     facts = [(3, "The a of B is C."), (40, "The d of E is F.")]
     with pytest.raises(sets.TooShortError, match="14 tokens of facts do not fit into an extension of 12"):
         planted.weave(text, facts, planted.word_spans, keep_end=False)
-    behind, front = (planted.weave(text, facts[:1], planted.word_spans, keep_end=end) for end in (False, True))
-    assert behind == "One two three. The a of B is C. Four"
-    assert front == ". The a of B is C. Seven eight nine."
-    first, last = (planted.weave(text, [(at, facts[0][1])], planted.word_spans, keep_end=at > 0) for at in (0, 12))
-    assert first == behind and last == front  # never at the edge that meets the paragraph
+    left, right = (planted.weave(text, facts[:1], planted.word_spans, keep_end=end) for end in (False, True))
+    assert left == "One two three. The a of B is C. Four"
+    assert right == ". The a of B is C. Seven eight nine."
     assert planted.weave(text, [], planted.word_spans, keep_end=True) == text
-    long = " ".join([text] * 3)
-    both = planted.weave(long, [(0, facts[0][1]), (0, facts[1][1])], planted.word_spans, keep_end=False)
-    assert both.startswith("One two three. The a of B is C. Four five six. The d of E is F. Seven")
-    tight = planted.weave("One two. " * 5, [(0, f"The {k} of B is C.") for k in "ade"][:2], planted.word_spans,
-                          keep_end=True)  # fmt: skip
-    assert tight == "The a of B is C. The d of B is C. ."
+    both = planted.weave(f"{text} {text}", [(9, facts[0][1]), (1, facts[1][1])], planted.word_spans, keep_end=False)
+    assert both == "The d of E is F. The a of B is C. One two three. Four five six. Seven eight"
+    cut, joint = (planted.weave(text, [(at, facts[0][1])], planted.word_spans, keep_end=at == 0) for at in (12, 0))
+    assert cut == left and joint == right  # no fact behind a sentence that is cut, or before one
 
 
 def test_alone_has_all_facts_and_one_paragraph(questions: list[planted.Question]) -> None:
@@ -276,6 +272,26 @@ def test_expected_accuracy_equals_one_pass_for_each_choice(tiny: tuple, question
         lm_reader.read(model, bare, asked[:1], built[:1])
 
 
+def test_asking_goes_on_to_tables_and_effects(tiny: tuple, articles: list[planted.Article], tmp_path: Path) -> None:
+    model, tokenizer = tiny
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "lm")
+    data = SimpleNamespace(path=lambda name: tmp_path / "lm")
+    texts = {article.title: article.page.text for article in articles}
+    found = study.ask(data, study.SMALL, (1, 2, 4), 4, 2, texts, name_words=1, temperature=0.8, seed=0,
+                      store=tmp_path / "r.jsonl", device="cpu")  # fmt: skip
+    table = study.line_table(found.made, found.frame).set_index(["line", "documents", "look-alikes"])
+    assert table.loc[("count only", 1, 3), "questions"] == table.loc[("both", 4, 3), "questions"] == 4
+    assert table.loc[("count only", 2, 3), "questions"] == table.loc[("no look-alikes", 1, 0), "questions"] == 2
+    assert study.place_table(found.frame, (1, 2, 4))["place"].tolist() == [1, 2]  # places take turns, three each
+    told = study.levels(found.frame, found.blind, (1, 2, 4))
+    assert told["unequal tokens"].max() < 0.02 and told["shift of the evidence"].between(0, 0.1).all()
+    pairs = study.comparisons(found.frame, (1, 2, 4))
+    assert {name: len(pair) for name, pair in pairs.items()} == {
+        "count only": 4, "facts only": 2, "both": 2, "no look-alikes": 2, "alone minus extended": 2,
+    }  # fmt: skip
+
+
 def test_prompts_are_equally_long_headers_included(tiny: tuple, articles: list[planted.Article]) -> None:
     _, tokenizer = tiny
     spans = planted.TokenizerSpans(tokenizer)
@@ -354,12 +370,13 @@ def test_effects_by_hand(questions: list[planted.Question]) -> None:
     made = made_of(questions[:6])
     rows = [
         {**dict(zip(study.KEY, c, strict=True)), "question": q.id, "bin": q.bin,
-         "first": k == 0, "mass": 0.5, "at": 50 + (c.documents == 2), "tokens": 100 + (c.documents == 1),
+         "place": q.asked, "about": q.about, "mass": 0.5, "at": 50 + (c.documents == 2),
+         "tokens": 100 + (c.documents == 1),
          "p": 1 - (c.documents + 10 * c.look_alikes) / 100 - k / 1000, "right": 1.0, "f1": 1.0}
         for c in made.sets for k, q in enumerate(made.questions)
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
-    found = {name: (a - b).mean() for name, (a, b) in study.comparisons(frame, COUNTS).items()}
+    found = {name: (pair["a"] - pair["b"]).mean() for name, pair in study.comparisons(frame, COUNTS).items()}
     expected = {
         "count only": 0.05,
         "facts only": 0.5,
@@ -370,24 +387,33 @@ def test_effects_by_hand(questions: list[planted.Question]) -> None:
     assert found == pytest.approx(expected)
     bins = study.by_bin(frame, COUNTS)
     assert list(bins) == [f"count only, {name}" for name in study.BINS]
-    assert all(len(a) == 2 and (a - b).mean() == pytest.approx(0.05) for a, b in bins.values())
+    assert all(len(f) == 2 and (f["a"] - f["b"]).mean() == pytest.approx(0.05) for f in bins.values())
     blind = study.blind_rows(made)
     told = study.levels(frame, blind, COUNTS)
     at_ends = blind[(blind["look_alikes"] == 5) & blind["documents"].isin([1, 6]) & (blind["condition"] == "set")]
     lazy = at_ends[~at_ends["reader"].isin(readers.RETRIEVERS)].groupby(["documents", "reader"])["right"].mean()
     best = lazy.groupby("documents").max().mean()
     assert told["reading above blind"].mean() == pytest.approx(1 - 0.535 - 0.0025 - best) and best < 0.6
-    assert told["unequal tokens"] == pytest.approx(1 / 101)
-    assert told["shift of the evidence"] == pytest.approx(1 / 101)
+    assert told["unequal tokens"].tolist() == told["shift of the evidence"].tolist() == pytest.approx([1 / 101] * 6)
+    assert told["gain of lazy readers"].mean() >= 0 and set(told["gain of lazy readers"]) <= {-1, 0, 1}
     assert told["no documents above chance"].mean() == pytest.approx(1 - 0.0025 - 1 / 6)
     assert told["fewest documents"].mean() - told["all documents"].mean() == pytest.approx(0.05)
     with pytest.raises(ReprobookError, match="no reading of Condition"):
-        study.scores(frame, study.Condition("set", 99, 0), "p")
+        study.readings(frame, study.Condition("set", 99, 0), "p")
     told, rivals = study.line_table(made, frame), study.blind_table(made, blind)
     assert told["line"].value_counts().to_dict() == {
         "count only": 4, "facts only": 2, "both": 2, "no look-alikes": 2, "alone": 1, "no documents": 1,
     }  # fmt: skip
-    assert (told["p"] * 6 - told["first"] - told["later"] * 5).abs().max() < 1e-9
+    assert told["questions"].eq(6).all()
+    places = study.place_table(frame, COUNTS)
+    assert (
+        places["place"].tolist() == [1, 2]
+        and (places["fewest documents"] - places["all documents"]).round(9).eq(0.05).all()
+    )
+    few = frame[
+        (frame["condition"] != "set") | (frame["look_alikes"] == 5) | (frame["question"] == made.questions[0].id)
+    ]
+    assert len(study.comparisons(few, COUNTS)["facts only"]) == 1 < len(study.comparisons(few, COUNTS)["count only"])
     assert rivals["oracle"].eq(1).all() and len(rivals) == 11
     assert list(dict.fromkeys(study.joined({"x": told, "y": told})["reader"])) == ["x", "y"]
 

@@ -52,7 +52,7 @@ GIVEN = tuple(
     "Ivan Jacob"
     .split()
 )  # fmt: skip
-LEAD_SHARE = 0.5  # of paragraphs that open their article, as is common in questions made from Wikipedia
+LEAD_SHARE = 0.5  # of paragraphs that open their article if its first sentences have the length, as is common
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -99,12 +99,14 @@ def wikipedia(path: str | Path) -> dict[str, str]:
 
 
 def articles(texts: dict[str, str], spans: Spans, least: int = 700, most: int = 2500) -> list[Article]:
-    """Every text of at least ``least`` tokens as an article; the first ``most`` tokens of longer ones."""
+    """Every text of at least ``least`` tokens as an article; of longer ones the sentences in the first ``most`` tokens
+    (the page is read as a ring, so its end must not cut one)."""
     found = []
     for title, text in texts.items():
         whole = page(text[: 12 * most], spans) if text else None
         if whole is not None and len(whole) >= least:
-            short = Page(whole.text[: whole.spans[:most][-1, 1]], whole.spans[:most])
+            n = int(_borders(whole)[_borders(whole) <= most][-1])
+            short = Page(whole.text[: whole.spans[n - 1, 1]], whole.spans[:n])
             found.append(Article(title, short, _borders(short)))
     if not found:
         raise ReprobookError(f"no text has the {least} tokens that a page needs: take longer articles or smaller sets")
@@ -150,6 +152,11 @@ class Question:
     def question(self) -> str:
         """What is asked."""
         return self.plain.question
+
+    @property
+    def about(self) -> str:
+        """Title of the article whose paragraph holds the answer."""
+        return self.plain.documents[self.asked].title
 
     @property
     def asked(self) -> int:
@@ -236,13 +243,16 @@ def _people(free: Sequence[str], n: int, name_words: int, rng: np.random.Generat
 
 
 def _paragraph(article: Article, width: int, rng: np.random.Generator) -> tuple[Document, int]:
-    """About ``width`` tokens from a sentence's beginning on, to a sentence's end where there is one, and a sentence
-    border in it as the place of the fact."""
-    borders, n = article.borders, len(article.page)
-    first = 0 if rng.random() < LEAD_SHARE else int(rng.choice(borders[borders < n - 2 * width]))
-    least, most = int(0.7 * width), int(1.3 * width)
-    ends = borders[(borders >= first + least) & (borders <= first + most)]
-    last = int(ends[0]) if len(ends) else first + int(rng.integers(least, most + 1))
+    """Whole sentences of about ``width`` tokens, and a sentence border in them as the place of the fact.
+
+    Raises :class:`TooShortError` if the article has none."""
+    borders = article.borders
+    reach = [borders[(borders >= b + 0.7 * width) & (borders <= b + 1.3 * width)] for b in borders]
+    begins = [(int(b), int(ends[0])) for b, ends in zip(borders, reach, strict=True) if len(ends)]
+    if not begins:
+        raise TooShortError(f"article {article.title!r} has no sentences of about {width} tokens")
+    lead = begins[0][0] == 0 and rng.random() < LEAD_SHARE
+    first, last = begins[0 if lead else int(rng.integers(len(begins)))]
     places = borders[(borders >= first) & (borders <= last)]
     return Document(article.page, first, last, article.title), int(rng.choice(places))
 
@@ -281,10 +291,10 @@ def cell(
 
 
 def weave(text: str, facts: Sequence[tuple[int, str]], spans: Spans, *, keep_end: bool) -> str:
-    """``text`` with sentences in it, each at the free sentence border nearest to its token, as long as before: tokens
-    of the text go at its beginning (``keep_end``) or at its end. Facts share a border only where borders run out, and
-    none stands where the text meets the paragraph, or a document with many facts would be told by that. Raises
-    :class:`TooShortError` if they don't fit."""
+    """``text`` with sentences in it, each at the sentence border nearest to its token, as long as before: tokens of the
+    text go at its beginning (``keep_end``) or at its end. Its end is no border: it is cut, or meets the paragraph. Its
+    beginning is one: with neither, the fact of a paragraph that stays would stand apart from all others, which tells it
+    to readers that never look at the question. Raises :class:`TooShortError` if they don't fit."""
     if not facts:
         return text
     whole, lengths = spans(text), [len(spans(said)) for _, said in facts]
@@ -295,17 +305,11 @@ def weave(text: str, facts: Sequence[tuple[int, str]], spans: Spans, *, keep_end
     if not len(kept):
         return " ".join(said for _, said in sorted(facts))
     rest = page(text[kept[0, 0] : kept[-1, 1]], spans)
-    borders = _borders(rest)[:-1] if keep_end else _borders(rest)[1:]
-    borders = np.sort(np.resize(borders, max(len(facts), len(borders))))
-    pieces, at, earlier, first = [], 0, 0, 0
-    for left, ((place, said), length) in zip(
-        range(len(facts) - 1, -1, -1), sorted(zip(facts, lengths, strict=True)), strict=True
-    ):
-        free = borders[first : len(borders) - left]
-        first += int(np.abs(free - (place - earlier)).argmin()) + 1
-        border = int(borders[first - 1])
-        pieces += [rest.slice(at, border), said]
-        at, earlier = border, earlier + length
+    borders, pieces, at, earlier = _borders(rest)[1:] if keep_end else _borders(rest)[:-1], [], 0, 0
+    for (place, said), length in sorted(zip(facts, lengths, strict=True)):
+        border = int(borders[np.abs(borders - (place - earlier)).argmin()])
+        pieces += [rest.slice(at, max(at, border)), said]
+        at, earlier = max(at, border), earlier + length
     return " ".join(piece for piece in [*pieces, rest.slice(at, len(rest))] if piece)
 
 

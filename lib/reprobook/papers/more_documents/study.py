@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 KEY = ["condition", "documents", "look_alikes"]
 SMALL = "smollm2-135m-instruct"
 BINS = ("short", "middle", "long")
-Pairs = dict[
-    str, tuple[np.ndarray, np.ndarray]
-]  # name of an effect -> scores of the same questions, first minus second
 
 
 class Condition(NamedTuple):
@@ -172,11 +169,12 @@ class Asked(NamedTuple):
 
 
 def ask(
-    data: ChapterData, name: str, counts: Sequence[int], n_questions: int, texts: dict[str, str], *, name_words: int,
-    temperature: float, seed: int, store: Path, device: Any,
+    data: ChapterData, name: str, counts: Sequence[int], n_questions: int, n_rows: int, texts: dict[str, str], *,
+    name_words: int, temperature: float, seed: int, store: Path, device: Any,
 ) -> Asked:  # fmt: skip
-    """The study of the model ``name``, documents counted in its own tokens; readings are kept in ``store``. Where an
-    optional model is not to be had, SmolLM2 reads in its place, and that is said."""
+    """The study of the model ``name``, documents counted in its own tokens; readings are kept in ``store``. The ends of
+    *count only* are read for all ``n_questions``, other sets for the first ``n_rows``. Where an optional model is not
+    to be had, SmolLM2 reads in its place, and that is said."""
     source = data.path_or_none(name) if name != SMALL else data.path(SMALL)
     if source is None:
         print(f"{name} is not to be had here: {SMALL} reads in its place")
@@ -185,11 +183,13 @@ def ask(
     made = open_study(articles(texts, spans), spans, counts, n_questions=n_questions, name_words=name_words, seed=seed,
                       tokenizer=tokenizer)  # fmt: skip
     read = functools.partial(lm_reader.read, model, tokenizer, temperature=temperature)
-    wanted = {tuple(condition): (made.questions, sets) for condition, sets in made.sets.items()}
+    line = lines(counts)["count only"]
+    limit = {condition: None if condition in (line[0], line[-1]) else n_rows for condition in made.sets}
+    wanted = {tuple(c): (made.questions[: limit[c]], sets[: limit[c]]) for c, sets in made.sets.items()}
     frame = read_all(wanted, read, KEY, store, label=f"{name} {temperature}")
-    told = {q.id: (q.bin, q.asked == 0) for q in made.questions}
-    frame[["bin", "first"]] = [told[each] for each in frame["question"]]
-    return Asked(made, frame, blind_rows(made))
+    told = {q.id: {"bin": q.bin, "place": q.asked, "about": q.about} for q in made.questions}
+    asked = pd.DataFrame([told[each] for each in frame["question"]])
+    return Asked(made, pd.concat([frame, asked], axis=1), blind_rows(made))
 
 
 def blind_rows(made: Study) -> pd.DataFrame:
@@ -211,49 +211,55 @@ def blind_rows(made: Study) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------- effects
 
 
-def scores(frame: pd.DataFrame, condition: Condition, measure: str) -> np.ndarray:
-    """The measure of one condition, a number for each question in the order of the study."""
+def readings(frame: pd.DataFrame, condition: Condition, measure: str) -> pd.Series:
+    """The measure of one condition by question."""
     chosen = frame[(frame[KEY] == list(condition)).all(axis=1)]
     if chosen.empty:
         raise ReprobookError(f"no reading of {condition}")
-    return chosen[measure].to_numpy(float)
+    return chosen.set_index("question")[measure]
 
 
-def comparisons(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> Pairs:
-    """What the claims compare. Falls are fewest minus all documents; *facts only* is none minus all look-alikes at all
-    documents."""
-    made = lines(counts)
-    found = {name: (scores(frame, line[0], measure), scores(frame, line[-1], measure)) for name, line in made.items()}
-    alone = scores(frame, Condition("alone", 1, counts[-1] - 1), measure)
-    return {**found, "alone minus extended": (alone, found["count only"][0])}
+def comparisons(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> dict[str, pd.DataFrame]:
+    """What the chapter compares, frames (question; ``a``, ``b``) over the questions that were read in both sets. Falls
+    are fewest minus all documents; *facts only* is none minus all look-alikes at all documents."""
+    ends = {name: (line[0], line[-1]) for name, line in lines(counts).items()}
+    ends["alone minus extended"] = Condition("alone", 1, counts[-1] - 1), ends["count only"][0]
+    return {
+        name: pd.concat({k: readings(frame, e, measure) for k, e in zip("ab", pair, strict=True)}, axis=1, join="inner")
+        for name, pair in ends.items()
+    }
 
 
-def by_bin(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> Pairs:
+def by_bin(frame: pd.DataFrame, counts: Sequence[int]) -> dict[str, pd.DataFrame]:
     """The fall of *count only* within each length of the questions."""
-    a, b = comparisons(frame, counts, measure)["count only"]
-    first = frame[(frame[KEY] == list(lines(counts)["count only"][0])).all(axis=1)]
-    bins = first["bin"].to_numpy()
-    return {f"count only, {BINS[k]}": (a[bins == k], b[bins == k]) for k in np.unique(bins)}
+    fall = comparisons(frame, counts)["count only"]
+    bins = frame.groupby("question")["bin"].first()[fall.index]
+    return {f"count only, {BINS[k]}": fall[bins == k] for k in sorted(set(bins))}
 
 
-def levels(frame: pd.DataFrame, blind: pd.DataFrame, counts: Sequence[int]) -> dict[str, np.ndarray]:
-    """Controls, one number a question: what reading is worth above the best reader on the fewest and on all documents
-    that does not use the person, room for a fall, how unequal the prompts of all sets are and how far the evidence
-    moves in them, both as a share of the prompt, and knowledge without documents."""
+def levels(frame: pd.DataFrame, blind: pd.DataFrame, counts: Sequence[int]) -> dict[str, pd.Series]:
+    """Controls by question: what reading is worth above the best reader on the fewest and on all documents that does
+    not use the person, room for a fall, how unequal the prompts of all sets are and how far the evidence moves in them,
+    both as a share of the prompt, what the reader that gains most by fewer documents without using the person gains,
+    and knowledge without documents."""
     few, all_of = lines(counts)["count only"][0], lines(counts)["count only"][-1]
     lazy = blind[blind["reader"].isin([*readers.BLIND, readers.MAJORITY])]
-    best = [
-        lazy[(lazy[KEY] == list(each)).all(axis=1)].groupby("reader")["right"].mean().max() for each in (few, all_of)
+    ends = [
+        lazy[(lazy[KEY] == list(each)).all(axis=1)].pivot(index="question", columns="reader", values="right")
+        for each in (few, all_of)
     ]
-    sets = frame[frame["condition"] == "set"].groupby("question", sort=False)
+    gains, read = ends[0] - ends[1], [readings(frame, each, "p") for each in (few, all_of)]
+    best = (ends[0].mean().max() + ends[1].mean().max()) / 2
+    sets = frame[frame["condition"] == "set"].groupby("question")
     tokens, at = sets["tokens"], sets["at"]
     return {
-        "reading above blind": (scores(frame, few, "p") + scores(frame, all_of, "p") - sum(best)) / 2,
-        "fewest documents": scores(frame, few, "p"),
-        "all documents": scores(frame, all_of, "p"),
-        "unequal tokens": ((tokens.max() - tokens.min()) / tokens.max()).to_numpy(),
-        "shift of the evidence": ((at.max() - at.min()) / tokens.max()).to_numpy(),
-        "no documents above chance": scores(frame, Condition("none", 0, 0), "p") - 1 / counts[-1],
+        "reading above blind": (read[0] + read[1]) / 2 - best,
+        "fewest documents": read[0],
+        "all documents": read[1],
+        "unequal tokens": (tokens.max() - tokens.min()) / tokens.max(),
+        "shift of the evidence": (at.max() - at.min()) / tokens.max(),
+        "gain of lazy readers": gains[gains.mean().idxmax()],
+        "no documents above chance": readings(frame, Condition("none", 0, 0), "p") - 1 / counts[-1],
     }
 
 
@@ -261,12 +267,19 @@ def levels(frame: pd.DataFrame, blind: pd.DataFrame, counts: Sequence[int]) -> d
 
 
 def line_table(made: Study, frame: pd.DataFrame) -> pd.DataFrame:
-    """Means of every line at every step that was read: expected accuracy ``p``, that where the answer is the ``first``
-    fact of the set and where it stands ``later``, greedy accuracy ``right``, ``f1`` of the free answer, ``mass`` of the
-    choices, ``tokens``."""
-    told = frame.assign(first=frame["p"].where(frame["first"]), later=frame["p"].where(~frame["first"]))
-    means = told.groupby(KEY)[["p", "first", "later", "right", "f1", "mass", "tokens"]].mean().to_dict("index")
+    """Means of every line at every step that was read, over so many ``questions``: expected accuracy ``p``, greedy
+    accuracy ``right``, ``f1`` of the free answer, ``mass`` of the choices, ``tokens``."""
+    told = frame.groupby(KEY).agg({"question": "size", **dict.fromkeys(["p", "right", "f1", "mass", "tokens"], "mean")})
+    means = told.rename(columns={"question": "questions"}).to_dict("index")
     return pd.DataFrame([{**row, **means[tuple(each)]} for row, each in _steps(made)])
+
+
+def place_table(frame: pd.DataFrame, counts: Sequence[int]) -> pd.DataFrame:
+    """Expected accuracy of *count only* with the fewest and with all documents, by the ``place`` of the answer's fact
+    among all facts, 1 the first."""
+    fall = comparisons(frame, counts)["count only"].set_axis(["fewest documents", "all documents"], axis=1)
+    place = frame.groupby("question")["place"].first()[fall.index].to_numpy() + 1
+    return fall.groupby(place).mean().rename_axis("place").reset_index()
 
 
 def blind_table(made: Study, blind: pd.DataFrame) -> pd.DataFrame:
