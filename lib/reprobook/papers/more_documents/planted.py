@@ -215,7 +215,8 @@ def make_questions(
     turns, made = rng.permutation(len(where)), []
     for k in range(n_questions):
         relation, *others = rng.permutation(RELATIONS)[:n_documents].tolist()
-        asked, bin, about = (k // len(widths)) % n_documents, k % len(widths), turns[k % len(where)]
+        asked, about = k % n_documents, turns[k % len(where)]
+        bin = (k + k // math.lcm(n_documents, len(widths))) % len(widths)  # every width with every place
         articles = np.insert(rng.permutation(np.delete(turns, k % len(where)))[: n_documents - 1], asked, about)
         chosen = [where[i] for i in articles]
         plain, places = zip(*(_paragraph(article, widths[bin], rng) for article in chosen), strict=True)
