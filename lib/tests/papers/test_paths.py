@@ -88,10 +88,10 @@ READ: dict[str, Callable[[Any], Any]] = {  # what each gives of the file or fold
     "index.npz": lambda p: two_view_sets.read_index(p)["name"].tolist(),
     "rows.csv": lambda p: video.read_digits(p)[1].tolist(),
     "train.parquet": lambda p: (list(read_column([p], "text")), documents.wanted_pages([p], {"A"})),
-    "dump.xml.bz2": lambda p: (len(wikipedia_characters(p, 4).train), planted.wikipedia(p)[0].title),
+    "dump.xml.bz2": lambda p: (len(wikipedia_characters(p, 4).train), next(iter(planted.wikipedia(p)))),
     ".": lambda p: (
-        corpus.split_files(p, "train"), matchers.stored(p)(0, None).shape, documents.read_files(p, "*.parquet"),
-        next(documents.released_sets(p)), len(alias_free.Photos(p, 8)),
+        corpus.split_files(p, "train"), matchers.stored(p)(0, None).shape, next(documents.read_files(p)),
+        next(documents.read_files(p, "*.parquet")), len(alias_free.Photos(p, 8)),
     ),
 }  # fmt: skip
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {  # readers of large things: the folder is found to lack them

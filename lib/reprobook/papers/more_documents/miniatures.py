@@ -60,7 +60,7 @@ def _musique(k: int, n: int) -> dict[str, Any]:
         {"idx": i, "title": title, "paragraph_text": _paragraph(title), "is_supporting": i in (0, 1)}
         for i, title in enumerate(_titles(k, n))
     ]
-    answer = paragraphs[0]["paragraph_text"].split()[1]
+    answer = str(paragraphs[0]["paragraph_text"]).split()[1]
     steps = [{"id": i, "question": "Which word?", "answer": answer, "paragraph_support_idx": i} for i in (0, 1)]
     return {"id": f"2hop__{k}", "paragraphs": paragraphs, "question": "Which word comes second?", "answer": answer,
             "question_decomposition": steps, "answer_aliases": [answer.upper()], "answerable": True}  # fmt: skip

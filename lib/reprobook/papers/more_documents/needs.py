@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from reprobook.nn.needs import causal_lm, kv_cache, parameters
+from reprobook.nn.needs import causal_lm, gpu_hours, kv_cache, parameters
 
 # Shapes as the published configurations have them.
 OPEN_MODELS: dict[str, dict[str, Any]] = {
@@ -27,15 +28,17 @@ OPEN_MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def needs(prompt_tokens: int, batch_size: int) -> list[dict[str, Any]]:
-    """One row a model: parameters (10^9), GB of its weights in bf16 and of the KV cache of a batch of prompts, and the
-    PFLOP of reading one prompt (2 N a token; attention not counted)."""
+def needs(prompt_tokens: int, batch_size: int, n_prompts: int) -> list[dict[str, Any]]:
+    """One row a model: parameters (10^9), GB of its weights in bf16 and of the KV cache of a batch of prompts, the GPUs
+    of 80 GB that hold both, and A100 hours of reading ``n_prompts`` (2 N operations a token, attention not counted,
+    over 40 % of the peak: our estimate)."""
     rows = []
     for name, config in OPEN_MODELS.items():
         model = causal_lm(config)
         size, cache = parameters(model), kv_cache(model.config, prompt_tokens, batch=batch_size)
         rows.append({
             "model": name, "parameters (10^9)": size / 1e9, "weights, bf16 (GB)": 2 * size / 1e9,
-            "KV cache of a batch (GB)": cache / 1e9, "PFLOP a prompt": 2 * size * prompt_tokens / 1e15,
+            "KV cache of a batch (GB)": cache / 1e9, "GPUs of 80 GB": math.ceil((2 * size + cache) / 80e9),
+            "A100 hours": gpu_hours(2 * size * prompt_tokens * n_prompts, "A100, bf16"),
         })  # fmt: skip
     return rows

@@ -71,11 +71,12 @@ def _load(text: str) -> Any:
 
 
 def four_scores(response: str, golds: Sequence[str]) -> dict[str, float]:
-    """The four means of the released script for one response. ``whole``: F1 of the printed object against the printed
-    gold object, which gives 0.75 to a wrong one-word answer because the key words count; ``content``: F1 of the
-    answer, the only one that says how good it is; ``format``: F1 of the key words that it holds, 2/3 for a refusal that
-    leaves out the content; ``answerable``: whether it says so. The script gives other numbers where it slips: JSON's
-    ``true`` is no Python name to it (``answerable`` 0), and an answer's words are deleted from the key words, too."""
+    """Four scores of one response, for the four means that the released script prints. ``whole``: F1 of the printed
+    object against the printed gold object, which gives 0.75 to a wrong one-word answer because the key words count;
+    ``content``: F1 of the answer, the only one that says how good it is; ``format``: F1 of the key words that it
+    holds, 2/3 for a refusal that leaves out the content; ``answerable``: whether it says so. These are the scores as
+    meant, not the script's own where it slips: JSON's ``true`` is no Python name to it (``answerable`` 0), and it
+    deletes an answer's words from the key words, too."""
     answer = parse_answer(response)
     printed = str(answer.value) if answer.value is not None else response
     return {

@@ -18,7 +18,7 @@ from reprobook.errors import ReprobookError
 Spans = Callable[[str], np.ndarray]
 Extension = Literal["position", "equal", "none"]
 Source = Literal["article", "page_start"]
-Order = Literal["original", "slots", "random"]
+Order = Literal["original", "slots"]
 
 
 class TooShortError(ReprobookError):
@@ -68,17 +68,13 @@ def splice(old: Page, start: int, end: int, new: Page) -> Page:
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A paragraph, tokens ``[start, end)`` of ``page``. ``evidence``: tokens of the page that state the fact, if any;
-    ``value``: what the fact states; ``look_alike``: the fact answers the same relation for another entity;
-    ``located`` False: the page does not hold the paragraph (it was not found, and ``page`` is the paragraph itself)."""
+    """A paragraph, tokens ``[start, end)`` of ``page``. ``located`` False: the page does not hold the paragraph (it was
+    not found, and ``page`` is the paragraph itself)."""
 
     page: Page
     start: int
     end: int
     title: str = ""
-    evidence: tuple[int, int] | None = None
-    value: str = ""
-    look_alike: bool = False
     located: bool = True
 
     def __post_init__(self) -> None:
@@ -107,8 +103,6 @@ class Instance:
     documents: tuple[Document, ...]
     supporting: tuple[int, ...]
     aliases: tuple[str, ...] = ()
-    stub: str = ""  # how an answer in a full sentence begins, for readers that complete it
-    relation: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.documents)
@@ -133,8 +127,8 @@ class Instance:
 @dataclass(frozen=True, eq=False)
 class BuiltSet:
     """A set as a reader gets it. ``kept`` (m,): indices of the documents, in their order here; ``before`` and ``after``
-    (m,): tokens of extension; ``starts`` (m,): tokens in front of each paragraph in the whole set, headers not
-    counted; ``texts``: the documents."""
+    (m,): tokens of extension; ``starts`` (m,): tokens in front of each paragraph in the whole set, those of headers
+    among them; ``texts``: the documents, without headers; ``total``: all tokens."""
 
     kept: np.ndarray
     before: np.ndarray
@@ -219,21 +213,25 @@ def _cycle(page: Page, first: int, count: int) -> str:
 
 def build_set(
     instance: Instance, count: int, *, seed: int = 0, extension: Extension = "position", source: Source = "article",
-    order: Order = "original",
+    order: Order = "original", header: int = 0, more: int = 0,
 ) -> BuiltSet:  # fmt: skip
     """The set of ``count`` documents (Section 2; released code, ``create_expanded``).
 
     ``extension``: ``position`` keeps total length and place of the evidence, ``equal`` only the length, ``none``
     neither. ``source``: text around the paragraph in its ``article``, or ``page_start`` as in the released code.
     ``order``: ``original``; ``slots``, one permutation for all questions, as the benchmark under the released code
-    has it; ``random``, another for each question. Raises :class:`TooShortError` if a page is too short."""
+    has it. ``header``: tokens of "Document 3:" and the like before each
+    document; a removed document leaves the room of its header, too, or fewer documents would make a shorter prompt (the
+    paper counts none); ``more``: tokens that the last document gets on top (it loses at most its extension).
+    Raises :class:`TooShortError` if a page is too short."""
     kept, lengths = retained(instance, count, seed), instance.lengths
     rules = {"position": gap_extension, "equal": equal_extension, "none": _no_extension}
     if extension not in rules or source not in _SOURCES:
         raise ReprobookError(
             f"extension {extension!r} must be one of {', '.join(rules)}; source {source!r} one of {', '.join(_SOURCES)}"
         )
-    before, after = rules[extension](lengths, kept)
+    before, after = rules[extension](lengths + header, kept)
+    after[-1] = max(0, after[-1] + more)
     moved = _permutation(instance, kept, order, seed)
     kept, before, after = kept[moved], before[moved], after[moved]
     documents = [instance.documents[k] for k in kept]
@@ -243,8 +241,8 @@ def build_set(
             texts.append(_SOURCES[source](document.page, document.start, document.end, b, a))
         except TooShortError as error:
             raise TooShortError(f"question {instance.id!r}, document {document.title!r}: {error}") from None
-    widths = before + lengths[kept] + after
-    starts = np.cumsum(widths) - widths + before
+    widths = header + before + lengths[kept] + after
+    starts = np.cumsum(widths) - widths + header + before
     return BuiltSet(kept, before, after, starts, tuple(texts), int(widths.sum()))
 
 
@@ -262,9 +260,7 @@ def _permutation(instance: Instance, kept: np.ndarray, order: str, seed: int) ->
     if order == "slots":
         slots = np.random.default_rng([seed, 0]).permutation(len(instance.documents))
         return np.argsort(slots[: len(kept)], kind="stable")
-    if order == "random":
-        return np.random.default_rng([seed, 1, zlib.crc32(instance.id.encode())]).permutation(len(kept))
-    raise ReprobookError(f"order {order!r} must be one of original, slots, random")
+    raise ReprobookError(f"order {order!r} must be original or slots")
 
 
 def supporting_only(instance: Instance) -> BuiltSet:
@@ -274,44 +270,39 @@ def supporting_only(instance: Instance) -> BuiltSet:
 
 def replace_distractors(instance: Instance, pool: Sequence[tuple[str, Document]], seed: int = 0) -> Instance:
     """Every distractor becomes a random distractor of another question, cut to the same number of tokens or, if it is
-    shorter, repeated (Appendix B.1). ``pool``: pairs of a question's id and one of its distractors.
-
-    The released code then puts supporting documents first; here everything keeps its place."""
+    shorter, repeated (Appendix B.1). ``pool``: pairs of a question's id and one of its distractors. Everything keeps
+    its place; the released code then moves the supporting documents to the front."""
     others = [document for owner, document in pool if owner != instance.id]
     if not others:
         raise ReprobookError(f"question {instance.id!r}: the pool has no distractor of another question")
     rng = np.random.default_rng([seed, 2, zlib.crc32(instance.id.encode())])
     documents = list(instance.documents)
-    for k in np.setdiff1d(np.arange(len(documents)), instance.supporting):
+    distractors = np.setdiff1d(np.arange(len(documents)), instance.supporting)
+    for k in distractors:
         documents[k] = _cut_to(others[rng.integers(len(others))], len(documents[k]))
     return replace(instance, documents=tuple(documents))
 
 
 def _cut_to(document: Document, length: int) -> Document:
     if len(document) >= length:
-        end = document.start + length
-        whole = document.evidence is not None and document.evidence[1] <= end
-        value = document.value if whole else ""
-        return replace(document, end=end, value=value, evidence=document.evidence if whole else None, look_alike=False)
+        return replace(document, end=document.start + length)
     paragraph = document.page.slice(document.start, document.end)
     times = length // len(document)
     spans = document.page.spans[document.start : document.end] - document.page.spans[document.start, 0]
     whole = np.concatenate([spans + k * (len(paragraph) + 1) for k in range(times + 1)])[:length]
     text = " ".join([paragraph] * (times + 1))[: whole[-1, 1]]
     new = splice(document.page, document.start, document.end, Page(text, whole))
-    return replace(document, page=new, end=document.start + length, look_alike=False)
+    return replace(document, page=new, end=document.start + length)
 
 
-def audit(instance: Instance, built: BuiltSet, spans: Spans | None = None) -> dict[str, float]:
-    """What a set did to its question: documents, tokens (``tokens measured`` on the final texts if ``spans`` is given),
-    change of the total, largest shift of a supporting paragraph, smallest and largest number of times that a supporting
-    paragraph stands in its document."""
-    lengths, support = instance.lengths, np.isin(built.kept, instance.supporting)
-    original = np.cumsum(lengths) - lengths
+def audit(instance: Instance, built: BuiltSet, header: int = 0) -> dict[str, float]:
+    """What a set did to its question: its tokens, how many were lost, the largest shift of a supporting paragraph, and
+    the largest number of times that one stands in its document."""
+    lengths, support = instance.lengths + header, np.isin(built.kept, instance.supporting)
+    original = np.cumsum(lengths) - lengths + header
     shifts = np.abs(built.starts - original[built.kept])[support]
     copies = [built.texts[j].count(instance.documents[built.kept[j]].text) for j in np.flatnonzero(support)]
-    found = {
-        "documents": len(built), "tokens": built.total, "tokens lost": int(lengths.sum()) - built.total,
-        "largest shift": int(shifts.max()), "copies of evidence, least": min(copies), "copies of evidence": max(copies),
+    return {
+        "tokens": built.total, "tokens lost": int(lengths.sum()) - built.total, "largest shift": int(shifts.max()),
+        "copies of evidence": max(copies),
     }  # fmt: skip
-    return found if spans is None else {**found, "tokens measured": sum(len(spans(text)) for text in built.texts)}

@@ -1,328 +1,330 @@
-"""The experiment: the same questions in every set, and one row for each question, set and reader."""
+"""The experiment: the same questions in every set, one row for each question, set and reader, and what is compared."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from reprobook.errors import ReprobookError
-from reprobook.metrics.statistics import paired_bootstrap
-from reprobook.papers.more_documents.planted import distractor_pool
-from reprobook.papers.more_documents.sets import (
-    BuiltSet,
-    Instance,
-    TooShortError,
-    audit,
-    build_set,
-    replace_distractors,
-    supporting_only,
-)
+from reprobook.nn.lm import load_lm
+from reprobook.papers.more_documents import lm_reader, readers
+from reprobook.papers.more_documents.planted import TokenizerSpans, alone, articles, cell, make_questions
+from reprobook.papers.more_documents.scoring import f1
+from reprobook.papers.more_documents.sets import TooShortError, audit, build_set
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from reprobook.data import ChapterData
+    from reprobook.papers.more_documents.planted import Article, Question
+    from reprobook.papers.more_documents.sets import BuiltSet, Spans
 
-    from reprobook.metrics.statistics import Interval
-
-KEY = ("question", "condition", "count")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """How a set is built. ``count`` 0 in a ladder means the supporting documents, extended."""
-
-    name: str
-    count: int
-    switches: Mapping[str, Any] = field(default_factory=dict)
-    random: bool = False  # random distractors in place of hard ones
+KEY = ["condition", "documents", "look_alikes"]
+SMALL = "smollm2-135m-instruct"
+BINS = ("short", "middle", "long")
 
 
-def conditions(ladder: Sequence[int], ablations: bool = True) -> list[Condition]:
-    """Every set of the study for one ladder of counts: the hard and the random ladder, supporting documents alone, no
-    documents, and the constructions that are *not* the paper's (all sets but the largest change with them)."""
-    if list(ladder) != sorted(set(ladder)) or len(ladder) < 2 or ladder[0] < 0:
-        raise ReprobookError(f"a ladder of counts must rise and have two or more, 0 for the supporting ones: {ladder}")
-    found = [Condition("hard", count) for count in ladder]
-    found += [Condition("random", count, random=True) for count in ladder]
-    found += [Condition("supporting alone", 0), Condition("no documents", 0)]
-    if ablations:
-        few, many = ladder[0], ladder[-1]
-        found += [
-            Condition("page start", few, {"source": "page_start"}),
-            Condition("equal share", few, {"extension": "equal"}),
-            Condition("shuffled", few, {"order": "random"}),
-            Condition("shuffled", many, {"order": "random"}),
-        ]
-    return found
+class Condition(NamedTuple):
+    """A set of every question: ``set`` with so many documents and look-alikes, ``alone`` (the document that holds the
+    answer, not extended) or ``none`` (no documents)."""
+
+    kind: str
+    documents: int
+    look_alikes: int
 
 
-def build(instance: Instance, condition: Condition, seed: int) -> BuiltSet | None:
-    """The set of one question under one condition; None stands for no documents."""
-    if condition.name == "no documents":
-        return None
-    if condition.name == "supporting alone":
-        return supporting_only(instance)
-    count = condition.count or len(instance.supporting)
-    return build_set(instance, count, seed=seed, **condition.switches)
+def lines(counts: Sequence[int]) -> dict[str, list[Condition]]:
+    """The sets of each line, the fewest documents first. *Count only*: all look-alikes in every set. *Facts only*: all
+    documents, as many look-alikes as the smaller sets of the paper would hold. *Both*: the paper's. *No look-alikes*:
+    fewest and all documents."""
+    if list(counts) != sorted(set(counts)) or len(counts) < 2 or counts[0] < 1:
+        raise ReprobookError(f"counts must rise from 1 or more and be two or more, got {list(counts)}")
+    n = counts[-1]
+    return {
+        "count only": [Condition("set", c, n - 1) for c in counts],
+        "facts only": [Condition("set", n, c - 1) for c in counts],
+        "both": [Condition("set", c, c - 1) for c in counts],
+        "no look-alikes": [Condition("set", c, 0) for c in (counts[0], n)],
+    }
 
 
-@dataclass(frozen=True)
-class Study:
-    """Questions with their random-distractor twins, and the conditions; only questions that every condition can build,
-    so that all means are over the same ones. ``dropped``: ids of the others, with the reason."""
-
-    questions: tuple[Instance, ...]
-    twins: tuple[Instance, ...]
-    conditions: tuple[Condition, ...]
-    dropped: Mapping[str, str]
-    seed: int
-
-    def sets(self, condition: Condition) -> list[BuiltSet | None]:
-        """The sets of all questions under a condition."""
-        chosen = self.twins if condition.random else self.questions
-        return [build(each, condition, self.seed) for each in chosen]
-
-    def instances(self, condition: Condition) -> tuple[Instance, ...]:
-        """The questions of ``condition``: those with random documents are twins of the others."""
-        return self.twins if condition.random else self.questions
+def conditions(counts: Sequence[int]) -> list[Condition]:
+    """Every set that is read, once: *count only* whole, of the other lines the ends; the document alone with all
+    look-alikes around it, and no documents."""
+    n, (whole, *others) = counts[-1], lines(counts).values()
+    ends = [line[k] for line in others for k in (0, -1)]
+    return [*dict.fromkeys([*whole, *ends]), Condition("alone", 1, n - 1), Condition("none", 0, 0)]
 
 
-@dataclass(frozen=True)
-class Given:
-    """Sets that come ready-made, as the authors released them: count (0: supporting documents only) -> questions with
-    exactly the documents of that set."""
+class Study(NamedTuple):
+    """The questions of a reader and their sets, one list for each condition."""
 
-    by_count: Mapping[int, Sequence[Instance]]
-
-    @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """One condition for each number of documents."""
-        return tuple(Condition("hard", count) for count in sorted(self.by_count))
-
-    def instances(self, condition: Condition) -> Sequence[Instance]:
-        """The questions of ``condition``."""
-        return self.by_count[condition.count]
-
-    def sets(self, condition: Condition) -> list[BuiltSet | None]:
-        """The documents as they are."""
-        return [build_set(each, len(each.documents)) for each in self.instances(condition)]
+    questions: list[Question]
+    sets: dict[Condition, list[BuiltSet | None]]
+    counts: Sequence[int]
 
 
-def given(instances: Sequence[Instance]) -> Given:
-    """Sort ready-made sets by their number of documents: those whose every document supports the answer count as 0."""
-    found: dict[int, list[Instance]] = {}
-    for each in instances:
-        n = len(each.documents)
-        found.setdefault(0 if n == len(each.supporting) else n, []).append(each)
-    return Given(found)
-
-
-def study(questions: Sequence[Instance], wanted: Sequence[Condition], seed: int = 0) -> Study:
-    """Build every set once to see which questions allow all of them: a page may be shorter than an extension needs.
-
-    Raises :class:`ReprobookError` if none does."""
-    dropped: dict[str, str] = {}
-    pools = {r: distractor_pool(questions, r or None) for r in {q.relation for q in questions}}
-    twins = [replace_distractors(q, pools[q.relation], seed) for q in questions]
-    kept = []
-    for question, twin in zip(questions, twins, strict=True):
+def open_study(
+    where: Sequence[Article], spans: Spans, counts: Sequence[int], *, n_questions: int, name_words: int, seed: int,
+    tokenizer: Any = None,
+) -> Study:  # fmt: skip
+    """``n_questions`` questions that every set can be built of, so that all means are over the same ones. With a
+    ``tokenizer`` prompts are made equally long, headers included."""
+    wanted, kept, sets = conditions(counts), [], {}
+    header = lm_reader.header_tokens(tokenizer) if tokenizer else 1
+    for question in make_questions(where, spans, n_questions=n_questions + 9, n_documents=counts[-1],
+                                   name_words=name_words, seed=seed):  # fmt: skip
         try:
-            for condition in wanted:
-                build(twin if condition.random else question, condition, seed)
-            kept.append((question, twin))
-        except TooShortError as error:
-            dropped[question.id] = str(error)
-    if not kept:
-        raise ReprobookError(f"no question allows every set; the first fault: {next(iter(dropped.values()))}")
-    return Study(tuple(q for q, _ in kept), tuple(t for _, t in kept), tuple(wanted), dropped, seed)
+            built = [_build(question, each, seed, header, tokenizer) for each in wanted]
+        except TooShortError:
+            continue
+        kept.append(question)
+        sets[question.id] = built
+        if len(kept) == n_questions:
+            break
+    if len(kept) < n_questions:
+        raise ReprobookError(f"{len(kept)} of {n_questions} questions allow every set: take wider paragraphs")
+    return Study(kept, {c: [sets[q.id][i] for q in kept] for i, c in enumerate(wanted)}, counts)
+
+
+def _build(question: Question, wanted: Condition, seed: int, header: int, tokenizer: Any) -> BuiltSet | None:
+    if wanted.kind == "none":
+        return None
+    if wanted.kind == "alone":
+        return alone(question, wanted.look_alikes, seed)
+    built = cell(question, wanted.documents, wanted.look_alikes, header=header, seed=seed)
+    if tokenizer is None or wanted.documents == len(question.facts):
+        return built
+    full = cell(question, len(question.facts), wanted.look_alikes, header=header, seed=seed)
+    goal, more = lm_reader.prompt_tokens(tokenizer, question, full), 0
+    for _ in range(3):  # a token at a joint may merge, so measured on the text
+        missing = goal - lm_reader.prompt_tokens(tokenizer, question, built)
+        if not missing:
+            break
+        more += missing
+        built = cell(question, wanted.documents, wanted.look_alikes, header=header, more=more, seed=seed)
+    return built
 
 
 # ------------------------------------------------------------------------------------------------- readings
 
+Readings = Mapping[tuple[Any, ...], tuple[Sequence[Any], Sequence["BuiltSet | None"]]]
 
-Read = Callable[[Sequence[Instance], Sequence[BuiltSet | None]], Sequence[Mapping[str, Any]]]
 
-
-def read_all(made: Study | Given, read: Read, store: Path, *, chunk: int = 1, label: str = "reading") -> pd.DataFrame:
-    """One row per question and condition with what ``read`` makes of (questions, their sets), ``chunk`` at a time,
-    written line by line to ``store``: an interrupted run goes on where it stopped. A line cut short is read again, and
-    so is one whose question or documents were others (``text`` is their checksum).
-
-    Progress (of F1, where a training shows its loss): a bar for who watches, a log line now and then for the others."""
-    import pandas as pd
-
-    from reprobook.train.progress import Progress
-
-    done = {(*(row[k] for k in KEY), row["text"]): row for row in _lines(store)}
-    total = sum(len(made.instances(condition)) for condition in made.conditions)
-    progress = Progress(label, total, min(len(done), total))
+def read_all(
+    wanted: Readings, read: Callable[[Sequence[Any], Sequence[Any]], Sequence[Mapping[str, Any]]], names: Sequence[str],
+    store: str | Path, *, chunk: int = 20, label: str = "",
+) -> pd.DataFrame:  # fmt: skip
+    """One row per condition and question with what ``read`` makes of (questions, their sets), ``chunk`` at a time.
+    ``wanted``: condition -> questions, sets; ``names``: the columns of a condition. Rows are written to ``store`` line
+    by line, and an interrupted run goes on where it stopped; a row whose text was another is read again."""
+    store = Path(store)
+    done = {row["text"]: row for row in _lines(store)}
     rows = []
-    with store.open("a", encoding="utf-8") as stream:
-        for condition in made.conditions:
-            pairs = list(zip(made.instances(condition), made.sets(condition), strict=True))
-            keys = [(q.id, condition.name, condition.count, _checksum(label, q, built)) for q, built in pairs]
-            missing = [k for k, key in enumerate(keys) if key not in done]
-            for at in range(0, len(missing), chunk):
-                part = missing[at : at + chunk]
-                for k, found in zip(part, read([pairs[k][0] for k in part], [pairs[k][1] for k in part]), strict=True):
-                    done[keys[k]] = {**dict(zip((*KEY, "text"), keys[k], strict=True)), **found}
-                    stream.write(json.dumps(done[keys[k]]) + "\n")
-                stream.flush()
-                progress.update(len(done), float(done[keys[part[-1]]].get("f1", 0.0)))
-            rows += [done[key] for key in keys]
-    progress.close()
-    return pd.DataFrame(rows)
-
-
-def _checksum(label: str, instance: Instance, built: BuiltSet | None) -> int:
-    texts = built.texts if built is not None else ()
-    return zlib.crc32("\0".join([label, instance.question, instance.stub, instance.answer, *texts]).encode())
+    for condition, (asked, sets) in wanted.items():
+        told = [(label, condition, q.id, q.question, b.texts if b else ()) for q, b in zip(asked, sets, strict=True)]
+        texts = [hashlib.blake2b(repr(each).encode(), digest_size=8).hexdigest() for each in told]
+        missing = [k for k, text in enumerate(texts) if text not in done]
+        for at in range(0, len(missing), chunk):
+            part = missing[at : at + chunk]
+            answers = read([asked[k] for k in part], [sets[k] for k in part])
+            for k, found in zip(part, answers, strict=True):
+                row = {"text": texts[k], **dict(zip(names, condition, strict=True)), "question": asked[k].id}
+                done[texts[k]] = {**row, **found}
+            with store.open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(done[texts[k]]) + "\n" for k in part)
+        rows += [done[text] for text in texts]
+    return pd.DataFrame(rows).drop(columns="text")
 
 
 def _lines(store: Path) -> Iterator[dict[str, Any]]:
     """Whole rows of the store; what follows a broken one is cut off the file."""
-    if not store.is_file():
-        store.parent.mkdir(parents=True, exist_ok=True)
-        return
+    store.parent.mkdir(parents=True, exist_ok=True)
+    store.touch()
     good = 0
-    with store.open("rb") as stream:
-        lines = stream.readlines()
-    for line in lines:
+    for line in store.read_bytes().splitlines(keepends=True):
         try:
-            row = json.loads(line) if line.endswith(b"\n") else None
+            row = json.loads(line)
         except ValueError:
-            row = None
-        if not isinstance(row, dict) or any(k not in row for k in (*KEY, "text")):
             break
-        good += len(line)
+        if not line.endswith(b"\n"):
+            break
         yield row
+        good += len(line)
     with store.open("r+b") as stream:
         stream.truncate(good)
 
 
-# ------------------------------------------------------------------------------------------------- differences
+class Asked(NamedTuple):
+    """What a language model made of its study, and what blind readers make of it."""
+
+    made: Study
+    frame: pd.DataFrame
+    blind: pd.DataFrame
 
 
-def values(frame: pd.DataFrame, name: str, count: int, measure: str) -> pd.Series:
-    """The measure of one condition by question."""
-    chosen = frame[(frame["condition"] == name) & (frame["count"] == count)].set_index("question")[measure]
-    if chosen.empty:
-        raise ReprobookError(f"no reading of condition {name!r} with count {count}")
-    return chosen
+def ask(
+    data: ChapterData, name: str, counts: Sequence[int], n_questions: int, n_rows: int, texts: dict[str, str], *,
+    name_words: int, temperature: float, seed: int, store: Path, device: Any,
+) -> Asked:  # fmt: skip
+    """The study of the model ``name``, documents counted in its own tokens; readings are kept in ``store``. The ends of
+    *count only* are read for all ``n_questions``, other sets for the first ``n_rows``. Where an optional model is not
+    to be had, SmolLM2 reads in its place, and that is said."""
+    source = data.path_or_none(name) if name != SMALL else data.path(SMALL)
+    if source is None:
+        print(f"{name} is not to be had here: {SMALL} reads in its place")
+    model, tokenizer = load_lm(source or data.path(SMALL), device=device)
+    spans = TokenizerSpans(tokenizer)
+    made = open_study(articles(texts, spans), spans, counts, n_questions=n_questions, name_words=name_words, seed=seed,
+                      tokenizer=tokenizer)  # fmt: skip
+    read = functools.partial(lm_reader.read, model, tokenizer, temperature=temperature)
+    line = lines(counts)["count only"]
+    limit = {condition: None if condition in (line[0], line[-1]) else n_rows for condition in made.sets}
+    wanted = {tuple(c): (made.questions[: limit[c]], sets[: limit[c]]) for c, sets in made.sets.items()}
+    frame = read_all(wanted, read, KEY, store, label=f"{name} {temperature}")
+    told = {q.id: {"bin": q.bin, "place": q.asked, "about": q.about} for q in made.questions}
+    asked = pd.DataFrame([told[each] for each in frame["question"]])
+    return Asked(made, pd.concat([frame, asked], axis=1), blind_rows(made))
 
 
-def difference(
-    frame: pd.DataFrame, a: tuple[str, int], b: tuple[str, int], measure: str = "f1", within: Any = None
-) -> Interval:
-    """Mean of condition ``a`` minus condition ``b`` over the same questions, with its paired bootstrap interval;
-    ``within``: only these questions."""
-    left, right = values(frame, *a, measure), values(frame, *b, measure)
-    ids = left.index.intersection(right.index)
-    if within is not None:
-        ids = ids.intersection(within)
-    if len(ids) < 2:
-        raise ReprobookError(f"{len(ids)} questions have both {a} and {b}: at least 2 are needed")
-    return paired_bootstrap(left[ids].to_numpy(float), right[ids].to_numpy(float))
-
-
-def contrast(frame: pd.DataFrame, few: int, many: int, measure: str = "f1") -> Interval:
-    """How much more hard distractors cost than random ones: (few - many) with hard ones minus the same with random
-    ones, over the same questions (C7)."""
-    hard = values(frame, "hard", few, measure) - values(frame, "hard", many, measure)
-    random = values(frame, "random", few, measure) - values(frame, "random", many, measure)
-    both = hard.index.intersection(random.index)
-    return paired_bootstrap(hard[both].to_numpy(float), random[both].to_numpy(float))
-
-
-def ladder_table(frame: pd.DataFrame, ladder: Sequence[int], measures: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
-    """Means by condition: one row for each kind of set and measure, one column for each count.
-
-    ``measures``: column -> (its name, decimals)."""
-    import pandas as pd
-
-    rows = []
-    for column, (label, decimals) in measures.items():
-        for name in frame["condition"].unique():
-            means = frame[frame["condition"] == name].groupby("count")[column].mean().round(decimals)
-            rows.append({"set": name, "measure": label, **{_count(c): means.get(c) for c in ladder}})
-    return pd.DataFrame(rows, columns=["set", "measure", *map(_count, ladder)])
-
-
-def _count(count: int) -> str:
-    return str(count) if count else "fewest"
-
-
-def thirds(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Questions in three bins of equal number by the tokens of their full set; label -> ids."""
-    import numpy as np
-
-    full = frame.groupby("question")["total"].max().sort_values(kind="stable")
-    parts = np.array_split(np.arange(len(full)), 3)
-    return {f"{full.iloc[p[0]]}-{full.iloc[p[-1]]} tokens": full.index[p].tolist() for p in parts if len(p)}
-
-
-def faked(frame: pd.DataFrame, few: int, many: int, measure: str) -> pd.DataFrame:
-    """How much of the effect few - many each wrong construction would add or take away, over the same questions: its
-    own effect minus that of the paper's construction (``added``, with its paired interval)."""
-    import pandas as pd
-
-    strict = values(frame, "hard", few, measure) - values(frame, "hard", many, measure)
-    rows = [{"construction": "the paper's", "few - many": strict.mean(), "added": None, "low": None, "high": None}]
-    for name in ("page start", "equal share", "shuffled"):
-        last = ("shuffled", many) if name == "shuffled" else ("hard", many)
-        own = values(frame, name, few, measure) - values(frame, *last, measure)
-        found = paired_bootstrap(own[strict.index].to_numpy(float), strict.to_numpy(float))
-        rows.append({"construction": name, "few - many": own.mean(), "added": found.mean, "low": found.low,
-                     "high": found.high})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def audit_table(made: Study) -> pd.DataFrame:
-    """What each construction does to the questions: means of documents and tokens, the most tokens lost, the largest
-    shift of the evidence in tokens, the share of questions whose evidence stands there twice (see :func:`audit`)."""
-    import pandas as pd
-
-    rows = []
-    for condition in made.conditions:
-        if condition.random or condition.name == "no documents":
+def blind_rows(made: Study) -> pd.DataFrame:
+    """``right`` of every reader without a network in every condition with documents, one row a question."""
+    best, rows = readers.majority(made.questions), []
+    ways = {**readers.BLIND, readers.MAJORITY: lambda question, built: best, **readers.RETRIEVERS}  # noqa: ARG005
+    for condition, sets in made.sets.items():
+        if condition.kind == "none":
             continue
-        pairs = zip(made.questions, made.sets(condition), strict=True)
-        found = pd.DataFrame([audit(question, built) for question, built in pairs if built is not None])
-        rows.append({
-            "set": condition.name, "count": _count(condition.count), "documents": found["documents"].mean(),
-            "tokens": found["tokens"].mean(), "tokens lost": found["tokens lost"].max(),
-            "shift": found["largest shift"].max(),
-            "evidence twice": (found["copies of evidence"] > 1).mean(),
-        })  # fmt: skip
+        for name, way in ways.items():
+            rows += [
+                {"reader": name, **dict(zip(KEY, condition, strict=True)), "question": q.id,
+                 "right": f1(way(q, built), q.plain.golds)}
+                for q, built in zip(made.questions, sets, strict=True) if built is not None
+            ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def answers_table(answers: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """Sampled answers by (model, questions) and condition: F1, shares of parsed and of declined responses."""
-    import pandas as pd
+# ------------------------------------------------------------------------------------------------- effects
 
+
+def readings(frame: pd.DataFrame, condition: Condition, measure: str) -> pd.Series:
+    """The measure of one condition by question."""
+    chosen = frame[(frame[KEY] == list(condition)).all(axis=1)]
+    if chosen.empty:
+        raise ReprobookError(f"no reading of {condition}")
+    return chosen.set_index("question")[measure]
+
+
+def comparisons(frame: pd.DataFrame, counts: Sequence[int], measure: str = "p") -> dict[str, pd.DataFrame]:
+    """What the chapter compares, frames (question; ``a``, ``b``) over the questions that were read in both sets. Falls
+    are fewest minus all documents; *facts only* is none minus all look-alikes at all documents."""
+    ends = {name: (line[0], line[-1]) for name, line in lines(counts).items()}
+    ends["alone minus extended"] = Condition("alone", 1, counts[-1] - 1), ends["count only"][0]
+    return {
+        name: pd.concat({k: readings(frame, e, measure) for k, e in zip("ab", pair, strict=True)}, axis=1, join="inner")
+        for name, pair in ends.items()
+    }
+
+
+def by_bin(frame: pd.DataFrame, counts: Sequence[int]) -> dict[str, pd.DataFrame]:
+    """The fall of *count only* within each length of the questions."""
+    fall = comparisons(frame, counts)["count only"]
+    bins = frame.groupby("question")["bin"].first()[fall.index]
+    return {f"count only, {BINS[k]}": fall[bins == k] for k in sorted(set(bins))}
+
+
+def levels(frame: pd.DataFrame, blind: pd.DataFrame, counts: Sequence[int]) -> dict[str, pd.Series]:
+    """Controls by question: what reading is worth above the best reader on the fewest and on all documents that does
+    not use the person, room for a fall, how unequal the prompts of all sets are and how far the evidence moves in them,
+    both as a share of the prompt, what the reader that gains most by fewer documents without using the person gains,
+    and knowledge without documents."""
+    few, all_of = lines(counts)["count only"][0], lines(counts)["count only"][-1]
+    lazy = blind[blind["reader"].isin([*readers.BLIND, readers.MAJORITY])]
+    ends = [
+        lazy[(lazy[KEY] == list(each)).all(axis=1)].pivot(index="question", columns="reader", values="right")
+        for each in (few, all_of)
+    ]
+    gains, read = ends[0] - ends[1], [readings(frame, each, "p") for each in (few, all_of)]
+    best = (ends[0].mean().max() + ends[1].mean().max()) / 2
+    sets = frame[frame["condition"] == "set"].groupby("question")
+    tokens, at = sets["tokens"], sets["at"]
+    return {
+        "reading above blind": (read[0] + read[1]) / 2 - best,
+        "fewest documents": read[0],
+        "all documents": read[1],
+        "unequal tokens": (tokens.max() - tokens.min()) / tokens.max(),
+        "shift of the evidence": (at.max() - at.min()) / tokens.max(),
+        "gain of lazy readers": gains[gains.mean().idxmax()],
+        "no documents above chance": readings(frame, Condition("none", 0, 0), "p") - 1 / counts[-1],
+    }
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+def line_table(made: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """Means of every line at every step that was read, over so many ``questions``: expected accuracy ``p``, greedy
+    accuracy ``right``, ``f1`` of the free answer, ``mass`` of the choices, ``tokens``."""
+    told = frame.groupby(KEY).agg({"question": "size", **dict.fromkeys(["p", "right", "f1", "mass", "tokens"], "mean")})
+    means = told.rename(columns={"question": "questions"}).to_dict("index")
+    return pd.DataFrame([{**row, **means[tuple(each)]} for row, each in _steps(made)])
+
+
+def place_table(frame: pd.DataFrame, counts: Sequence[int]) -> pd.DataFrame:
+    """Expected accuracy of *count only* with the fewest and with all documents, by the ``place`` of the answer's fact
+    among all facts, 1 the first."""
+    fall = comparisons(frame, counts)["count only"].set_axis(["fewest documents", "all documents"], axis=1)
+    place = frame.groupby("question")["place"].first()[fall.index].to_numpy() + 1
+    return fall.groupby(place).mean().rename_axis("place").reset_index()
+
+
+def blind_table(made: Study, blind: pd.DataFrame) -> pd.DataFrame:
+    """Share of right answers of the readers without a network, a row for each line and step."""
+    means = blind.groupby([*KEY, "reader"])["right"].mean().unstack("reader").to_dict("index")
+    return pd.DataFrame([{**row, **means[tuple(each)]} for row, each in _steps(made) if each.kind != "none"])
+
+
+def joined(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all readers, one below the other."""
+    frame = pd.concat(dict(parts), names=["reader", None])
+    return frame.reset_index(level=0).reset_index(drop=True)
+
+
+def _steps(made: Study) -> list[tuple[dict[str, Any], Condition]]:
+    """Line, documents and look-alikes of every condition; one that two lines share comes twice."""
+    found = [(name, each) for name, line in lines(made.counts).items() for each in line]
+    found += [({"alone": "alone", "none": "no documents"}[c.kind], c) for c in made.sets if c.kind != "set"]
+    return [
+        ({"line": name, "documents": each.documents, "look-alikes": each.look_alikes}, each)
+        for name, each in found if each in made.sets
+    ]  # fmt: skip
+
+
+def audit_table(asked: Sequence[Question], counts: Sequence[int], spans: Spans, seed: int) -> pd.DataFrame:
+    """What each construction does to the questions: means of documents and tokens, the most tokens lost, the largest
+    shift of the evidence in tokens, the share of questions whose paragraph stands twice, and how often the position
+    reader is right. Headers are left out."""
+    ways: dict[str, dict[str, Any]] = {
+        "the paper's": {}, "page start": {"source": "page_start"}, "equal share": {"extension": "equal"},
+        "fixed shuffle": {"order": "slots"},
+    }  # fmt: skip
     rows = []
-    for (model, name), frame in answers.items():
-        for (condition, count), part in frame.groupby(["condition", "count"], sort=False):
+    for name, switches in ways.items():
+        for count in counts:
+            found, hits = [], []
+            for question in asked:
+                instance = question.instance(0, seed)
+                built = build_set(instance, count, seed=seed, **switches)
+                found.append(audit(instance, built))
+                hits.append(f1(readers.position_only(question, built, spans), question.plain.golds))
+            each = pd.DataFrame(found)
             rows.append({
-                "model": model, "questions": name, "set": condition, "count": _count(count), "n": len(part),
-                "F1": part["f1"].mean(), "F1 of the printed object": part["whole"].mean(),
-                "parsed": part["parsed"].mean(), "declined": part["refused"].mean(),
+                "construction": name, "documents": count, "tokens": each["tokens"].mean(),
+                "most tokens lost": each["tokens lost"].max(), "largest shift": each["largest shift"].max(),
+                "evidence twice": (each["copies of evidence"] > 1).mean(), "position reader": np.mean(hits),
             })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def with_documents(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the hard and the random ladder with their number of ``documents`` and a label ``line`` for curves."""
-    chosen = frame[frame["condition"].isin(["hard", "random"])].copy()
-    chosen["documents"] = chosen["count"].where(chosen["count"] > 0, chosen["hops"])
-    chosen["line"] = chosen["condition"] + ", " + chosen["hops"].map({1: "one hop", 2: "two hops"})
-    return chosen
-
-
-def ends(made: Study, ladder: Sequence[int]) -> Study:
-    """The same questions with two sets each: the fewest and all documents, hard distractors."""
-    return replace(made, conditions=(Condition("hard", ladder[0]), Condition("hard", ladder[-1])))
