@@ -19,7 +19,8 @@ from reprobook.errors import ReprobookError
 from reprobook.nn import lm
 from reprobook.papers.alias_free_ldm import data as pictures
 from reprobook.papers.alias_free_ldm import released as alias_free
-from reprobook.papers.block_diffusion import corpus, load_released
+from reprobook.papers.block_diffusion import corpus
+from reprobook.papers.block_diffusion.released import load_released
 from reprobook.papers.cost_optimal_gqa import released as gqa
 from reprobook.papers.mc_diffusion_ransac import matching, two_view_sets
 from reprobook.papers.mc_diffusion_ransac import released as matchers
