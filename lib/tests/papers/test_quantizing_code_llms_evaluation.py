@@ -419,8 +419,11 @@ def test_a_released_checkpoint_is_dequantised_into_a_plain_one(tmp_path: Path, m
     weight = model.get_submodule(layer).weight[3].float()
     torch.testing.assert_close(weight, row, rtol=0.01, atol=1e-3)
     torch.testing.assert_close(model.model.embed_tokens.weight, stored["model.embed_tokens.weight"].to(model.dtype))
-    made = {"n": 2, "max_length": 200, "temperature": 0.2, "top_p": 0.95, "seed": 0, "run_code": True}
-    found = released.outcomes(model, tokenizer, [PY], **made)
+    made: dict[str, Any] = {"n": 2, "temperature": 0.2, "top_p": 0.95, "seed": 0, "run_code": True}
+    asked = [released.Benchmark([PY], 200, ""), released.Benchmark([PY], 200, " of McEval")]
+    both = released.outcomes(model, tokenizer, asked, **made)
+    assert both["language"].tolist() == ["py", "py", "py of McEval", "py of McEval"]
+    found = both[:2]
     assert list(found.columns) == ["language", "problem", "sample", "pass"] and found["pass"].tolist() == [0, 0]
     assert released.shares(found, "py").to_dict() == {PY.name: 0.0}
     (folder / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
