@@ -135,7 +135,7 @@ def denoise(
     """
     asked, count = levels(t, n_steps, len(alphas_cumprod), start)
     following = torch.cat([asked, torch.full_like(t, -1)[:, None]], 1)[:, 1:]
-    for k in range(asked.shape[1]):
+    for k in range(int(count.max())):
         rows = (count > k).nonzero()[:, 0]
         now, noisy = asked[rows, k], x[rows]
         eps = denoiser(noisy, now, rows)

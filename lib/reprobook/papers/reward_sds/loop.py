@@ -136,7 +136,7 @@ def optimise(
         with torch.no_grad():
             if how is not None and reward is not None and rewarded:
                 rewards, factors = _factors(loss, reward, z, how, views, generator)
-                g = _weighed(loss, z, factors, how)
+                g = weighed_gradient(loss, z, factors, how)
             else:
                 factors = torch.full((len(x), n), 1 / n, device=x.device)
                 g = gradient(loss, z, factors)
@@ -150,7 +150,7 @@ def optimise(
         yield State(step + 1, x, rewards, factors)
 
 
-def _weighed(loss: Loss, z: Noised, factors: Tensor, how: Weighing) -> Tensor:
+def weighed_gradient(loss: Loss, z: Noised, factors: Tensor, how: Weighing) -> Tensor:
     """The gradient of the candidates that have a weight; the others' predictions are not computed."""
     if how.parts != "both":
         level = factors.mean(1, keepdim=True).expand_as(factors)

@@ -4,21 +4,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
 
+from reprobook.errors import ReprobookError
+from reprobook.papers.reward_sds.diffusion import denoise
+from reprobook.papers.reward_sds.digits import (
+    ATTRIBUTES,
+    LOOPED,
+    N_CLASSES,
+    SIDE,
+    class_scale,
+    halves,
+    measure,
+    read_digits,
+)
 from reprobook.papers.reward_sds.exact import two_modes
-from reprobook.papers.reward_sds.loop import calls, optimise, picture
-from reprobook.papers.reward_sds.losses import sds
+from reprobook.papers.reward_sds.judging import Judge, nearest
+from reprobook.papers.reward_sds.loop import Steps, calls, optimise, picture
+from reprobook.papers.reward_sds.losses import bridge, sds, vsd
+from reprobook.papers.reward_sds.networks import (
+    Companion,
+    ResidualPrior,
+    RewardNet,
+    prior_batches,
+    prior_loss,
+    prompt,
+    reward_batches,
+    reward_loss,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from torch import Tensor
 
-    from reprobook.papers.reward_sds.loop import Reward, Steps, Weighing
+    from reprobook.papers.reward_sds.digits import Digits, Scale
+    from reprobook.papers.reward_sds.loop import Reward, State, Weighing
     from reprobook.papers.reward_sds.losses import Loss
 
 
@@ -31,7 +57,6 @@ class Row:
     times_steps: float = 1.0  # iterations, as a multiple of the base loss's
     restarts: int = 1  # runs from other noise, of which the reward picks one
     ascent: float = 0.0  # step of the reward's own gradient
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Ends(NamedTuple):
@@ -61,11 +86,11 @@ def fair_rows(how: Weighing, n_steps: int, equal: int, strengths: tuple[float, .
 
 def run_row(
     row: Row, make_loss: Callable[[int], Loss], start: Callable[[int], Tensor], steps: Steps, reward: Reward, *,
-    seed: int, climbable: Reward | None = None,
+    seed: int, climbable: Reward | None = None, watch: Callable[[State], None] | None = None,
 ) -> Ends:  # fmt: skip
     """Optimise B pictures the way ``row`` says. ``make_loss(copies)``: the loss of the B pictures, each so many times
     in a row; ``start(k)``: the k-th set of B initial pictures, equal for all rows. ``climbable``: the reward whose
-    gradient at the present picture the row may use, if it is another one."""
+    gradient at the present picture the row may use, if it is another one. ``watch`` sees every iteration."""
     began = time.perf_counter()
     steps = replace(steps, n=round(steps.n * row.times_steps))
     first = start(0)
@@ -81,11 +106,12 @@ def run_row(
         return row.ascent * g
 
     loss = make_loss(copies)
-    for _ in optimise(
+    for state in optimise(
         loss, [x], lambda: x, steps, row.how, asked, seed=seed, n_plain=row.n_plain,
         ascent=climb if row.ascent else None,
     ):  # fmt: skip
-        pass
+        if watch is not None:
+            watch(state)
     x = x.detach()
     total = len(loss.alphas_cumprod)
     spent = copies * calls(steps, row.how, total, guided=False, n_plain=row.n_plain)
@@ -134,3 +160,140 @@ def mixture_table(ends: Mapping[str, Ends]) -> pd.DataFrame:
         size = {"mean |x|": float(end.x.abs().mean())}
         rows.append({"method": name, **scores, **size, "calls": end.calls, "ms a picture": 1000 * end.seconds})
     return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------------------------------------------- real digits
+
+
+class Lab(NamedTuple):
+    """What a seed's digits are made with: prior and reward model of one half, judge of the other."""
+
+    prior: ResidualPrior
+    net: RewardNet
+    half: Digits  # that prior and reward model have seen
+    scale: Scale  # of its attributes
+    judge: Judge
+
+
+class Tasks(NamedTuple):
+    """Pictures to be made: class (B,) and the attribute that is rewarded (B,), an index of ``ATTRIBUTES``."""
+
+    classes: Tensor
+    attributes: Tensor
+
+    @property
+    def names(self) -> list[str]:
+        """What each asks for, such as ``3, slant``."""
+        return [f"{k}, {ATTRIBUTES[j]}" for k, j in zip(self.classes.tolist(), self.attributes.tolist(), strict=True)]
+
+
+def open_lab(
+    folder: str | Path, seed: int, *, fit: Callable[..., Any], width: int, prior_steps: int, reward_steps: int
+) -> Lab:
+    """Read the digits, train prior and reward model on a random half, fit the judge to the other half."""
+    half, other = halves(read_digits(folder), seed)
+    torch.manual_seed(seed)
+    prior, net = ResidualPrior(width), RewardNet()
+    fit(
+        "prior", prior, prior_batches(half, 256, seed), prior_loss, num_steps=prior_steps, lr=1e-3, schedule="cosine",
+        warmup_steps=min(50, prior_steps), ema_decay=0.995,
+    )  # fmt: skip
+    fit(
+        "reward model", net, reward_batches(half, net, 128, seed), reward_loss, num_steps=reward_steps, lr=2e-3,
+        schedule="cosine",
+    )  # fmt: skip
+    for model in (prior, net):
+        model.requires_grad_(False)
+    return Lab(prior, net, half, class_scale(half), Judge(other))
+
+
+def tasks(repeats: int = 1) -> Tasks:
+    """Slant and thickness of all classes, openness of those with loops: 24 tasks, each ``repeats`` times."""
+    pairs = [(k, j) for j, name in enumerate(ATTRIBUTES) for k in range(N_CLASSES) if name != "openness" or k in LOOPED]
+    table = torch.tensor(pairs).repeat_interleave(repeats, 0)
+    return Tasks(table[:, 0], table[:, 1])
+
+
+def attribute_reward(lab: Lab, asked: Tasks) -> Reward:
+    """The reward model's estimate of the asked attribute, in deviations of real digits of the asked class."""
+
+    def reward(x: Tensor, rows: Tensor) -> Tensor:
+        found = lab.net(x.clamp(-1, 1))[1] * lab.net.sd + lab.net.mean
+        standard = lab.scale.standard(found, asked.classes[rows])
+        return standard.gather(1, asked.attributes[rows, None])[:, 0]
+
+    return reward
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Guidance of the loss and of the candidates' denoising, and the iterations, of digits."""
+
+    guidance: float = 5.0
+    exploring: float = 3.0
+    steps: Steps = Steps(n=200, lr=0.03)  # noqa: RUF009
+
+
+def digit_ends(
+    lab: Lab, asked: Tasks, rows: Mapping[str, Row], settings: Settings, seed: int, base: str = "SDS",
+    watch: Callable[[str, State], None] | None = None,
+) -> dict[str, Ends]:  # fmt: skip
+    """The rows on the tasks, with SDS, VSD or SDS-Bridge as the base loss; all rows start from the same noise."""
+    reward = attribute_reward(lab, asked)
+
+    def start(k: int) -> Tensor:
+        return picture((len(asked.classes), SIDE**2), seed * 1009 + k).detach()
+
+    found = {}
+    for name, row in rows.items():
+
+        def make_loss(copies: int, row: Row = row) -> Loss:
+            y = asked.classes.repeat_interleave(copies)
+            said = prompt(y)
+            strengths = (settings.guidance, settings.exploring)
+            if base == "SDS":
+                return sds(lab.prior, said, *strengths)
+            if base == "VSD":
+                companion = Companion(lab.prior, said, seed=seed)
+                return vsd(lab.prior, said, companion, companion.learn, *strengths)
+            if base == "SDS-Bridge":
+                change = round(settings.steps.n * row.times_steps) // 2
+                return bridge(lab.prior, said, prompt(y, 1), prompt(y, 2), change, *strengths)
+            raise ReprobookError(f"base is {base!r}; it must be SDS, VSD or SDS-Bridge")
+
+        see = None if watch is None else lambda state, name=name: watch(name, state)  # type: ignore[misc]
+        found[name] = run_row(row, make_loss, start, settings.steps, reward, seed=seed, watch=see)
+    return found
+
+
+def digit_scores(lab: Lab, asked: Tasks, x: Tensor) -> dict[str, np.ndarray]:
+    """For each picture: the reward it was made with, the judge's and the pixels' value of the asked attribute (both in
+    deviations of real digits of the class), whether the judge sees the class, and the distance to the nearest real
+    digit of the held-out half as a multiple of what real digits have."""
+    x = x.clamp(-1, 1)
+    rows = torch.arange(len(x))
+    verdict = lab.judge(x, asked.classes)
+    measured = lab.judge.scale.standard(measure(x), asked.classes)
+    usual = usual_distance(lab)[asked.classes]
+    return {
+        "reward": attribute_reward(lab, asked)(x, rows).numpy(),
+        "judged": verdict.attributes[rows, asked.attributes].numpy(),
+        "measured": measured[rows, asked.attributes].numpy(),
+        "right": verdict.right(asked.classes).numpy(),
+        "distance": (verdict.distance / usual).numpy(),
+    }
+
+
+def usual_distance(lab: Lab) -> Tensor:
+    """Mean distance of the seen half's digits to the nearest of the same class in the held-out half, by class (10,)."""
+    part = slice(None, None, 5)
+    distance = nearest(lab.half.x[part], lab.half.y[part], lab.judge.digits)
+    return torch.stack([distance[lab.half.y[part] == k].mean() for k in range(N_CLASSES)])
+
+
+def sampled(lab: Lab, y: Tensor, guidance: float, n_steps: int, seed: int) -> Tensor:
+    """Pictures (M, 784) that the prior samples for classes y (M,) in ``n_steps`` steps of DDIM."""
+    x = picture((len(y), 1, SIDE**2), seed).detach()
+    t = torch.full((len(y),), len(lab.prior.alphas_cumprod) - 1)
+    loss = sds(lab.prior, prompt(y), 1.0, guidance)
+    return denoise(loss.denoiser(0), lab.prior.alphas_cumprod, x, t, n_steps)[:, 0].clamp(-1, 1)
