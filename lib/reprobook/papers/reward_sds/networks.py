@@ -31,8 +31,10 @@ def prompt(y: Tensor, quality: int = 0) -> Tensor:
 
 
 class ResidualPrior(nn.Module):
-    """A diffusion model of pictures (M, 784): residual layers that are told t and the condition; predicts
-    v = a eps - s x_0, from which the noise is a v + s x_t."""
+    """A diffusion model of pictures (M, 784): residual layers that are told t and the condition.
+
+    It predicts the clean picture, from which the noise is (x_t - a x_0) / s: noise fills all 784 dimensions and does
+    not pass through narrower layers, so with v-prediction the samples stay speckled."""
 
     alphas_cumprod: Tensor
 
@@ -49,7 +51,7 @@ class ResidualPrior(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """v (M, 784) at x (M, 784), t (M,) and conditions y (M,)."""
+        """Clean pictures (M, 784) expected from x_t (M, 784), t (M,) and conditions y (M,)."""
         rates = torch.exp(torch.arange(32, device=x.device) * (-math.log(10_000) / 32))
         angles = t[:, None] * rates
         said = nn.functional.silu(self.times(torch.cat([angles.sin(), angles.cos()], 1)) + self.conditions(y))
@@ -62,7 +64,7 @@ class ResidualPrior(nn.Module):
     def noise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Predicted noise."""
         a, s = signal_noise(self.alphas_cumprod, t, 2)
-        return a * self(x, t, y) + s * x
+        return (x - a * self(x, t, y)) / s
 
     def empty(self, y: Tensor) -> Tensor:
         """The empty condition."""
@@ -70,13 +72,14 @@ class ResidualPrior(nn.Module):
 
 
 def prior_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared error of v at random t and noise; batch: clean pictures (M, 784), conditions (M,)."""
+    """Mean squared error of the clean picture at random t and noise, times 1 / max(s_t^2, 0.1): that of v-prediction,
+    with a cap where little noise is left. batch: clean pictures (M, 784), conditions (M,)."""
     x, y = batch
     plain: ResidualPrior = getattr(model, "module", model)
     t = torch.randint(len(plain.alphas_cumprod), (len(x),), device=x.device)
     eps = torch.randn_like(x)
     a, s = signal_noise(plain.alphas_cumprod, t, 2)
-    return (model(a * x + s * eps, t, y) - (a * eps - s * x)).square().mean()
+    return ((model(a * x + s * eps, t, y) - x).square() / (s**2).clamp(min=0.1)).mean()
 
 
 def prior_batches(digits: Digits, batch_size: int, seed: int) -> Callable[[int], tuple[Tensor, Tensor]]:
