@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from reprobook.errors import ReprobookError
-from reprobook.papers.reward_sds import bench, study
+from reprobook.papers.reward_sds import bench, pictures, printed, study
 from reprobook.papers.reward_sds.digits import (
     ATTRIBUTES,
     SIDE,
@@ -137,9 +137,9 @@ def test_defects_are_defects() -> None:
 def test_a_prior_that_learns_one_picture_denoises_to_it() -> None:
     torch.manual_seed(0)
     prior = ResidualPrior(width=32, n_blocks=1)
-    digits = Digits(ring(6.0).repeat(64, 1), torch.zeros(64, dtype=torch.long), torch.zeros(64, 3))
+    digits = Digits(ring(6.0).repeat(16, 1), torch.zeros(16, dtype=torch.long), torch.zeros(16, 3))
     adam = torch.optim.Adam(prior.parameters(), 3e-3)
-    for _ in range(150):
+    for _ in range(100):
         adam.zero_grad()
         prior_loss(prior, (digits.x, prompt(digits.y))).backward()
         adam.step()
@@ -169,12 +169,12 @@ def test_the_reward_model_learns_and_refuses_other_sizes() -> None:
     torch.manual_seed(0)
     net, digits = RewardNet(4), some_digits()
     batch = reward_batches(digits, net, 30, seed=0)
-    before, adam = float(reward_loss(net, batch(0))), torch.optim.Adam(net.parameters(), 5e-3)
+    before, adam = reward_loss(net, batch(0)).item(), torch.optim.Adam(net.parameters(), 5e-3)
     for i in range(40):
         adam.zero_grad()
         reward_loss(net, batch(i)).backward()
         adam.step()
-    assert float(reward_loss(net, batch(0))) < before / 2
+    assert reward_loss(net, batch(0)).item() < before / 2
     with pytest.raises(ReprobookError, match=r"shape \[5, 64\]; digits are \(M, 784\)"):
         net(torch.zeros(5, 64))
 
@@ -282,6 +282,38 @@ def test_an_unknown_base_is_refused() -> None:
         study.digit_ends(untrained_lab(), study.tasks(), {"SDS": study.Row()}, study.Settings(), 0, "ISM")
 
 
+def test_methods_are_read_where_they_have_moved_equally_far() -> None:
+    """Two tracks away from blank paper towards one ring, one twice as fast: at equal change they are the same."""
+    lab = untrained_lab()
+    start, ink = -torch.ones(2, SIDE**2), torch.cat([ring(5.0), ring(7.0)]) + 1
+    todo = study.Edits(start, torch.tensor([1, 1]), study.Tasks(torch.tensor([1, 1]), torch.tensor([1, 1])))
+    slow, fast = (torch.stack([start + share * k / 20 * ink for k in range(21)]) for share in (0.5, 1.0))
+    found = study.at_equal_change(lab, todo, {"slow": slow, "fast": fast})
+    assert found["slow"] == pytest.approx(found["fast"], abs=0.02)
+    assert found["slow"] == pytest.approx(lab.judge(slow[-1], todo.asked.classes).attributes[:, 1].numpy(), abs=1e-4)
+
+
+def test_edits_start_from_held_out_digits_of_their_class() -> None:
+    lab = untrained_lab()
+    todo = study.edits(lab, 0)
+    assert nearest(todo.x, todo.source, lab.judge.digits).max() < 0.05  # rounding of a distance of 0
+    assert ((todo.asked.classes - todo.source) % 10).tolist() == [1] * 10 + [9] * 10
+    settings = study.Settings(steps=Steps(n=5, lr=0.05))
+    tracks = study.edit_tracks(lab, todo, {"DDS": study.Row()}, settings, 0, every=2)
+    assert tracks["DDS"].shape == (4, 20, SIDE**2)
+    assert tracks["DDS"][0].equal(todo.x)
+
+
+def test_sweeps_name_their_rows() -> None:
+    how = Weighing(n=10, n_reward_steps=100)
+    assert len(study.scheme_rows(how)) == 7
+    found = study.size_rows(how, 100, (2, 4), (0, 50, 200), (1,))
+    assert list(found) == ["N = 2", "N = 4", "K = 0", "K = 50", "S = 1"]
+    assert found["N = 2"].how is not None
+    assert found["N = 2"].how.scheme == "best and worst"  # the default needs four
+    assert list(study.part_rows(how))[1] == "noise term alone"
+
+
 def test_mixture_scores_by_hand() -> None:
     scores = study.mixture_scores(torch.tensor([[2.0, 2.0], [2.0, -2.0]]))
     assert scores["reward"].tolist() == [2, 0]
@@ -316,7 +348,7 @@ def test_a_scene_shows_its_ink_where_it_is() -> None:
     assert back.argmax().item() % SIDE in range(4, 8)
     assert side.argmax().item() % SIDE in (13, 14)
     assert front.max() > 0
-    assert front.min() == pytest.approx(-1, abs=1e-3)
+    assert front.min().item() == pytest.approx(-1, abs=1e-3)
     assert turn(scene, 4)[0].allclose(front.flatten(), atol=1e-5)
     with pytest.raises(ReprobookError, match="n_frames is 0"):
         turn(scene, 0)
@@ -325,9 +357,46 @@ def test_a_scene_shows_its_ink_where_it_is() -> None:
 def test_a_scene_can_be_optimised_to_a_picture() -> None:
     scene, wanted = Scene(size=12, n_samples=12), ring(6.0)
     adam = torch.optim.Adam(scene.parameters(), 0.1)
-    first = float((scene(view_angles([0])) - wanted).square().mean())
+    first = (scene(view_angles([0])) - wanted).square().mean().item()
     for _ in range(25):
         adam.zero_grad()
         (scene(view_angles([0])) - wanted).square().mean().backward()
         adam.step()
     assert (scene(view_angles([0])) - wanted).square().mean() < 0.5 * first
+
+
+# ------------------------------------------------------------------------------------------------------ what is printed
+
+
+def test_what_follows_from_the_papers_tables() -> None:
+    from reprobook import facts as facts_module
+
+    facts = facts_module.load("reward_sds")
+    gains = printed.gains(facts).set_index(["table", "base"])["gain"]
+    assert gains["1", "SDS"] == pytest.approx(0.45)
+    assert gains["4", "DDS"] == pytest.approx(0.20)
+    assert gains["6", "SDS-Bridge"] == pytest.approx(0.87)
+    spans = printed.schemes(facts)["grader"].tolist()
+    assert spans == pytest.approx([0.12, 0.02, 0.48])
+    costs = printed.costs(facts).set_index("setting")
+    assert costs.loc["large", "seconds, relative"] == pytest.approx(49.5, abs=0.1)
+    assert costs.loc["large", "calls, relative"] == pytest.approx(84.7, abs=0.5)
+    assert costs.loc["small", "calls, relative"] == pytest.approx(0.1 * 4 + 0.9)
+
+
+def test_figures_draw() -> None:
+    figures = [pictures.idea(), pictures.noise_field()]
+    assert all(len(fig.axes) for fig in figures)
+    tracks = {"SDS": torch.randn(3, 2, SIDE**2)}
+    assert pictures.animation(tracks)[:4] == b"\x89PNG"
+    with pytest.raises(ReprobookError, match="t is 1000"):
+        pictures.idea(t=1000)
+
+
+def test_a_scene_is_sculpted_from_views() -> None:
+    settings = study.Settings(steps=Steps(n=2, lr=0.1))
+    how = Weighing(n=4, n_reward_steps=1, n_denoise=1)
+    found = study.sculpt(untrained_lab(), (3, 5), (0, 90), study.Row(how), settings, seed=0)
+    assert not found.grid.equal(Scene(seed=0).grid)
+    with pytest.raises(ReprobookError, match="2 classes for 1 views"):
+        study.sculpt(untrained_lab(), (3, 5), (0,), study.Row(how), settings, seed=0)

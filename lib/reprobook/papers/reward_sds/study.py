@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ from reprobook.papers.reward_sds.digits import (
 from reprobook.papers.reward_sds.exact import two_modes
 from reprobook.papers.reward_sds.judging import Judge, nearest
 from reprobook.papers.reward_sds.loop import Steps, calls, optimise, picture
-from reprobook.papers.reward_sds.losses import bridge, sds, vsd
+from reprobook.papers.reward_sds.losses import bridge, dds, sds, vsd
 from reprobook.papers.reward_sds.networks import (
     Companion,
     ResidualPrior,
@@ -36,6 +36,8 @@ from reprobook.papers.reward_sds.networks import (
     reward_batches,
     reward_loss,
 )
+from reprobook.papers.reward_sds.scene import Scene, view_angles
+from reprobook.papers.reward_sds.weighting import SCHEMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +121,29 @@ def run_row(
         best = reward(x, owner).view(size, copies).argmax(1)
         x = x.view(size, copies, *x.shape[1:])[torch.arange(size), best]
     return Ends(x, spent, (time.perf_counter() - began) / size)
+
+
+def scheme_rows(how: Weighing) -> dict[str, Row]:
+    """The six schemes of the paper's Table 5, and the default's weights on random candidates."""
+    rows = {scheme: Row(replace(how, scheme=scheme)) for scheme in SCHEMES}
+    return rows | {"random weights": Row(replace(how, ranking="coin"))}
+
+
+def size_rows(how: Weighing, n_steps: int, ns: Sequence[int], ks: Sequence[int], ss: Sequence[int]) -> dict[str, Row]:
+    """One sweep each over N, K (iterations with a reward, of ``n_steps``) and S; the others stay as in ``how``."""
+    rows = {f"N = {n}": Row(replace(how, n=n, scheme=how.scheme if n > 3 else "best and worst")) for n in ns}
+    rows |= {f"K = {k}": Row(replace(how, n_reward_steps=k)) for k in ks if k <= n_steps}
+    return rows | {f"S = {s}": Row(replace(how, n_denoise=s)) for s in ss}
+
+
+def part_rows(how: Weighing) -> dict[str, Row]:
+    """Which term of the difference the ranking must weigh to climb, and the released start of the denoising."""
+    return {
+        "both terms": Row(how),
+        "noise term alone": Row(replace(how, parts="noise")),
+        "network term alone": Row(replace(how, parts="network")),
+        "released start": Row(replace(how, start="released")),
+    }
 
 
 # ------------------------------------------------------------------------------------------------- the exact mixture
@@ -297,3 +322,167 @@ def sampled(lab: Lab, y: Tensor, guidance: float, n_steps: int, seed: int) -> Te
     t = torch.full((len(y),), len(lab.prior.alphas_cumprod) - 1)
     loss = sds(lab.prior, prompt(y), 1.0, guidance)
     return denoise(loss.denoiser(0), lab.prior.alphas_cumprod, x, t, n_steps)[:, 0].clamp(-1, 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- editing
+
+
+class Edits(NamedTuple):
+    """Real digits to be edited: pictures (B, 784), their classes, and the classes and attributes asked for."""
+
+    x: Tensor
+    source: Tensor
+    asked: Tasks
+
+
+def edits(lab: Lab, seed: int, attribute: int = 0) -> Edits:
+    """One edit of a held-out digit for each ordered pair of neighbouring classes (k to k + 1 and back, mod 10)."""
+    classes = torch.arange(N_CLASSES)
+    source = torch.cat([classes, classes])
+    target = torch.cat([(classes + 1) % N_CLASSES, (classes - 1) % N_CLASSES])
+    generator = torch.Generator().manual_seed(seed)
+    digits = lab.judge.digits
+    rows = [(digits.y == k).nonzero()[:, 0] for k in source.tolist()]
+    chosen = torch.stack([each[torch.randint(len(each), (1,), generator=generator)[0]] for each in rows])
+    return Edits(digits.x[chosen], source, Tasks(target, torch.full_like(target, attribute)))
+
+
+def edit_tracks(
+    lab: Lab, todo: Edits, rows: Mapping[str, Row], settings: Settings, seed: int, every: int = 10
+) -> dict[str, Tensor]:
+    """Pictures (n, B, 784) of every ``every``-th iteration of DDS and RewardDDS, the start included."""
+    reward = attribute_reward(lab, todo.asked)
+    tracks: dict[str, Tensor] = {}
+    for name, row in rows.items():
+        seen = []
+
+        def make_loss(_: int) -> Loss:
+            target, source = prompt(todo.asked.classes), prompt(todo.source)
+            return dds(lab.prior, target, source, todo.x, settings.guidance, settings.exploring)
+
+        def watch(state: State, seen: list[Tensor] = seen) -> None:
+            if (state.step - 1) % every == 0:
+                seen.append(state.x.clone())
+
+        ends = run_row(row, make_loss, lambda _: todo.x, settings.steps, reward, seed=seed, watch=watch)
+        tracks[name] = torch.stack([*seen, ends.x])
+    return tracks
+
+
+def at_equal_change(lab: Lab, todo: Edits, tracks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The judged attribute (B,) of each track where it has moved away from its source as far as the least moved one has
+    at its end, and is read between the iterations beside that point: methods are compared at equal preservation."""
+    import numpy as np
+
+    moved = {name: (x - todo.x).square().sum(2).sqrt().cummax(0).values for name, x in tracks.items()}
+    common = torch.stack([each[-1] for each in moved.values()]).min(0).values.numpy()
+    found = {}
+    for name, x in tracks.items():
+        flat = x.flatten(0, 1).clamp(-1, 1)
+        judged = lab.judge(flat, todo.asked.classes.repeat(len(x))).attributes.view(*x.shape[:2], -1)
+        values = judged.gather(2, todo.asked.attributes.expand(len(x), -1)[..., None])[..., 0].numpy()
+        way = moved[name].numpy()
+        found[name] = np.array([np.interp(common[b], way[:, b], values[:, b]) for b in range(len(common))])
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------- over iterations
+
+
+def mixture_tracks(rows: Mapping[str, Row], n_pictures: int, steps: Steps, seed: int, every: int) -> dict[str, Tensor]:
+    """Single pixels (steps, B) of the exact mixture at every ``every``-th iteration, for each row."""
+    prior, tracks = two_modes(), {}
+
+    def make_loss(copies: int) -> Loss:
+        return sds(prior, torch.zeros(n_pictures * copies, dtype=torch.long), 1.0, 1.0)
+
+    for name, row in rows.items():
+        seen: list[Tensor] = []
+
+        def watch(state: State, seen: list[Tensor] = seen) -> None:
+            if (state.step - 1) % every == 0:
+                seen.append(state.x[:, 0].clone())
+
+        run_row(
+            row, make_loss, lambda k: picture((n_pictures, 1), seed * 1009 + k).detach(), steps,
+            lambda x, _: x.mean(1), seed=seed, watch=watch,
+        )  # fmt: skip
+        tracks[name] = torch.stack(seen)
+    return tracks
+
+
+class Watcher:
+    """Keeps every ``every``-th iterate of the rows it is shown, for :func:`digit_ends`."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.seen: dict[str, list[tuple[int, Tensor]]] = {}
+
+    def __call__(self, name: str, state: State) -> None:
+        """Note the pictures of an iteration of the row ``name``."""
+        if (state.step - 1) % self.every == 0:
+            self.seen.setdefault(name, []).append((state.step - 1, state.x.clone()))
+
+    def tracks(self) -> dict[str, Tensor]:
+        """Pictures (steps, B, 784) of each row."""
+        return {name: torch.stack([x for _, x in seen]) for name, seen in self.seen.items()}
+
+    def scored(self, lab: Lab, asked: Tasks) -> pd.DataFrame:
+        """Means over tasks at each kept iteration: columns method, step, reward, judged, measured, right, distance."""
+        rows = []
+        for name, seen in self.seen.items():
+            for step, x in seen:
+                scores = digit_scores(lab, asked, x)
+                rows.append({"method": name, "step": step, **{what: v.mean() for what, v in scores.items()}})
+        return pd.DataFrame(rows)
+
+
+def digit_table(lab: Lab, asked: Tasks, ends: Mapping[str, Ends]) -> pd.DataFrame:
+    """One row a method: means over tasks, evaluations of the prior, and seconds for a picture; two blind rows, real
+    digits and samples of the prior, which nobody has steered."""
+    rows = []
+    for name, end in ends.items():
+        scores = {what: float(v.mean()) for what, v in digit_scores(lab, asked, end.x).items()}
+        rows.append({"method": name, **scores, "calls": end.calls, "seconds": end.seconds})
+    for name, x in blind_pictures(lab, asked).items():
+        rows.append({"method": name, **{what: float(v.mean()) for what, v in digit_scores(lab, asked, x).items()}})
+    return pd.DataFrame(rows)
+
+
+def blind_pictures(lab: Lab, asked: Tasks) -> dict[str, Tensor]:
+    """A real digit of the seen half for each task, and a sample of the prior (guidance 2, 30 steps)."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [(lab.half.y == k).nonzero()[:, 0] for k in asked.classes.tolist()]
+    chosen = torch.stack([each[torch.randint(len(each), (1,), generator=generator)[0]] for each in rows])
+    return {"real digit": lab.half.x[chosen], "sample of the prior": sampled(lab, asked.classes, 2.0, 30, 0)}
+
+
+def recognised(lab: Lab, n: int = 200, seed: int = 0) -> dict[str, np.ndarray]:
+    """Controls of the prior on ``n`` samples of all classes: whether the judge sees the class, and the distance to the
+    nearest held-out digit as a multiple of what real digits have."""
+    y = torch.arange(n) % N_CLASSES
+    verdict = lab.judge(sampled(lab, y, 2.0, 30, seed), y)
+    return {"right": verdict.right(y).numpy(), "distance": (verdict.distance / usual_distance(lab)[y]).numpy()}
+
+
+# ---------------------------------------------------------------------------------------------------- three dimensions
+
+
+def sculpt(
+    lab: Lab, classes: Sequence[int], degrees: Sequence[float], row: Row, settings: Settings, seed: int,
+    attribute: int = 0,
+) -> Scene:  # fmt: skip
+    """A scene that shows ``classes[k]`` from ``degrees[k]``: all views are optimised together, with one t and one set
+    of weights an iteration, a candidate's reward being the mean over views of the asked attribute."""
+    if len(classes) != len(degrees):
+        raise ReprobookError(f"{len(classes)} classes for {len(degrees)} views; every view needs one")
+    scene, angles = Scene(seed=seed), view_angles(degrees)
+    y = torch.tensor(list(classes))
+    reward = attribute_reward(lab, Tasks(y, torch.full_like(y, attribute)))
+    loss = sds(lab.prior, prompt(y), settings.guidance, settings.exploring)
+    for _ in optimise(
+        loss, list(scene.parameters()), lambda: scene(angles), settings.steps, row.how, reward, seed=seed,
+        views=len(angles),
+    ):  # fmt: skip
+        pass
+    return scene
