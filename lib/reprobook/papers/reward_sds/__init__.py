@@ -5,7 +5,7 @@
 - :mod:`.exact`: mixtures whose best prediction is known, and what ranking must do to them.
 - :mod:`.digits`, :mod:`.networks`, :mod:`.judging`: real digits, the small prior, the reward model, the held-out judge.
 - :mod:`.scene`: three dimensions; :mod:`.study`: the chapter's experiments; :mod:`.pictures`; :mod:`.bench`;
-  :mod:`.printed`: the paper's figures, recomputed.
+  :mod:`.printed`: the paper's figures, recomputed; :mod:`.released`: the paper's prior.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from reprobook.papers.reward_sds import (
     networks,
     pictures,
     printed,
+    released,
     scene,
     study,
     weighting,
 )
 
 __all__ = [
-    "bench", "diffusion", "digits", "exact", "judging", "loop", "losses", "networks", "pictures", "printed", "scene",
-    "study", "weighting",
+    "bench", "diffusion", "digits", "exact", "judging", "loop", "losses", "networks", "pictures", "printed", "released",
+    "scene", "study", "weighting",
 ]  # fmt: skip

@@ -126,7 +126,7 @@ def optimise(
     optimiser = torch.optim.AdamW(theta, **options)  # type: ignore[arg-type]
     for step in range(steps.n):
         rendered = render()
-        x = rendered.detach()
+        x = rendered.detach().clone()  # the optimiser changes a parameter in place
         rewarded = how is not None and step < how.n_reward_steps
         n = how.n if how is not None and rewarded else n_plain
         t = steps.times(len(loss.alphas_cumprod), len(x) // views, generator).repeat_interleave(views).to(x.device)

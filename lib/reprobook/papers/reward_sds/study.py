@@ -324,6 +324,21 @@ def sampled(lab: Lab, y: Tensor, guidance: float, n_steps: int, seed: int) -> Te
     return denoise(loss.denoiser(0), lab.prior.alphas_cumprod, x, t, n_steps)[:, 0].clamp(-1, 1)
 
 
+def best_of_rows(
+    lab: Lab, asked: Tasks, pictures: Mapping[str, Tensor], least_right: float = 0.95
+) -> dict[str, np.ndarray]:
+    """Scores of the row with the highest mean judged value among those whose classes are recognised (share at least
+    ``least_right``; if none is, of the best recognised one): a baseline with a free step size gets its best one, chosen
+    by the judge itself, which favours the baseline."""
+    found = {name: digit_scores(lab, asked, x) for name, x in pictures.items()}
+    if not found:
+        raise ReprobookError("best_of_rows: needs at least one row")
+    sound = {name: s for name, s in found.items() if s["right"].mean() >= least_right}
+    if not sound:
+        return max(found.values(), key=lambda s: s["right"].mean())
+    return max(sound.values(), key=lambda s: s["judged"].mean())
+
+
 # ------------------------------------------------------------------------------------------------------------- editing
 
 
