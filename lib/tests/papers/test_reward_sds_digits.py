@@ -53,10 +53,10 @@ def bar(width: int, lean: float = 0.0) -> Tensor:
     return canvas(lambda r, c: ((c - 14 - lean * (14 - r)).abs() <= width / 2 - 0.25) & (r >= 4) & (r < 24))
 
 
-def some_digits(n: int = 60) -> Digits:
-    """Bars and rings that stand for ten classes."""
-    generator = torch.Generator().manual_seed(0)
-    y = torch.arange(n) % 10
+def some_digits(n: int = 60, seed: int = 0) -> Digits:
+    """Bars and rings that stand for ten classes, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n)[torch.randperm(n, generator=generator)] % 10
     x = torch.cat([
         ring(float(3 + k % 5)) if k % 2 else bar(2 + k % 5, 0.1 * (k % 4)) for k in y.tolist()
     ])  # fmt: skip
@@ -251,9 +251,9 @@ def test_the_nearest_digit_is_of_the_class_and_another_one() -> None:
 
 
 def untrained_lab() -> study.Lab:
-    digits, net = some_digits(), RewardNet(4).requires_grad_(False)
+    digits, net = some_digits(200), RewardNet(4).requires_grad_(False)
     reward_batches(digits, net, 10, 0)
-    return study.Lab(small_prior(), net, digits, class_scale(digits), Judge(digits))
+    return study.Lab(small_prior(), net, digits, class_scale(digits), Judge(some_digits(100, seed=1)))
 
 
 def test_tasks_and_rows_cover_what_they_promise() -> None:
@@ -291,6 +291,19 @@ def test_methods_are_read_where_they_have_moved_equally_far() -> None:
     found = study.at_equal_change(lab, todo, {"slow": slow, "fast": fast})
     assert found["slow"] == pytest.approx(found["fast"], abs=0.02)
     assert found["slow"] == pytest.approx(lab.judge(slow[-1], todo.asked.classes).attributes[:, 1].numpy(), abs=1e-4)
+
+
+def test_a_dial_is_read_at_the_asked_distance() -> None:
+    lab = untrained_lab()
+    asked = study.Tasks(torch.tensor([1, 1]), torch.tensor([1, 1]))
+    start, ink = lab.judge.digits.x[lab.judge.digits.y == 1][:2], torch.cat([ring(9.0), bar(8)]) + 1
+    positions = [(start + share * ink).clamp(-1, 1) for share in (0.0, 0.25, 0.5, 1.0)]
+    scores = [study.digit_scores(lab, asked, x) for x in positions]
+    found = study.at_equal_distance(lab, asked, positions, scores[1]["distance"])
+    assert found["judged"] == pytest.approx(scores[1]["judged"], abs=1e-3)
+    between = (scores[1]["distance"] + scores[2]["distance"]) / 2
+    half = study.at_equal_distance(lab, asked, positions, between)
+    assert half["measured"] == pytest.approx((scores[1]["measured"] + scores[2]["measured"]) / 2, abs=1e-3)
 
 
 def test_edits_start_from_held_out_digits_of_their_class() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -75,7 +75,7 @@ def prior_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """Mean squared error of the clean picture at random t and noise, times 1 / max(s_t^2, 0.1): that of v-prediction,
     with a cap where little noise is left. batch: clean pictures (M, 784), conditions (M,)."""
     x, y = batch
-    plain: ResidualPrior = getattr(model, "module", model)
+    plain: Any = getattr(model, "module", model)  # inside, if several processes train it
     t = torch.randint(len(plain.alphas_cumprod), (len(x),), device=x.device)
     eps = torch.randn_like(x)
     a, s = signal_noise(plain.alphas_cumprod, t, 2)
@@ -124,7 +124,7 @@ class Companion:
             self.net = copy.deepcopy(prior).requires_grad_(False)
             for layers in (self.net.first, self.net.second):
                 for k, layer in enumerate(layers):
-                    layers[k] = LowRank(layer, len(y), rank)
+                    layers[k] = LowRank(cast("nn.Linear", layer), len(y), rank)
             self.net.leave = LowRank(self.net.leave, len(y), rank)  # type: ignore[assignment]
         self.y, self.generator = y, torch.Generator().manual_seed(seed)
         self.optimiser = torch.optim.AdamW([p for p in self.net.parameters() if p.requires_grad], lr, weight_decay=0)

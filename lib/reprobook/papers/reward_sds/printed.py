@@ -27,7 +27,7 @@ def gains(facts: Facts) -> pd.DataFrame:
     first = facts.frame("table1").set_index("reward")
     for base in ("SDS", "VSD"):
         column = f"{base}, grader"
-        add("1", base, first.loc["none", column], first.loc["ImageReward", column], _NOISE[base])
+        add("1", base, float(first[column]["none"]), float(first[column]["ImageReward"]), _NOISE[base])
     for name, base, key in (("table4", "DDS", "DDS"), ("table6", "SDS-Bridge", "SDS-Bridge")):
         table = facts.frame(name).set_index("method")["grader"]
         add(name[-1], base, table[key], table[f"Reward{key}" if base == "DDS" else "RewardSDS-Bridge"], _NOISE[base])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -252,10 +253,11 @@ def attribute_reward(lab: Lab, asked: Tasks) -> Reward:
 
 @dataclass(frozen=True)
 class Settings:
-    """Guidance of the loss and of the candidates' denoising, and the iterations, of digits."""
+    """Guidance of the loss and of the candidates' denoising, learning rate of VSD's companion, and the iterations."""
 
-    guidance: float = 5.0
+    guidance: float = 3.0
     exploring: float = 3.0
+    companion_lr: float = 3e-4
     steps: Steps = Steps(n=200, lr=0.03)  # noqa: RUF009
 
 
@@ -279,14 +281,14 @@ def digit_ends(
             if base == "SDS":
                 return sds(lab.prior, said, *strengths)
             if base == "VSD":
-                companion = Companion(lab.prior, said, seed=seed)
+                companion = Companion(lab.prior, said, lr=settings.companion_lr, seed=seed)
                 return vsd(lab.prior, said, companion, companion.learn, *strengths)
             if base == "SDS-Bridge":
                 change = round(settings.steps.n * row.times_steps) // 2
                 return bridge(lab.prior, said, prompt(y, 1), prompt(y, 2), change, *strengths)
             raise ReprobookError(f"base is {base!r}; it must be SDS, VSD or SDS-Bridge")
 
-        see = None if watch is None else lambda state, name=name: watch(name, state)  # type: ignore[misc]
+        see = None if watch is None else functools.partial(watch, name)
         found[name] = run_row(row, make_loss, start, settings.steps, reward, seed=seed, watch=see)
     return found
 
@@ -324,19 +326,22 @@ def sampled(lab: Lab, y: Tensor, guidance: float, n_steps: int, seed: int) -> Te
     return denoise(loss.denoiser(0), lab.prior.alphas_cumprod, x, t, n_steps)[:, 0].clamp(-1, 1)
 
 
-def best_of_rows(
-    lab: Lab, asked: Tasks, pictures: Mapping[str, Tensor], least_right: float = 0.95
+def at_equal_distance(
+    lab: Lab, asked: Tasks, pictures: Sequence[Tensor], distance: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Scores of the row with the highest mean judged value among those whose classes are recognised (share at least
-    ``least_right``; if none is, of the best recognised one): a baseline with a free step size gets its best one, chosen
-    by the judge itself, which favours the baseline."""
-    found = {name: digit_scores(lab, asked, x) for name, x in pictures.items()}
-    if not found:
-        raise ReprobookError("best_of_rows: needs at least one row")
-    sound = {name: s for name, s in found.items() if s["right"].mean() >= least_right}
-    if not sound:
-        return max(found.values(), key=lambda s: s["right"].mean())
-    return max(sound.values(), key=lambda s: s["judged"].mean())
+    """Scores of a baseline with a dial where its pictures are as far from real digits as ``distance`` (B,) says.
+
+    ``pictures``: those of the dial's positions, (B, 784) each, the weakest first. Between two positions both scores
+    and distances are taken as straight lines, beyond the last one as they are there: a strength that floods the
+    picture with ink is not compared with one that does not."""
+    import numpy as np
+
+    found = [digit_scores(lab, asked, x) for x in pictures]
+    way = np.maximum.accumulate(np.stack([each["distance"] for each in found]), 0)
+    return {
+        what: np.array([np.interp(distance[b], way[:, b], [s[what][b] for s in found]) for b in range(len(distance))])
+        for what in ("judged", "measured", "right")
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
@@ -369,7 +374,7 @@ def edit_tracks(
     reward = attribute_reward(lab, todo.asked)
     tracks: dict[str, Tensor] = {}
     for name, row in rows.items():
-        seen = []
+        seen: list[Tensor] = []
 
         def make_loss(_: int) -> Loss:
             target, source = prompt(todo.asked.classes), prompt(todo.source)
