@@ -35,13 +35,13 @@ MOVES = [  # file, text, what it becomes, chapters that it makes stale
     (f"{LIB}/train/ema.py", "self._update(self.values,", "self._update(self.values[:1],", TPDIFF + BLOCK),
     (f"{LIB}/record/__init__.py", "isinstance(value, float) and not math.isfinite(value)", "value == 0.0", EVERY),
     (f"{LIB}/params.py", "return float(value)", "return float(value) * 2", EVERY),
-    (f"{LIB}/metrics/statistics.py", "np.random.default_rng(seed)", "np.random.default_rng(seed + 1)", BLOCK),
+    (f"{LIB}/papers/block_diffusion/study.py", "FIRST_SOURCE = 1000", "FIRST_SOURCE = 2000", BLOCK),
     (f"{LIB}/data/text.py", 'ALPHABET = " abc', 'ALPHABET = " bac', BLOCK),
     (
         f"{LIB}/nn/lm.py",
         "model.to(torch.device(device))).eval()",
         "model.to(torch.device(device))).train()",
-        STASC + BLOCK,
+        STASC,  # block_diffusion opens its judge itself
     ),
     (f"{LIB}/papers/stasc/reward.py", "return float(has_answer(", "return 1.0 - float(has_answer(", STASC),
     (f"{LIB}/papers/tpdiff/schedule.py", "return 1 - t, t", "return 1 - t, t * t", TPDIFF),
