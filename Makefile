@@ -61,8 +61,9 @@ test-types:
 test-library:
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests $(WORKERS) --ignore=lib/tests/book
 
+# One thread: a run of two beside another run of two takes ten times as long (its threads wait for each other).
 test-pages:
-	$(PYTEST) lib/tests/book
+	OMP_NUM_THREADS=1 $(PYTEST) lib/tests/book
 
 test-portability:
 	reprobook portability --all --one

@@ -35,8 +35,9 @@ def starting_with(*words: str) -> list[str]:
 
 
 def run(line: str, folder: Path) -> str:
-    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "REPROBOOK_ROOT": str(ROOT)}
-    done = subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    env = {"OMP_NUM_THREADS": "1", **os.environ, "PATH": path, "REPROBOOK_ROOT": str(ROOT)}
+    done = subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 
