@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
+OTHER := .venv-$(notdir $(PYTHON))/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest --quiet
 WORKERS := -n 3 --dist loadscope  # of pytest, on two cores: many tests wait
@@ -11,7 +12,7 @@ export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data book html lab test test-slurm test-faults bench rehearse refresh portability clean browser slurm chaos \
-	oldest test-types test-library test-pages test-portability test-unit test-notebook test-rehearsal
+	oldest other-python test-types test-library test-pages test-portability test-unit test-notebook test-rehearsal
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -103,6 +104,13 @@ oldest: ## run the tests with the oldest versions that pyproject.toml admits, in
 	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e ".[$$($(OLDEST)/python lib/tests/oldest.py --extras)]"
 	PATH="$(CURDIR)/$(OLDEST):$$PATH" OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest --quiet lib/tests $(WORKERS) \
 		--ignore=lib/tests/book --ignore=lib/tests/test_packaging.py
+
+other-python: ## run the tests and the chapters under another Python (PYTHON=python3.13), in .venv-python3.13
+	test -x $(OTHER)/python || $(PYTHON) -m venv $(dir $(OTHER))
+	$(OTHER)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(OTHER)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	PATH="$(CURDIR)/$(OTHER):$$PATH" OMP_NUM_THREADS=1 $(OTHER)/python -m pytest --quiet lib/tests $(WORKERS) --ignore=lib/tests/book
+	PATH="$(CURDIR)/$(OTHER):$$PATH" OMP_NUM_THREADS=1 $(OTHER)/python -m pytest --quiet --nbval-lax notebooks $(WORKERS)
 
 portability: data ## smoke metrics of all chapters with 1 and 2 threads and three instruction sets
 	reprobook portability --all
