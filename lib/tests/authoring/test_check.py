@@ -79,8 +79,38 @@ def test_records_of_a_scale_are_one_set(checkout: Any) -> None:
     commit(2, "b", effects=effects), commit(3, "b")
     assert _about(checkout, "book/results/laptop:") == [
         f"book/results/laptop: seeds 3 of {SLUG} are of the old kind: delete them or run them again",
-        f"book/results/laptop: the records of {SLUG} come from 2 commits: one set, one commit",
+        f"book/results/laptop: the records of {SLUG} come from 2 commits that differ: one set, one code",
     ]
+
+
+@pytest.mark.parametrize(
+    ("extended", "n"),
+    [
+        ({}, 0),
+        ({"digest": "other", "params": {"seed": 2, "lr": 0.1}}, 0),
+        ({"params": {"seed": 2, "lr": 0.2}}, 1),
+        ({"cells": "other"}, 1),
+        ({"definitions": {"m:f": "b"}}, 1),
+    ],
+)
+def test_seeds_that_extend_a_set_are_made_by_the_same_code(checkout: Any, extended: dict[str, Any], n: int) -> None:
+    checkout.write(f"book/papers/{SLUG}.yaml", FACTS)
+    checkout.notebook("ch.exact('gain', 1.0, unit='x')", "ch.exact('floor', 1.0, unit='x')")
+    effects = {name: EffectData(kind="exact", estimate=1.0, unit="x") for name in ("gain", "floor")}
+    content = {"digest": "d", "cells": "c", "definitions": {"m:f": "a"}, "params": {"seed": 0, "lr": 0.1}}
+    for seed, commit, own in ((0, "a", {}), (1, "b", extended)):
+        made = Record(
+            slug=SLUG,
+            scale="laptop",
+            seed=seed,
+            run_id="r",
+            status="complete",
+            commit=commit,
+            effects=effects,
+            content=content | own,
+        )
+        write(made, checkout.root / "book" / "results" / "laptop" / f"{SLUG}.seed{seed}.json")
+    assert len(_about(checkout, "commits that differ")) == n
 
 
 def test_a_notebook_that_cannot_be_read_is_a_problem(checkout: Any) -> None:
