@@ -54,6 +54,7 @@ def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, by
                     if kind in output.get("data", {}):
                         output.data[kind] = legible(output.data[kind])
             _name_claims(cell, chapter)
+            _say_what_is_seen(cell)
     return page, base64.b64decode(hero["image/png"]) if hero else None
 
 
@@ -69,6 +70,13 @@ def _fold(cell: NotebookNode) -> None:
         tags.add("hide-input")
     if tags:
         cell.metadata["tags"] = sorted(tags)
+
+
+def _say_what_is_seen(cell: NotebookNode) -> None:
+    """The texts for those who can't see the pictures, where MyST-NB looks for them: one for all pictures of a cell."""
+    texts = [output.get("metadata", {}).get("image/png", {}).get("alt", "") for output in cell.outputs]
+    if words := " ".join(" ".join(texts).split()):
+        cell.metadata["mystnb"] = {"image": {"alt": words}}
 
 
 def _without_lines_for_checks(cell: NotebookNode) -> None:

@@ -72,6 +72,12 @@ def test_the_head_has_the_picture_a_verdict_for_each_claim_and_links_that_lead_s
     assert '<strong id="c1">C1' in table and '<strong id="c2">C2' in table
 
 
+def test_the_words_of_a_picture_stand_where_the_builder_of_pages_looks(stasc: Standing) -> None:
+    cells = {cell.id: cell for cell in as_page(notebook(), stasc)[0].cells}
+    assert cells["hero"].metadata["mystnb"] == {"image": {"alt": "a loop"}}
+    assert "mystnb" not in cells["claims"].metadata, "a table is no picture"
+
+
 def test_tables_get_headers_for_screen_readers_and_figures_that_stay_in_one_line() -> None:
     old = '<th style="a">x</th><th scope="col" b>y</th><td>0.07 ± 0.01 (n = 3), 95 %</td>'
     new = page_module.readable(old)
