@@ -273,17 +273,3 @@ def interval_search(
         return {"beta": beta, "omega": omega}
 
     return search
-
-
-def gradient_variance(model: nn.Module, losses: Sequence[Tensor]) -> float:
-    """Variance of the gradient over batches (Eq. 10): squared L2 distances of the M gradients from their mean, over
-    M - 1."""
-    if len(losses) < 2:
-        raise ReprobookError(f"the gradient variance needs at least 2 batches, got {len(losses)}")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    gradients = []
-    for loss in losses:
-        pieces = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients.append(torch.cat([g.flatten() for g in pieces if g is not None]))
-    stacked = torch.stack(gradients)
-    return float((stacked - stacked.mean(0)).square().sum() / (len(losses) - 1))

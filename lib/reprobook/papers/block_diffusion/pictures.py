@@ -76,18 +76,25 @@ def training(logged: pd.DataFrame) -> Figure:
         show.curves(part, "step", "loss", hue="model", xlabel="update", ylabel="loss, nats a token", title=name, ax=ax)
         low = part["loss"].quantile(0.01)
         ax.set_ylim(min(0.0, low), part.groupby(["model", "seed"])["loss"].first().max() * 1.05)
+        for line in ax.lines[len(show.COLOURS) :]:  # more models than colours
+            line.set(color="0.4", ls="--")
+        for band in ax.collections[len(show.COLOURS) :]:
+            band.set(color="0.4")
         ax.legend(fontsize=7, ncols=2)
     return fig
 
 
 def ladder(ours: pd.DataFrame, value: str, paper: pd.DataFrame) -> Figure:
-    """From autoregression to full diffusion: ours with one point a seed, both schedules, and the paper's."""
+    """From autoregression to full diffusion: ours with one point a seed, both schedules, and the paper's. Counts are
+    lines; those of two tokens and fewer lie above all models and would press them together."""
     import matplotlib.pyplot as plt
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
-    blind = ours["model"] == BLIND
-    left.axhline(ours.loc[blind, value].mean(), color="0.5", ls=":", label=BLIND)
-    ours = ours[~blind]
+    for n, style in ((3, ":"), (4, "--")):
+        counts = ours.loc[ours["model"] == f"counts of {n} tokens", value]
+        if len(counts):
+            left.axhline(counts.mean(), color="0.5", ls=style, label=f"counts of {n} tokens")
+    ours = ours[~ours["model"].str.startswith(("counts", BLIND))]
     order = sorted(ours["model"].str.split(",").str[0].unique(), key=_place)
     place = {name: k for k, name in enumerate(order)}
     for schedule, colour in {"linear": show.COLOURS[0], "searched": show.COLOURS[1], "": "0.3"}.items():
@@ -95,7 +102,7 @@ def ladder(ours: pd.DataFrame, value: str, paper: pd.DataFrame) -> Figure:
         x = told["model"].str.split(",").str[0].map(place) + {"linear": -0.1, "searched": 0.1}.get(schedule, 0.0)
         left.plot(x, told[value], "o", ms=4, alpha=0.8, color=colour, label=schedule or "no schedule")
     left.set(ylabel=f"{value}, nats per token", title="ours", xticks=range(len(order)), xticklabels=order)
-    left.legend()
+    left.legend(fontsize=8)
     known = paper[paper["Model"].str.contains("AR|L'|MDLM|SEDD")].copy()
     known["Model"] = known["Model"].str.removeprefix("BD3-LM ")
     known = known.sort_values("Model", key=lambda names: names.map(_place))
@@ -134,7 +141,7 @@ def beyond(frame: pd.DataFrame, own: float) -> Figure:
         ylabel="NLL under the source, nats per token", title="writing beyond the training length",
     )  # fmt: skip
     fig.axes[0].axhline(own, color="grey", ls=":", label="the source's own text")
-    fig.axes[0].legend(fontsize=8)
+    fig.axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig
 
 

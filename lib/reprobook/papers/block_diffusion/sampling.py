@@ -87,7 +87,7 @@ def first_hitting_block(
     probs_of: ProbsOf, block: Tensor, mask_id: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Unmask one uniformly chosen position a call (Zheng et al. 2024). The hitting times are ``t_{n-1} = t_n u^{1/n}``
-    (Eq. 25), see :func:`first_hitting_times`; the network has no time input, so the output does not depend on them."""
+    (Eq. 25); the network has no time input, so the output does not depend on them."""
     nfe = (block == mask_id).sum(1)
     for _ in range(int(nfe.max())):
         masked = block == mask_id
@@ -97,13 +97,6 @@ def first_hitting_block(
         here = torch.zeros_like(masked).scatter(1, chosen, True) & masked
         block = torch.where(here, drawn, block)
     return block, nfe
-
-
-def first_hitting_times(n_masked: int, n_samples: int, generator: torch.Generator | None = None) -> Tensor:
-    """Times (n_samples, n_masked) at which the next token is unmasked, from t = 1: ``t_{n-1} = t_n u^{1/n}`` (Eq.
-    25)."""
-    u = torch.rand(n_samples, n_masked, generator=generator, dtype=torch.float64)
-    return u.pow(1 / torch.arange(n_masked, 0, -1)).cumprod(1)
 
 
 def ancestral_block(
