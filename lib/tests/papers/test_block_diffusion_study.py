@@ -48,7 +48,11 @@ def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None
         ("text_schedules", ["searched"], "linear"), ("precision", "fp16", "fp32"), ("attention", "flash", "flash"),
         ("attention", "flex", "GPU"), ("rates", [], "learning rates"), ("top_p", 0.0, "in"),
         ("ngram", 9, "2 to 5"), ("released", ["bd3lm-owt-32"], "bd3lm-owt-4"), ("judge", "gpt3", "gpt2-large"),
-        ("warmup_steps", 6, "at most 5"),
+        ("warmup_steps", 6, "at most 5"), ("ngram", 3, "word pieces"), ("released", ["ptb"], "bd3lm-owt-4"),
+        ("judge", "bd3lm-owt-4", "gpt2-large"), ("judge", "ptb", "gpt2-large"), ("text_steps", [9], "two numbers"),
+        ("n_samples", [300], "two numbers"), ("n_lengths", [500], "two numbers"), ("n_lengths", [500, 10241], "16"),
+        ("n_documents", 0, "1 or more"), ("cost_shape", [16, 16, 1, 2], "turns"), ("cost_shape", [18, 16, 1, 2, 2], "8"),
+        ("cost_shape", [16, 18, 1, 2, 2], "multiple of .4"),
     ],
 )  # fmt: skip
 def test_parameters_are_checked_before_anything_is_fetched(name: str, value: object, says: str) -> None:
@@ -56,9 +60,10 @@ def test_parameters_are_checked_before_anything_is_fetched(name: str, value: obj
         "length": 16, "block_sizes": [4], "dim": 16, "n_heads": 2, "source": [3, 2, 0.5, 6], "corpus": "lm1b",
         "text_schedules": ["linear"], "precision": "fp32", "attention": "sdpa", "rates": [1e-3],
         "top_p": 0.9, "ngram": 0, "released": ["bd3lm-owt-4"], "judge": "gpt2-large", "warmup_steps": 5,
-        "source_steps": [9, 9], "text_steps": [9, 9], "single_steps": 5,
+        "source_steps": [9, 9], "text_steps": [9, 9], "single_steps": 5, "n_samples": [4, 4], "n_lengths": [4, 160],
+        "n_documents": 2, "cost_shape": [16, 16, 1, 2, 2],
     }  # fmt: skip
-    known = ["bd3lm-owt-4", "gpt2-large"]
+    known = ["bd3lm-owt-4", "gpt2-large", "ptb"]
     bd.study.check(good, torch.device("cpu"), known)
     bd.study.check({**good, "attention": "flex"}, torch.device("cuda"), known)
     with pytest.raises(ReprobookError, match=says):

@@ -145,7 +145,10 @@ def check(p: Mapping[str, Any], device: torch.device, known: Sequence[str]) -> N
     schedules = (["linear"], ["linear", "searched"])
     ladders = [p[f"{name}_steps"] for name, used in (("source", p["source"]), ("text", p["corpus"])) if used]
     shortest = min(p["single_steps"], *(n for steps in ladders for n in steps))
+    texts = [each for each in known if "-owt" in each]
+    pairs = ("source_steps", "text_steps", "n_samples", "n_lengths")
     demands = [
+        *((name, len(p[name]) == 2, "two numbers") for name in pairs),
         ("block_sizes", p["block_sizes"] and all(1 < b < p["length"] for b in p["block_sizes"]), sizes),
         ("dim", p["dim"] % (2 * p["n_heads"]) == 0, f"a multiple of 2 * n_heads = {2 * p['n_heads']} (rotary pairs)"),
         ("source", not p["source"] or (len(p["source"]) == 4 and p["source"][0] >= 2 and p["source"][1] >= 1
@@ -158,9 +161,15 @@ def check(p: Mapping[str, Any], device: torch.device, known: Sequence[str]) -> N
         ("rates", p["rates"] and min(p["rates"]) > 0, "learning rates above 0"),
         ("warmup_steps", p["warmup_steps"] <= shortest, f"at most {shortest}, the updates of the shortest training"),
         ("top_p", 0 < p["top_p"] <= 1, "in (0, 1]"),
-        ("ngram", p["ngram"] in (0, 2, 3, 4, 5), "0 (none) or 2 to 5 characters"),
-        ("released", set(p["released"]) <= set(known), f"among {[each for each in known if '-owt' in each]}"),
-        ("judge", p["judge"] in ("", *known), "'' (none) or a language model of the manifest, 'gpt2-large'"),
+        ("ngram", p["ngram"] in ((0,) if p["corpus"] == "lm1b" else (0, 2, 3, 4, 5)),
+         "0 (none) or, over characters and not over the word pieces of lm1b, 2 to 5"),
+        ("released", set(p["released"]) <= set(texts), f"among {texts}"),
+        ("judge", p["judge"] in ("", *({"gpt2-large"} & set(known))), "'' (none) or, at paper scale, 'gpt2-large'"),
+        ("n_lengths", p["n_lengths"][-1] % 16 == 0, "documents, and tokens that blocks of 16 divide"),
+        ("n_documents", p["n_documents"] >= 1 or not p["released"], "1 or more"),
+        ("cost_shape", len(p["cost_shape"]) == 5 and p["cost_shape"][0] % 8 == 0
+         and p["block_sizes"] and p["cost_shape"][1] % p["block_sizes"][-1] == 0,
+         f"width (a multiple of 8), L (a multiple of {p['block_sizes'][-1:]}), layers, rows and turns"),
     ]  # fmt: skip
     for name, fits, allowed in demands:
         if not fits:
