@@ -51,8 +51,8 @@ def test_ladder_trains_every_model_with_like_and_like(lab: bd.study.Lab) -> None
         ("warmup_steps", 6, "at most 5"), ("ngram", 3, "word pieces"), ("released", ["ptb"], "bd3lm-owt-4"),
         ("judge", "bd3lm-owt-4", "gpt2-large"), ("judge", "ptb", "gpt2-large"), ("text_steps", [9], "two numbers"),
         ("n_samples", [300], "two numbers"), ("n_lengths", [500], "two numbers"), ("n_lengths", [500, 10241], "16"),
-        ("n_documents", 0, "1 or more"), ("cost_shape", [16, 16, 1, 2], "turns"), ("cost_shape", [18, 16, 1, 2, 2], "8"),
-        ("cost_shape", [16, 18, 1, 2, 2], "multiple of .4"),
+        ("n_documents", 0, "1 or more"), ("cost_shape", [16, 16, 1, 2], "turns"),
+        ("cost_shape", [18, 16, 1, 2, 2], "8"), ("cost_shape", [16, 18, 1, 2, 2], "multiple of .4"),
     ],
 )  # fmt: skip
 def test_parameters_are_checked_before_anything_is_fetched(name: str, value: object, says: str) -> None:
