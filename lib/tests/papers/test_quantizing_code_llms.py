@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -439,8 +440,8 @@ def test_distillation_brings_the_model_nearer_and_moves_no_code(little: Any) -> 
     before = copy.deepcopy(model.state_dict())
     teacher = tuning.last_hidden(little, ROWS)
     history = tuning.distil(model, ROWS, teacher, tuning.Distillation(3e-3, 4, 3, 3, 4), 0)
-    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
-    assert min(row["valid"] for row in history) < 0.97 * history[0]["valid"]
+    assert len(history) == 4 and math.isnan(history[0].train) and all(len(epoch.valid) == 4 for epoch in history)
+    assert min(epoch.mean for epoch in history) < 0.97 * history[0].mean
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and all(name.endswith(("codebooks", "scales")) or "norm" in name for name in moved)
     with pytest.raises(ReprobookError, match="no codebooks to tune"):
@@ -600,8 +601,8 @@ def lab(little: Any) -> study.Lab:
     rows = {kind: torch.randint(64, (8, 16), generator=generator(k)) for k, kind in enumerate(("general", "code"))}
     files = calibration.HeldOut(ROWS, [f"file {k}" for k in range(6)], ["package"] * 6, 2)
     reference = {what: study.read(little, ROWS) for what in ("code", "text")}
-    sizes = study.Sizes(8, 16, 1, 6, 6)
-    return study.Lab(little, None, rows, dict.fromkeys(("code", "text"), files), reference, sizes, 0)
+    sizes = study.Sizes(8, 16, 1, 6, 6, 8)
+    return study.Lab(little, None, rows, rows, dict.fromkeys(("code", "text"), files), reference, 0, sizes, 0)
 
 
 def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path: Path) -> None:
@@ -624,6 +625,10 @@ def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path:
     }  # fmt: skip
     before, after = told["AQLM 1, code: before minus after tuning"]
     assert not np.array_equal(before, after) and before.shape == (6,)
+    start, kept = study.kept_divergence(found["AQLM 1, code, tuned"])
+    told_of = study.tunings(found)
+    assert set(told_of["cell"]) == {"AQLM 1, code, tuned"} and told_of["epoch"].tolist() == [0, 1, 2, 3]
+    assert np.mean(start) == told_of["validation"][0] and np.mean(kept) == told_of["validation"].min()
     (tmp_path / "AQLM 1, code.json").write_text(json.dumps(found["reference"]))
     assert study.cells(lab, wanted, **options)["AQLM 1, code"] == found["reference"]  # read, not made again
     assert list(study.summary(found)["cell"]) == ["reference", *wanted]

@@ -32,7 +32,7 @@ from reprobook.papers.quantizing_code_llms.blocks import (
 )
 from reprobook.papers.quantizing_code_llms.calibration import calibration_rows, held_out, standard_library, wikipedia
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight, grid_bits
-from reprobook.papers.quantizing_code_llms.tuning import distil, last_hidden
+from reprobook.papers.quantizing_code_llms.tuning import Epoch, distil, last_hidden
 from reprobook.project import atomic_write
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from reprobook.papers.quantizing_code_llms.calibration import HeldOut, Kind
     from reprobook.papers.quantizing_code_llms.tuning import Distillation
 
+CHUNK = 64  # tokens whose logits are in memory at a time
 METHODS = ("AQLM", "column update", "round to nearest", "k-means")
 
 
@@ -57,15 +58,20 @@ class Reading(NamedTuple):
 
 @torch.no_grad()
 def read(model: Any, rows: Tensor, batch_size: int = 4) -> Reading:
-    """Loss and first choice at every place of ``rows``."""
-    losses, choices = [], []
+    """Loss and first choice at every place of ``rows``. Logits are made for ``CHUNK`` tokens at a time: those of whole
+    rows would leave the processor's caches, and torch's own logsumexp takes five times as long as its parts."""
+    head, losses, choices = model.get_output_embeddings(), [], []
     for part in rows.split(batch_size):
         x = part.to(model.device)
         with mixed(model, model.device):
-            logits = model(input_ids=x, use_cache=False).logits[:, :-1].float()
-        losses.append((logits.logsumexp(2) - logits.gather(2, x[:, 1:, None]).squeeze(2)).cpu().numpy())
-        choices.append(logits.cpu().numpy().argmax(2))
-    return Reading(np.concatenate(losses), np.concatenate(choices))
+            hidden = model.get_decoder()(input_ids=x, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+            for h, wanted in zip(hidden.split(CHUNK), x[:, 1:].reshape(-1, 1).split(CHUNK), strict=True):
+                logits = head(h).float()
+                top, right = logits.amax(1, keepdim=True), logits.gather(1, wanted)
+                choices.append(logits.cpu().numpy().argmax(1))
+                losses.append((logits.sub_(top).exp_().sum(1, keepdim=True).log() + top - right).cpu().numpy())
+    shape = len(rows), rows.shape[1] - 1
+    return Reading(np.concatenate(losses).reshape(shape), np.concatenate(choices).reshape(shape))
 
 
 def by_file(values: np.ndarray, of: HeldOut) -> np.ndarray:
@@ -116,34 +122,39 @@ def ladders(
 @dataclass(frozen=True)
 class Sizes:
     """Calibration rows and their length, blocks that are quantised (None: all), held-out files of code and articles
-    with one window of ``length`` tokens each."""
+    with one window of ``length`` tokens each; rows of the end-to-end tuning, a draw of their own."""
 
     n_rows: int
     length: int
     n_blocks: int | None
     n_files: int
     n_articles: int
+    n_tuning: int
 
 
 class Lab(NamedTuple):
-    """A model with its calibration sets, held-out code and text, what it makes of both as it is."""
+    """A model with its calibration sets, those of the tuning, held-out code and text, what it makes of both as it is,
+    and its number of weights (a head that is the embedding counts once)."""
 
     model: Any
     tokenizer: Any
     rows: dict[str, Tensor]
+    tuning: dict[str, Tensor]
     held: dict[str, HeldOut]
     reference: dict[str, Reading]
+    n_weights: int
     sizes: Sizes
     seed: int
 
 
 class Cell(NamedTuple):
     """Bits a weight of the quantised layers; for ``code`` and ``text`` the loss (nats a token) of each file and the
-    share of places where the first choice is the reference's."""
+    share of places where the first choice is the reference's; of a tuned cell, the epochs of its tuning."""
 
     bits: float
     loss: dict[str, list[float]]
     agreement: dict[str, list[float]]
+    tuning: Sequence[Epoch] = ()
 
 
 def open_lab(
@@ -154,15 +165,17 @@ def open_lab(
 
     model, tokenizer = load_lm(source, dtype="fp32", device=device)
     general, code = wikipedia(articles), standard_library()
-    rows: dict[str, Tensor] = {
-        kind: calibration_rows(kind, general, code, tokenizer, sizes.n_rows, sizes.length, seed) for kind in kinds
-    }
+    rows, more = (
+        {str(kind): calibration_rows(kind, general, code, tokenizer, n, sizes.length, seed) for kind in kinds}
+        for n in (sizes.n_rows, sizes.n_tuning)
+    )
     held = {
         "code": held_out(code.held_out, tokenizer, sizes.n_files, 1, sizes.length),
         "text": held_out(general.held_out, tokenizer, sizes.n_articles, 1, sizes.length),
     }
     reference = {what: read(model, each.rows) for what, each in held.items()}
-    return Lab(model, tokenizer, rows, held, reference, sizes, seed)
+    n_weights = sum(p.numel() for p in model.parameters())
+    return Lab(model, tokenizer, rows, more, held, reference, n_weights, sizes, seed)
 
 
 def measure(lab: Lab, model: Any, bits: float) -> Cell:
@@ -223,12 +236,14 @@ def cells(
                 model, lab.rows[kind], make, tuning=tuning if method == "AQLM" else None, n_blocks=lab.sizes.n_blocks,
                 folder=folder / plain, seed=lab.seed,
             )  # fmt: skip
+            epochs: list[Epoch] = []
             if tuned:
-                teacher = last_hidden(lab.model, lab.rows[kind])
-                distil(model, lab.rows[kind], teacher, distillation, lab.seed)
-            made = measure(lab, model, bits_of(lab.model, lab.sizes.n_blocks, make))
+                teacher = last_hidden(lab.model, lab.tuning[kind])
+                epochs = distil(model, lab.tuning[kind], teacher, distillation, lab.seed)
+            made = measure(lab, model, bits_of(lab.model, lab.sizes.n_blocks, make))._replace(tuning=epochs)
             atomic_write(file, json.dumps(made))
         found[name] = Cell(*json.loads(file.read_text("utf-8")))
+        found[name] = found[name]._replace(tuning=tuple(Epoch(*each) for each in found[name].tuning))
     return {name: found[name] for name in ("reference", *wanted)}
 
 
@@ -274,10 +289,27 @@ def summary(found: Mapping[str, Cell]) -> pd.DataFrame:
     ])  # fmt: skip
 
 
+def tunings(found: Mapping[str, Cell]) -> pd.DataFrame:
+    """A row for each epoch of each tuned cell, the start being epoch 0: divergence from the reference in nats a token,
+    on the sequences that train (NaN at the start) and on those that validate."""
+    return pd.DataFrame(
+        [
+            {"cell": name, "epoch": k, "train": each.train, "validation": each.mean}
+            for name, cell in found.items() for k, each in enumerate(cell.tuning)
+        ],
+        columns=["cell", "epoch", "train", "validation"],
+    )  # fmt: skip
+
+
+def kept_divergence(cell: Cell) -> tuple[list[float], list[float]]:
+    """Of a tuned cell, the divergence of each validation sequence at the start and in the epoch that was kept."""
+    return cell.tuning[0].valid, min(cell.tuning, key=lambda epoch: epoch.mean).valid
+
+
 def pairs(found: Mapping[str, Cell]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What is compared on held-out code, loss of each file, the second to be taken from the first: every cell with the
-    reference; at equal bits general with code calibration, and a cell before and after end-to-end tuning; two
-    codebooks with three."""
+    """Losses of each file of held-out code, in pairs (a, b) of which a - b is reported: a cell and the reference; at
+    equal bits general and code calibration; a cell before and after end-to-end tuning; two and three codebooks of
+    one calibration."""
     loss = {name: np.array(each.loss["code"]) for name, each in found.items()}
     told = {f"{name}: loss above reference": (loss[name], loss["reference"]) for name in found if name != "reference"}
     for name in found:
