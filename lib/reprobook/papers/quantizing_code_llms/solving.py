@@ -59,7 +59,7 @@ class Drawing:
     temperature: float = 0.2
     top_p: float = 0.95
     max_new_tokens: int = 256
-    batch_size: int = 82
+    batch_size: int = 164
 
 
 class Solved(NamedTuple):
@@ -169,12 +169,6 @@ def table(found: Mapping[str, Solved], problems: Sequence[Problem], model: str) 
     ])  # fmt: skip
 
 
-def share_of(problems: Sequence[Problem], seed: int, n: int, of: int = 5) -> list[Problem]:
-    """The problems that a seed asks, at most ``n``: every fifth, so that five seeds in a row ask each problem once and
-    no two of them share any."""
-    return list(problems[seed % of :: of][:n])
-
-
 def harness(problems: Sequence[Problem], *, run_code: bool) -> pd.DataFrame:
     """How many of the problems' own solutions pass, and of broken ones."""
     rows = []
@@ -202,12 +196,14 @@ def summary(found: Mapping[str, Solved], wanted: Sequence[Arm], group: int) -> p
 
 
 def pairs(found: Mapping[str, Solved]) -> dict[str, tuple[Solved, Solved]]:
-    """What is compared: every cell minus the reference, and at equal bits code with general calibration and both with
-    plain rounding."""
+    """What is compared: every cell minus the reference, 3 bits minus 4 of one calibration, and at equal bits code with
+    general calibration and both with plain rounding."""
     told = {f"{name} minus reference": (each, found["reference"]) for name, each in found.items()}
     del told["reference minus reference"]
     for name, each in found.items():
         bits, _, kind = name.partition(", ")
+        if bits == "3 bits" and (finer := f"4 bits, {kind}") in found:
+            told[f"{name} minus {finer}"] = each, found[finer]
         for other in {"code": ("general", ROUNDED), "general": (ROUNDED,)}.get(kind, ()):
             if (rival := f"{bits}, {other}") in found:
                 told[f"{name} minus {rival}"] = each, found[rival]

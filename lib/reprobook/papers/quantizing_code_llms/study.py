@@ -30,7 +30,14 @@ from reprobook.papers.quantizing_code_llms.blocks import (
     quantise,
     reopen,
 )
-from reprobook.papers.quantizing_code_llms.calibration import calibration_rows, held_out, standard_library, wikipedia
+from reprobook.papers.quantizing_code_llms.calibration import (
+    Document,
+    calibration_rows,
+    held_out,
+    standard_library,
+    wikipedia,
+)
+from reprobook.papers.quantizing_code_llms.humaneval import solved
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight, grid_bits
 from reprobook.papers.quantizing_code_llms.tuning import Epoch, distil, last_hidden
 from reprobook.project import atomic_write
@@ -42,7 +49,8 @@ if TYPE_CHECKING:
     from reprobook.papers.quantizing_code_llms.aqlm import Search
     from reprobook.papers.quantizing_code_llms.baselines import Quantiser
     from reprobook.papers.quantizing_code_llms.blocks import BlockTuning
-    from reprobook.papers.quantizing_code_llms.calibration import HeldOut, Kind
+    from reprobook.papers.quantizing_code_llms.calibration import HeldOut
+    from reprobook.papers.quantizing_code_llms.humaneval import Problem
     from reprobook.papers.quantizing_code_llms.tuning import Distillation
 
 CHUNK = 64  # tokens whose logits are in memory at a time
@@ -121,25 +129,23 @@ def ladders(
 
 @dataclass(frozen=True)
 class Sizes:
-    """Calibration rows and their length, blocks that are quantised (None: all), held-out files of code and articles
-    with one window of ``length`` tokens each; rows of the end-to-end tuning, a draw of their own."""
+    """Calibration rows and their length, blocks that are quantised (None: all); held-out files of code and articles
+    with one window of ``length`` tokens each, HumanEval's programs with one of half that."""
 
     n_rows: int
     length: int
     n_blocks: int | None
     n_files: int
     n_articles: int
-    n_tuning: int
+    n_programs: int
 
 
 class Lab(NamedTuple):
-    """A model with its calibration sets, those of the tuning, held-out code and text, what it makes of both as it is,
-    and its number of weights (a head that is the embedding counts once)."""
+    """A model with its calibration sets, what it is measured on (``code``, ``text``, ``HumanEval``), what it makes of
+    that as it is, and its number of weights (a head that is the embedding counts once)."""
 
     model: Any
-    tokenizer: Any
     rows: dict[str, Tensor]
-    tuning: dict[str, Tensor]
     held: dict[str, HeldOut]
     reference: dict[str, Reading]
     n_weights: int
@@ -148,7 +154,7 @@ class Lab(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Bits a weight of the quantised layers; for ``code`` and ``text`` the loss (nats a token) of each file and the
+    """Bits a weight of the quantised layers; for what was read, by name, the loss (nats a token) of each file and the
     share of places where the first choice is the reference's; of a tuned cell, the epochs of its tuning."""
 
     bits: float
@@ -158,31 +164,36 @@ class Cell(NamedTuple):
 
 
 def open_lab(
-    source: Path, articles: Path, sizes: Sizes, kinds: Sequence[Kind], seed: int, *, device: torch.device
+    source: Path, articles: Path, problems: Sequence[Problem], sizes: Sizes, names: Sequence[str], seed: int, *,
+    device: torch.device,
 ) -> Lab:  # fmt: skip
-    """The model in ``source`` with a draw of each calibration set; the held-out files are the same for every seed."""
+    """The model in ``source`` with a draw of each calibration set that cells of these ``names`` need; the held-out
+    files are the same for every seed. Of a problem of HumanEval, prompt and solution are read."""
     from reprobook.nn.lm import load_lm
 
     model, tokenizer = load_lm(source, dtype="fp32", device=device)
     general, code = wikipedia(articles), standard_library()
-    rows, more = (
-        {str(kind): calibration_rows(kind, general, code, tokenizer, n, sizes.length, seed) for kind in kinds}
-        for n in (sizes.n_rows, sizes.n_tuning)
-    )
+    kinds = dict.fromkeys(_parsed(name)[2] for name in names)
+    rows = {
+        kind: calibration_rows(kind, general, code, tokenizer, sizes.n_rows, sizes.length, seed)  # type: ignore[arg-type]
+        for kind in kinds
+    }
+    programs, half = [Document(str(p), str(p), solved(p)) for p in problems], sizes.length // 2
     held = {
         "code": held_out(code.held_out, tokenizer, sizes.n_files, 1, sizes.length),
         "text": held_out(general.held_out, tokenizer, sizes.n_articles, 1, sizes.length),
+        "HumanEval": held_out(programs, tokenizer, sizes.n_programs, 1, half, shortest=half),
     }
     reference = {what: read(model, each.rows) for what, each in held.items()}
     n_weights = sum(p.numel() for p in model.parameters())
-    return Lab(model, tokenizer, rows, more, held, reference, n_weights, sizes, seed)
+    return Lab(model, rows, held, reference, n_weights, sizes, seed)
 
 
-def measure(lab: Lab, model: Any, bits: float) -> Cell:
-    """What a quantised model makes of the held-out files; its layers become plain ones. It is read in the reference's
-    own arithmetic."""
+def measure(lab: Lab, model: Any, bits: float, wanted: Sequence[str]) -> Cell:
+    """What a quantised model makes of the held-out files that are ``wanted``; its layers become plain ones. It is read
+    in the reference's own arithmetic."""
     harden(model)
-    found = {what: read(model, each.rows) for what, each in lab.held.items()}
+    found = {what: read(model, lab.held[what].rows) for what in wanted}
     loss = {what: by_file(each.loss, lab.held[what]).tolist() for what, each in found.items()}
     same = {what: each.choice == lab.reference[what].choice for what, each in found.items()}
     return Cell(bits, loss, {what: by_file(each, lab.held[what]).tolist() for what, each in same.items()})
@@ -219,11 +230,13 @@ def cells(
     lab: Lab, wanted: Sequence[str], *, search: Search, tuning: BlockTuning, distillation: Distillation, group: int,
     folder: Path,
 ) -> dict[str, Cell]:  # fmt: skip
-    """The cells of these names: ``<method> <bits>, <calibration set>`` and, for AQLM, the same with ``, tuned``. A cell
-    and every finished block are kept in ``folder``. AQLM's starts are made once, with the most codebooks.
+    """The cells of these names: ``<method> <bits>, <calibration set>`` and, for AQLM, the same with ``, tuned``, which
+    was tuned end to end on its calibration set and reads code alone. A cell and every finished block are kept in
+    ``folder``. AQLM's starts are made once, with the most codebooks.
 
     Raises :class:`ReprobookError` for a name of another form."""
     starts: dict[str, Additive] = {}
+    teachers: dict[str, Tensor] = {}
     found = {"reference": Cell(16.0, *_reference(lab))}
     for name in sorted(wanted, key=lambda name: -_parsed(name)[1]):
         method, bits, kind, tuned = _parsed(name)
@@ -238,10 +251,12 @@ def cells(
             )  # fmt: skip
             epochs: list[Epoch] = []
             if tuned:
-                teacher = last_hidden(lab.model, lab.tuning[kind])
-                epochs = distil(model, lab.tuning[kind], teacher, distillation, lab.seed)
-            made = measure(lab, model, bits_of(lab.model, lab.sizes.n_blocks, make))._replace(tuning=epochs)
-            atomic_write(file, json.dumps(made))
+                if kind not in teachers:
+                    teachers[kind] = last_hidden(lab.model, lab.rows[kind])
+                epochs = distil(model, lab.rows[kind], teachers[kind], distillation, lab.seed)
+            size = bits_of(lab.model, lab.sizes.n_blocks, make)
+            made = measure(lab, model, size, ["code"] if tuned else list(lab.held))
+            atomic_write(file, json.dumps(made._replace(tuning=epochs)))
         found[name] = Cell(*json.loads(file.read_text("utf-8")))
         found[name] = found[name]._replace(tuning=tuple(Epoch(*each) for each in found[name].tuning))
     return {name: found[name] for name in ("reference", *wanted)}
@@ -278,13 +293,13 @@ def _parsed(name: str) -> tuple[str, int, str, bool]:
 
 
 def summary(found: Mapping[str, Cell]) -> pd.DataFrame:
-    """A row for each cell: bits, mean loss on code and text, perplexity on code, agreement with the reference."""
+    """A row for each cell: bits, mean loss on what it read and perplexity on code, agreement with the reference."""
+    whats = list(found["reference"].loss)
     return pd.DataFrame([
-        {
-            "cell": name, "bits": each.bits, "loss on code": np.mean(each.loss["code"]),
-            "perplexity on code": np.exp(np.mean(each.loss["code"])), "loss on text": np.mean(each.loss["text"]),
-            "agreement on code": np.mean(each.agreement["code"]), "agreement on text": np.mean(each.agreement["text"]),
-        }
+        {"cell": name, "bits": each.bits}
+        | {f"loss on {what}": np.mean(each.loss.get(what, np.nan)) for what in whats}
+        | {"perplexity on code": np.exp(np.mean(each.loss["code"]))}
+        | {f"agreement on {what}": np.mean(each.agreement.get(what, np.nan)) for what in whats}
         for name, each in found.items()
     ])  # fmt: skip
 
@@ -301,22 +316,29 @@ def tunings(found: Mapping[str, Cell]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def kept_divergence(cell: Cell) -> tuple[list[float], list[float]]:
-    """Of a tuned cell, the divergence of each validation sequence at the start and in the epoch that was kept."""
-    return cell.tuning[0].valid, min(cell.tuning, key=lambda epoch: epoch.mean).valid
+def divergences(cell: Cell) -> tuple[list[float], list[float]]:
+    """Of a tuned cell, the divergence of each validation sequence at the start and after the last epoch, whichever
+    epoch was kept: the better one of several is never above the start, so it would show nothing."""
+    return cell.tuning[0].valid, cell.tuning[-1].valid
 
 
-def pairs(found: Mapping[str, Cell]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Losses of each file of held-out code, in pairs (a, b) of which a - b is reported: a cell and the reference; at
-    equal bits general and code calibration; a cell before and after end-to-end tuning; two and three codebooks of
-    one calibration."""
-    loss = {name: np.array(each.loss["code"]) for name, each in found.items()}
-    told = {f"{name}: loss above reference": (loss[name], loss["reference"]) for name in found if name != "reference"}
-    for name in found:
-        if (other := name.replace(", code", ", general")) != name and other in found:
+def pairs(found: Mapping[str, Cell], what: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Losses of each file of ``what``, in pairs (a, b) of which a - b is reported: a cell and the reference; at equal
+    bits general and code calibration; a cell before and after end-to-end tuning, and what that gains with three
+    codebooks beside what it would if it regained there the share of the loss that it regains with two; two and three
+    codebooks of one calibration."""
+    loss = {name: np.array(each.loss[what]) for name, each in found.items() if what in each.loss}
+    told = {f"{name}: loss above reference": (loss[name], loss["reference"]) for name in loss if name != "reference"}
+    for name in loss:
+        if (other := name.replace(", code", ", general")) != name and other in loss:
             told[f"{other} minus code"] = loss[other], loss[name]
-        if (finer := name.replace("AQLM 2,", "AQLM 3,")) != name and finer in found:
+        if (finer := name.replace("AQLM 2,", "AQLM 3,")) != name and finer in loss:
             told[f"{name} minus {finer}"] = loss[name], loss[finer]
-        if f"{name}, tuned" in found:
+        if f"{name}, tuned" in loss:
             told[f"{name}: before minus after tuning"] = loss[name], loss[f"{name}, tuned"]
+            coarse = name.replace("AQLM 3,", "AQLM 2,")
+            if coarse != name and f"{coarse}, tuned" in loss:
+                share = np.mean(loss[name] - loss["reference"]) / np.mean(loss[coarse] - loss["reference"])
+                gains = [loss[each] - loss[f"{each}, tuned"] for each in (name, coarse)]
+                told[f"{name}: gain beyond the share that {coarse} regains"] = gains[0], share * gains[1]
     return told
