@@ -601,8 +601,8 @@ def lab(little: Any) -> study.Lab:
     rows = {kind: torch.randint(64, (8, 16), generator=generator(k)) for k, kind in enumerate(("general", "code"))}
     files = calibration.HeldOut(ROWS, [f"file {k}" for k in range(6)], ["package"] * 6, 2)
     reference = {what: study.read(little, ROWS) for what in ("code", "text")}
-    sizes = study.Sizes(8, 16, 1, 6, 6, 6)
-    return study.Lab(little, rows, dict.fromkeys(("code", "text"), files), reference, 0, sizes, 0)
+    sizes = study.Sizes(8, 16, 1, 6, 6, 6, 8)
+    return study.Lab(little, rows, rows, dict.fromkeys(("code", "text"), files), reference, 0, sizes, 0)
 
 
 def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path: Path) -> None:
@@ -657,9 +657,11 @@ def test_a_lab_has_the_sets_that_its_cells_need_and_programs_of_the_problems(
     monkeypatch.setattr(study, "standard_library", lambda: corpus)
     words = {k: "def f(x):\n" + "    # some words\n" * k for k in (0, 3)}
     toys = [humaneval.Problem(f"toy/{k}", text, "f", "    return x\n", "") for k, text in words.items()]
-    sizes, names = study.Sizes(4, 60, 1, 2, 2, 1), ["AQLM 2, code", "k-means 3, mixed"]
+    sizes, names = study.Sizes(4, 60, 1, 2, 2, 1, 6), ["AQLM 2, code, tuned", "k-means 3, mixed"]
     made = study.open_lab(Path(), Path(), toys, sizes, names, 0, device=torch.device("cpu"))
     assert list(made.rows) == ["code", "mixed"] and made.rows["mixed"].shape == (4, 60)
+    assert list(made.tuning) == ["code"] and made.tuning["code"].shape == (6, 60)
+    assert not (made.tuning["code"][:, None] == made.rows["code"]).all(2).all()
     assert made.held["HumanEval"].names == ["toy/3"] and made.held["HumanEval"].rows.shape == (1, 30)
     text = humaneval.solved(toys[1])  # the window lies in the middle
     at = (len(text) - 30) // 2

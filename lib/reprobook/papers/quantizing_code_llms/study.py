@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from reprobook.papers.quantizing_code_llms.humaneval import Problem
     from reprobook.papers.quantizing_code_llms.tuning import Distillation
 
+TUNING = 1000  # from a run's seed to that of its tuning text: one seed for both would draw many of the same rows
 CHUNK = 64  # tokens whose logits are in memory at a time
 METHODS = ("AQLM", "column update", "round to nearest", "k-means")
 
@@ -130,7 +131,8 @@ def ladders(
 @dataclass(frozen=True)
 class Sizes:
     """Calibration rows and their length, blocks that are quantised (None: all); held-out files of code and articles
-    with one window of ``length`` tokens each, HumanEval's programs with one of half that."""
+    with one window of ``length`` tokens each, HumanEval's programs with one of half that; rows of the end-to-end
+    tuning, a draw of their own."""
 
     n_rows: int
     length: int
@@ -138,14 +140,17 @@ class Sizes:
     n_files: int
     n_articles: int
     n_programs: int
+    n_tuning: int
 
 
 class Lab(NamedTuple):
-    """A model with its calibration sets, what it is measured on (``code``, ``text``, ``HumanEval``), what it makes of
-    that as it is, and its number of weights (a head that is the embedding counts once)."""
+    """A model with its calibration sets, those of the tuning, what it is measured on (``code``, ``text``,
+    ``HumanEval``), what it makes of that as it is, and its number of weights (a head that is the embedding counts
+    once)."""
 
     model: Any
     rows: dict[str, Tensor]
+    tuning: dict[str, Tensor]
     held: dict[str, HeldOut]
     reference: dict[str, Reading]
     n_weights: int
@@ -167,17 +172,23 @@ def open_lab(
     source: Path, articles: Path, problems: Sequence[Problem], sizes: Sizes, names: Sequence[str], seed: int, *,
     device: torch.device,
 ) -> Lab:  # fmt: skip
-    """The model in ``source`` with a draw of each calibration set that cells of these ``names`` need; the held-out
-    files are the same for every seed. Of a problem of HumanEval, prompt and solution are read."""
+    """The model in ``source`` with a draw of each set that cells of these ``names`` need, for calibration and, by
+    another seed, for tuning; the held-out files are the same for every seed. Of a problem of HumanEval, prompt and
+    solution are read."""
     from reprobook.nn.lm import load_lm
 
     model, tokenizer = load_lm(source, dtype="fp32", device=device)
     general, code = wikipedia(articles), standard_library()
-    kinds = dict.fromkeys(_parsed(name)[2] for name in names)
-    rows = {
-        kind: calibration_rows(kind, general, code, tokenizer, sizes.n_rows, sizes.length, seed)  # type: ignore[arg-type]
-        for kind in kinds
-    }
+
+    def drawn(kinds: Iterable[str], n: int, seed: int) -> dict[str, Tensor]:
+        return {
+            kind: calibration_rows(kind, general, code, tokenizer, n, sizes.length, seed)  # type: ignore[arg-type]
+            for kind in dict.fromkeys(kinds)
+        }
+
+    parsed = [_parsed(name) for name in names]
+    rows = drawn((kind for *_, kind, _ in parsed), sizes.n_rows, seed)
+    more = drawn((kind for *_, kind, tuned in parsed if tuned), sizes.n_tuning, seed + TUNING)
     programs, half = [Document(str(p), str(p), solved(p)) for p in problems], sizes.length // 2
     held = {
         "code": held_out(code.held_out, tokenizer, sizes.n_files, 1, sizes.length),
@@ -186,7 +197,7 @@ def open_lab(
     }
     reference = {what: read(model, each.rows) for what, each in held.items()}
     n_weights = sum(p.numel() for p in model.parameters())
-    return Lab(model, rows, held, reference, n_weights, sizes, seed)
+    return Lab(model, rows, more, held, reference, n_weights, sizes, seed)
 
 
 def measure(lab: Lab, model: Any, bits: float, wanted: Sequence[str]) -> Cell:
@@ -231,7 +242,7 @@ def cells(
     folder: Path,
 ) -> dict[str, Cell]:  # fmt: skip
     """The cells of these names: ``<method> <bits>, <calibration set>`` and, for AQLM, the same with ``, tuned``, which
-    was tuned end to end on its calibration set and reads code alone. A cell and every finished block are kept in
+    was tuned end to end on more text of that kind and reads code alone. A cell and every finished block are kept in
     ``folder``. AQLM's starts are made once, with the most codebooks.
 
     Raises :class:`ReprobookError` for a name of another form."""
@@ -252,8 +263,8 @@ def cells(
             epochs: list[Epoch] = []
             if tuned:
                 if kind not in teachers:
-                    teachers[kind] = last_hidden(lab.model, lab.rows[kind])
-                epochs = distil(model, lab.rows[kind], teachers[kind], distillation, lab.seed)
+                    teachers[kind] = last_hidden(lab.model, lab.tuning[kind])
+                epochs = distil(model, lab.tuning[kind], teachers[kind], distillation, lab.seed)
             size = bits_of(lab.model, lab.sizes.n_blocks, make)
             made = measure(lab, model, size, ["code"] if tuned else list(lab.held))
             atomic_write(file, json.dumps(made._replace(tuning=epochs)))
