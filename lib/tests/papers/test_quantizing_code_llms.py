@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from reprobook.errors import ReprobookError
-from reprobook.papers.quantizing_code_llms import aqlm, bench, blocks, calibration, storage, study, tuning
+from reprobook.papers.quantizing_code_llms import aqlm, bench, blocks, calibration, humaneval, storage, study, tuning
 from reprobook.papers.quantizing_code_llms.aqlm import Additive, Format, Search, objective
 from reprobook.papers.quantizing_code_llms.baselines import Aqlm, ColumnUpdate, Grid, KMeans, RoundToNearest
 
@@ -439,8 +440,8 @@ def test_distillation_brings_the_model_nearer_and_moves_no_code(little: Any) -> 
     before = copy.deepcopy(model.state_dict())
     teacher = tuning.last_hidden(little, ROWS)
     history = tuning.distil(model, ROWS, teacher, tuning.Distillation(3e-3, 4, 3, 3, 4), 0)
-    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
-    assert min(row["valid"] for row in history) < 0.97 * history[0]["valid"]
+    assert len(history) == 4 and math.isnan(history[0].train) and all(len(epoch.valid) == 4 for epoch in history)
+    assert min(epoch.mean for epoch in history) < 0.97 * history[0].mean
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and all(name.endswith(("codebooks", "scales")) or "norm" in name for name in moved)
     with pytest.raises(ReprobookError, match="no codebooks to tune"):
@@ -600,8 +601,8 @@ def lab(little: Any) -> study.Lab:
     rows = {kind: torch.randint(64, (8, 16), generator=generator(k)) for k, kind in enumerate(("general", "code"))}
     files = calibration.HeldOut(ROWS, [f"file {k}" for k in range(6)], ["package"] * 6, 2)
     reference = {what: study.read(little, ROWS) for what in ("code", "text")}
-    sizes = study.Sizes(8, 16, 1, 6, 6)
-    return study.Lab(little, None, rows, dict.fromkeys(("code", "text"), files), reference, sizes, 0)
+    sizes = study.Sizes(8, 16, 1, 6, 6, 6, 8)
+    return study.Lab(little, rows, rows, dict.fromkeys(("code", "text"), files), reference, 0, sizes, 0)
 
 
 def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path: Path) -> None:
@@ -618,15 +619,53 @@ def test_cells_are_measured_once_and_compared_in_pairs(lab: study.Lab, tmp_path:
     by_hand = sum(n * storage.bits_per_weight(Format(1), *shape).effective for shape, n in sizes.items())
     assert found["AQLM 1, code"].bits == pytest.approx(by_hand / sum(sizes.values()))
     assert np.mean(found["column update 3, code"].agreement["code"]) < 1
-    told = study.pairs(found)
+    told = study.pairs(found, "code")
     assert set(told) == {f"{name}: loss above reference" for name in wanted} | {
         "AQLM 1, general minus code", "AQLM 1, code: before minus after tuning",
     }  # fmt: skip
     before, after = told["AQLM 1, code: before minus after tuning"]
     assert not np.array_equal(before, after) and before.shape == (6,)
+    assert set(study.pairs(found, "text")) == {name for name in told if "tun" not in name}  # tuned: code alone
+    start, last = study.divergences(found["AQLM 1, code, tuned"])
+    told_of = study.tunings(found)
+    assert set(told_of["cell"]) == {"AQLM 1, code, tuned"} and told_of["epoch"].tolist() == [0, 1, 2, 3]
+    assert [np.mean(start), np.mean(last)] == told_of["validation"].iloc[[0, -1]].tolist()
     (tmp_path / "AQLM 1, code.json").write_text(json.dumps(found["reference"]))
     assert study.cells(lab, wanted, **options)["AQLM 1, code"] == found["reference"]  # read, not made again
-    assert list(study.summary(found)["cell"]) == ["reference", *wanted]
+    summary = study.summary(found).set_index("cell")
+    assert list(summary.index) == ["reference", *wanted]
+    assert summary["loss on text"].isna().tolist() == [", tuned" in name for name in summary.index]
+
+
+def test_what_tuning_gains_is_compared_at_equal_shares_of_the_loss() -> None:
+    loss = {"reference": [1.0, 1.0], "AQLM 3, general": [1.1, 1.3], "AQLM 2, general": [1.5, 2.5]}
+    tuned = {"AQLM 3, general, tuned": [1.0, 1.3], "AQLM 2, general, tuned": [1.4, 2.2]}
+    found = {name: study.Cell(2.0, {"code": values}, {}) for name, values in {**loss, **tuned}.items()}
+    told = study.pairs(found, "code")
+    gained, shared = told["AQLM 3, general: gain beyond the share that AQLM 2, general regains"]
+    assert gained == pytest.approx([0.1, 0.0]) and shared == pytest.approx([0.1 * 0.2, 0.3 * 0.2])  # 0.2 lost of 1
+    assert np.subtract(*told["AQLM 2, general minus AQLM 3, general"]) == pytest.approx([0.4, 1.2])
+
+
+def test_a_lab_has_the_sets_that_its_cells_need_and_programs_of_the_problems(
+    little: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reprobook.nn.lm.load_lm", lambda *_, **__: (little, Letters()))
+    long = [calibration.Document(str(k), str(k), f"{k} " * 600) for k in range(4)]
+    corpus = calibration.Corpus(long, long)
+    monkeypatch.setattr(study, "wikipedia", lambda _: corpus)
+    monkeypatch.setattr(study, "standard_library", lambda: corpus)
+    words = {k: "def f(x):\n" + "    # some words\n" * k for k in (0, 3)}
+    toys = [humaneval.Problem(f"toy/{k}", text, "f", "    return x\n", "") for k, text in words.items()]
+    sizes, names = study.Sizes(4, 60, 1, 2, 2, 1, 6), ["AQLM 2, code, tuned", "k-means 3, mixed"]
+    made = study.open_lab(Path(), Path(), toys, sizes, names, 0, device=torch.device("cpu"))
+    assert list(made.rows) == ["code", "mixed"] and made.rows["mixed"].shape == (4, 60)
+    assert list(made.tuning) == ["code"] and made.tuning["code"].shape == (6, 60)
+    assert not (made.tuning["code"][:, None] == made.rows["code"]).all(2).all()
+    assert made.held["HumanEval"].names == ["toy/3"] and made.held["HumanEval"].rows.shape == (1, 30)
+    text = humaneval.solved(toys[1])  # the window lies in the middle
+    at = (len(text) - 30) // 2
+    assert made.held["HumanEval"].rows[0].tolist() == Letters()(text[at : at + 30]).input_ids
 
 
 @pytest.mark.parametrize(

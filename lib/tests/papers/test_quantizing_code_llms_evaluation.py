@@ -419,8 +419,11 @@ def test_a_released_checkpoint_is_dequantised_into_a_plain_one(tmp_path: Path, m
     weight = model.get_submodule(layer).weight[3].float()
     torch.testing.assert_close(weight, row, rtol=0.01, atol=1e-3)
     torch.testing.assert_close(model.model.embed_tokens.weight, stored["model.embed_tokens.weight"].to(model.dtype))
-    made = {"n": 2, "max_length": 200, "temperature": 0.2, "top_p": 0.95, "seed": 0, "run_code": True}
-    found = released.outcomes(model, tokenizer, [PY], **made)
+    made: dict[str, Any] = {"n": 2, "temperature": 0.2, "top_p": 0.95, "seed": 0, "run_code": True}
+    asked = [released.Benchmark([PY], 200, ""), released.Benchmark([PY], 200, " of McEval")]
+    both = released.outcomes(model, tokenizer, asked, **made)
+    assert both["language"].tolist() == ["py", "py", "py of McEval", "py of McEval"]
+    found = both[:2]
     assert list(found.columns) == ["language", "problem", "sample", "pass"] and found["pass"].tolist() == [0, 0]
     assert released.shares(found, "py").to_dict() == {PY.name: 0.0}
     (folder / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
@@ -479,14 +482,19 @@ def test_checkpoints_are_paired_as_the_plan_says() -> None:
     arms = {
         "codellama-7b": 1.0, "codellama-7b-2bit-rnd": 0.25, "codellama-7b-2bit-code": 0.5, "deepseek-coder-33b": 1.0,
         "codellama-7b-2bit-mixed": 0.5, "deepseek-coder-33b-2bit-mixed": 0.75, "deepseek-coder-6.7b": 0.5,
-        "deepseek-coder-6.7b-2bit-mixed": 0.25, "from scratch at 2 bits": 0.25, "from scratch at 2 bits, tuned": 0.5,
+        "deepseek-coder-6.7b-2bit-mixed": 0.25, "from scratch at 2 bits, rnd": 0.25,
+        "from scratch at 2 bits, rnd, tuned": 0.5, "from scratch at 3 bits, rnd": 0.5,
+        "from scratch at 3 bits, code": 0.75, "from scratch at 3 bits, rnd, tuned": 0.5,
     }  # fmt: skip
     pairs = released.pairs({name: found(right) for name, right in arms.items()})
     differences = {name: float((a - b).mean()) for name, (a, b) in pairs.items()}
     assert differences["codellama-7b-2bit-rnd minus codellama-7b, py"] == -0.75
     assert differences["codellama-7b-2bit-code minus codellama-7b-2bit-rnd, java"] == 0.25
-    assert differences["from scratch at 2 bits, tuned minus plain, py"] == 0.25
-    assert differences["retained at 2 bits: deepseek-coder-33b minus deepseek-coder-6.7b, py"] == 0.75 - 0.5
+    assert differences["from scratch at 2 bits, rnd, tuned minus plain, py"] == 0.25
+    assert differences["from scratch at 3 bits, code minus from scratch at 3 bits, rnd, py"] == 0.25
+    assert differences["retained at 2 bits: deepseek-coder-33b minus deepseek-coder-6.7b, py"] == pytest.approx(
+        0.75 - 0.5
+    )
     assert differences["java minus py: lost by codellama-7b-2bit-mixed"] == 0.0
     planned = facts.load("quantizing_code_llms").effects_at("paper")
     assert {name for name in planned if not re.search("[34]bit|memory", name)} <= set(differences)
@@ -510,35 +518,63 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
     right, wrong = "    return 2 * x\n", "    return x\n"
     texts = {"a": [right, right, wrong], "b": [right, wrong, wrong]}
     told = {
-        name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True), [1.0])
+        name: solving.Solved(part, judge_all(toys, [humaneval.program(TOY, t) for t in part], run_code=True), [1.0], 2)
         for name, part in texts.items()
     }
     frame = solving.table(told, toys, "toy")
     assert frame.groupby("quantization")["pass"].mean().to_dict() == pytest.approx({"a": 2 / 3, "b": 1 / 3})
     assert compared(frame, "a")["OR"].tolist() == [math.inf]
     named = {"reference": told["a"], "3 bits, code": told["b"], "3 bits, general": told["a"]}
-    named["3 bits, rounded"] = told["b"]
+    named["3 bits, rounded"], named["4 bits, general"] = told["b"], told["a"]
     assert list(solving.pairs(named)) == [
         "3 bits, code minus reference", "3 bits, general minus reference", "3 bits, rounded minus reference",
-        "3 bits, code minus 3 bits, general", "3 bits, code minus 3 bits, rounded",
-        "3 bits, general minus 3 bits, rounded",
+        "4 bits, general minus reference", "3 bits, code minus 3 bits, general", "3 bits, code minus 3 bits, rounded",
+        "3 bits, general minus 4 bits, general", "3 bits, general minus 3 bits, rounded",
     ]  # fmt: skip
     cells = solving.summary(named, solving.arms([[3, "code"]]), 64).set_index("cell")
     assert cells["discordant"].tolist() == pytest.approx([0, 1 / 3]) and cells["wrong answers"].tolist() == [1, 2]
+    assert cells["cut"].tolist() == [2, 2]
     example = solving.told_apart(told, toys, "a", "b")
     assert example[["problem", "arm", "outcome"]].to_numpy().tolist() == [
         ["toy/1", "a", "passes"], ["toy/1", "b", "wrong answer"],
     ]  # fmt: skip
-    draws = pd.concat([frame.assign(seed=0), frame.assign(seed=1, **{"pass": 0.0})])
-    found = solving.pass_at(draws, [1, 2, 3]).set_index("quantization")
-    assert found.loc["a"].tolist()[:3] == pytest.approx([2, 1 / 3, 2 / 3]) and math.isnan(found.loc["a", "pass@3"])
+
+
+def test_what_is_retained_is_a_ratio_whose_spread_knows_of_both_means() -> None:
+    draw = np.random.default_rng(0)
+    base, kept = (pd.Series(draw.random(4000) < p, dtype=float) for p in (0.5, 0.3))
+    found = released.retained(kept, base)
+    assert found.mean() == pytest.approx(kept.mean() / base.mean())
+    picks = draw.integers(0, 4000, (500, 4000))
+    resampled = kept.to_numpy()[picks].mean(1) / base.to_numpy()[picks].mean(1)
+    assert found.std() / 4000**0.5 == pytest.approx(resampled.std(), rel=0.1)
+
+
+def test_results_of_two_benchmarks_stay_apart_and_pass_at_k_is_told() -> None:
+    rows = [("py", k, s, float(s < k)) for k in range(3) for s in range(2)] + [
+        ("py of McEval", 0, s, 0.0) for s in (0, 1)
+    ]
+    frame = pd.DataFrame(rows, columns=["language", "problem", "sample", "pass"])
+    told = released.summary({"a": frame}).set_index("language")
+    assert told.loc["py", ["problems", "completions", "pass@1", "pass@2"]].tolist() == [3, 6, 0.5, pytest.approx(2 / 3)]
+    assert told.loc["py of McEval", "pass@1"] == 0
+
+
+def test_rows_at_once_follow_the_keys_and_values_of_the_model() -> None:
+    from transformers import LlamaConfig
+
+    wide = LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32)
+    narrow = LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=4)
+    cpu = torch.device("cpu")
+    assert released.rows_at_once(wide, 1400, cpu) == int(8e9 // (2 * 2 * 32 * 4096 * 1400)) == 10
+    assert released.rows_at_once(narrow, 1400, cpu) == 87 and released.rows_at_once(narrow, 10, cpu) == 160
 
 
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("checkpoints", ["b"], "checkpoint 'b' is not known; allowed: a"),
-        ("scratch", [["x", 2, 17, False]], "bits is 17"),
+        ("scratch", [["x", 2, 17, "rnd", False]], "bits is 17"),
         ("scratch", [["x", 2, 4]], "whether tuned"),
         ("rows", [8, 16, 8], "fewer sequences that validate"),
         ("steps", [1, 2], "five numbers"),
@@ -547,7 +583,7 @@ def test_cells_become_tables_pairs_and_examples(tmp_path: Path) -> None:
 )
 def test_what_would_come_up_after_hours_is_refused_at_once(name: str, value: Any, told: str) -> None:
     good: dict[str, Any] = {
-        "checkpoints": ["a"], "known": ["a"], "scratch": [["4 bits", 2, 4, False]], "rows": [8, 16, 2],
+        "checkpoints": ["a"], "known": ["a"], "scratch": [["4 bits", 2, 4, "mixed", False]], "rows": [8, 16, 2],
         "steps": [2, 1, 2, 1, 1], "folders": [""],
     }  # fmt: skip
     released.check(**good)

@@ -211,8 +211,8 @@ class _Stage:
             first[name] = same or name
             if same is None:
                 seen.append((x, name))
-                total = totals.setdefault(name, torch.zeros(2 * x.shape[-1:], dtype=torch.float64, device=x.device))
-                total += products(x.detach().flatten(0, -2))
+                new = products(x.detach().flatten(0, -2))
+                totals[name] = totals[name].add_(new) if name in totals else new.double()
 
         hooks = [
             layer.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))

@@ -102,6 +102,22 @@ def over_bits(frame: pd.DataFrame, value: str, label: str) -> Figure:
     return fig
 
 
+def tuned(frame: pd.DataFrame) -> Figure:
+    """Validation divergence of every tuned cell over epochs: a line for each seed. ``frame``: columns ``cell``,
+    ``epoch``, ``validation`` and ``seed``."""
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(7.4, 3.0))
+    for k, (cell, part) in enumerate(frame.groupby("cell", sort=False)):
+        for j, (_, one) in enumerate(part.groupby("seed")):
+            ax.plot(one["epoch"], one["validation"], marker="os^"[k % 3], color=show.COLOURS[k % 8],
+                    label=None if j else str(cell))  # fmt: skip
+    ax.set(xlabel="epoch", ylabel="divergence, nats a token", xticks=sorted(set(frame["epoch"])))
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return fig
+
+
 def side_by_side(told: pd.DataFrame, width: int = 62, lines: int = 34) -> Figure:
     """Answers of two arms to one problem, with what became of them: the rows of one problem of
     :func:`.solving.told_apart`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -19,11 +21,12 @@ from reprobook.data import convert_once
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import complete
 from reprobook.nn.lm import load_lm, load_tokenizer
-from reprobook.nn.needs import gpu_hours
+from reprobook.nn.needs import gpu_hours, kv_cache
 from reprobook.papers.quantizing_code_llms import multipl_e
 from reprobook.papers.quantizing_code_llms.aqlm import Format, Search
 from reprobook.papers.quantizing_code_llms.baselines import Aqlm
 from reprobook.papers.quantizing_code_llms.blocks import BlockTuning, quantise, solid
+from reprobook.papers.quantizing_code_llms.humaneval import pass_at_k
 from reprobook.papers.quantizing_code_llms.storage import STUDIED, mean_bits, unpack
 from reprobook.papers.quantizing_code_llms.tuning import Distillation, distil, last_hidden
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 STUDY_FORMATS = {"8 bits": Format(4, 15), "4 bits": Format(2, 15), "3 bits": Format(2, 12), "2 bits": Format(1, 15)}
 SMALLEST = {"DeepSeek-Coder-1.3B": {"2 bits": Format(1, 14)}}  # where the study uses another format
+SETS = ("rnd", "code", "mixed")
 PACKED = ("codes", "codebooks", "scales")
 
 
@@ -41,14 +45,14 @@ PACKED = ("codes", "codebooks", "scales")
 
 
 def open_checkpoint(folder: Path, device: torch.device) -> tuple[Any, Any]:
-    """Model and tokenizer of a base checkpoint or of one in AQLM's form, in 16 bit; spread over all GPUs there are.
+    """Model and tokenizer of a base checkpoint or of one in AQLM's form, in 16 bit, on one device: completions keep
+    their rows on the device of the model, so one spread over several is not read here. Several GPUs take a run each.
 
     AQLM's form is dequantised once into a plain checkpoint in the cache: the same function, without kernels that only
     some formats have (for the study's 15-bit codes there is none)."""
     if "quantization_config" in json.loads((folder / "config.json").read_text("utf-8")):
         folder = plain(folder)
-    spread = "auto" if device.type == "cuda" and torch.cuda.device_count() > 1 else None
-    return load_lm(folder, device=device, device_map=spread)
+    return load_lm(folder, device=device)
 
 
 def plain(folder: Path) -> Path:
@@ -91,34 +95,54 @@ def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 # ------------------------------------------------------------------------------------------------ completions, outcomes
 
 
-def tasks(folder: Path, mceval: str = "") -> list[Task]:
-    """MultiPL-E's problems, and those of a local folder of McEval's files if one is named."""
-    if mceval and not Path(mceval).is_dir():
-        raise ReprobookError(f"mceval_folder {mceval!r} does not exist: give a folder with files in MultiPL-E's format")
-    more = [file for kind in ("parquet", "jsonl", "json") for file in Path(mceval).rglob(f"*.{kind}")] if mceval else []
-    return multipl_e.read_tasks([*folder.rglob("*.parquet"), *more])
+class Benchmark(NamedTuple):
+    """Problems, the most tokens of prompt and completion, and what its languages are called: ``py`` + ``suffix``."""
+
+    tasks: list[Task]
+    max_length: int
+    suffix: str
+
+
+def benchmarks(folder: Path, max_length: int, mceval: str, mceval_length: int) -> list[Benchmark]:
+    """MultiPL-E and, if a local folder of its files is named, McEval, whose results are kept apart."""
+    found = [Benchmark(multipl_e.read_tasks(folder.rglob("*.parquet")), max_length, "")]
+    if mceval:
+        files = [file for kind in ("parquet", "jsonl", "json") for file in Path(mceval).rglob(f"*.{kind}")]
+        found.append(Benchmark(multipl_e.read_tasks(files), mceval_length, " of McEval"))
+    return found
+
+
+def rows_at_once(config: Any, tokens: int, device: torch.device) -> int:
+    """How many completions of ``tokens`` tokens are written at a time (at most 160): their keys and values take up to
+    two thirds of what is free on a GPU, 8 GB elsewhere. A row of CodeLlama-7B takes half a megabyte a token, one of
+    the 33- and 34-billion models, whose heads share keys, half of that or less."""
+    free = torch.cuda.mem_get_info(device)[0] * 2 // 3 if device.type == "cuda" else 8 * 10**9
+    return max(1, min(160, free // kv_cache(config, tokens)))
 
 
 def outcomes(
-    model: Any, tokenizer: Any, tasks: Sequence[Task], *, n: int, max_length: int, temperature: float, top_p: float,
-    seed: int, run_code: bool, batch_size: int = 160,
+    model: Any, tokenizer: Any, asked: Sequence[Benchmark], *, n: int, temperature: float, top_p: float, seed: int,
+    run_code: bool,
 ) -> pd.DataFrame:  # fmt: skip
-    """``n`` completions of each task, judged: columns ``language``, ``problem``, ``sample``, ``pass`` (NaN where the
-    language cannot be run here). ``max_length`` counts prompt and completion, as the study's limit does."""
+    """``n`` completions of each task of each benchmark, judged: columns ``language``, ``problem``, ``sample``, ``pass``
+    (NaN where the language cannot be run here). ``max_length`` counts prompt and completion, as the study's does."""
     found = []
-    for language in dict.fromkeys(task.language for task in tasks):
+    groups = [(each, language) for each in asked for language in dict.fromkeys(task.language for task in each.tasks)]
+    for (tasks, max_length, suffix), language in groups:
         part = [task for task in tasks if task.language == language]
         prompts = [task.prompt.strip() for task in part for _ in range(n)]
         lengths = [len(ids) for ids in tokenizer(prompts).input_ids]
+        new = max(1, max_length - min(lengths))
         texts = complete(
-            model, tokenizer, prompts, max_new_tokens=max(1, max_length - min(lengths)), stop_strings=part[0].stops,
-            batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed,
+            model, tokenizer, prompts, max_new_tokens=new, stop_strings=part[0].stops,
+            batch_size=rows_at_once(model.config, max(lengths) + new, model.device), temperature=temperature,
+            top_p=top_p, seed=seed,
         )  # fmt: skip
         cut = [_first_tokens(tokenizer, text, max_length - k) for text, k in zip(texts, lengths, strict=True)]
         repeated = [task._replace(prompt=task.prompt.strip()) for task in part for _ in range(n)]
         judged = multipl_e.judge_all(repeated, cut, run_code=run_code)
         found += [
-            {"language": language, "problem": task.name, "sample": k % n, "pass": told and float(told.passed)}
+            {"language": language + suffix, "problem": task.name, "sample": k % n, "pass": told and float(told.passed)}
             for k, (task, told) in enumerate(zip(repeated, judged, strict=True))
         ]
     return pd.DataFrame(found).astype({"pass": float})
@@ -138,14 +162,15 @@ Scores = tuple["pd.Series[float]", "pd.Series[float]"]
 
 
 def pairs(found: Mapping[str, pd.DataFrame]) -> dict[str, Scores]:
-    """What the plan compares between checkpoints, over problems: every quantised one minus its base model in each
-    language, code minus random calibration, what 2 bits retain of two sizes, and what they cost Java against Python.
-    ``found``: checkpoint -> :func:`outcomes`; what is not there is left out, and so is Java where it cannot be run."""
+    """pass@1 of each problem in pairs (a, b) of which a - b is reported, in each language: a quantised checkpoint and
+    its base model; code and random calibration; tuned end to end and not; what 2 bits retain of two sizes; what they
+    cost Java and Python. ``found``: checkpoint -> :func:`outcomes`; pairs that lack a member are left out."""
     told: dict[str, Scores] = {}
     languages = dict.fromkeys(language for each in found.values() for language in each["language"])
     quantised = {name: re.sub(r"-\d+bit-.*", "", name) for name in found}
     bases = {name: base for name, base in quantised.items() if base != name and base in found}
-    chosen = [*bases.items(), ("codellama-7b-2bit-code", "codellama-7b-2bit-rnd")]
+    chosen = [*bases.items(), ("codellama-7b-2bit-code", "codellama-7b-2bit-rnd"),
+              ("from scratch at 3 bits, code", "from scratch at 3 bits, rnd")]  # fmt: skip
     for language in languages:
         for first, second in chosen:
             if first in found and second in found:
@@ -161,7 +186,7 @@ def pairs(found: Mapping[str, pd.DataFrame]) -> dict[str, Scores]:
                 )
         big, small = (f"deepseek-coder-{size}b" for size in ("33", "6.7"))
         if all(name in found for size in (big, small) for name in (size, f"{size}-2bit-mixed")):
-            kept = [shares(found[f"{size}-2bit-mixed"], language) / shares(found[size], language).mean()
+            kept = [retained(shares(found[f"{size}-2bit-mixed"], language), shares(found[size], language))
                     for size in (big, small)]  # fmt: skip
             told[f"retained at 2 bits: {big} minus {small}, {language}"] = kept[0], kept[1]
     lost = "codellama-7b-2bit-mixed"
@@ -171,13 +196,27 @@ def pairs(found: Mapping[str, pd.DataFrame]) -> dict[str, Scores]:
     return told
 
 
+def retained(quantised: pd.Series, base: pd.Series) -> pd.Series:
+    """A score for each problem whose mean is mean(quantised) / mean(base), and whose spread is that of this ratio to
+    first order: the base model's pass@1 is an estimate, too."""
+    ratio = quantised.mean() / base.mean()
+    return ratio + (quantised - ratio * base) / base.mean()
+
+
 def summary(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """pass@1 of each checkpoint and language, with the numbers of problems and completions."""
-    rows = [
-        {"checkpoint": name, "language": language, "problems": part["problem"].nunique(), "completions": len(part),
-         "pass@1": shares(part, str(language)).mean()}
-        for name, each in found.items() for language, part in each.groupby("language", sort=False)
-    ]  # fmt: skip
+    """pass@k of each checkpoint and language without bias, for one completion and for as many as a problem has, with
+    the numbers of problems and completions. NaN where the language cannot be run here."""
+    rows = []
+    for name, each in found.items():
+        for language, part in each.groupby("language", sort=False):
+            n, right = part["sample"].nunique(), shares(part, str(language))
+            able = bool(right.notna().all())
+            passed = (right * n).round().astype(int).to_numpy() if able else np.zeros(0, int)
+            rows.append({
+                "checkpoint": name, "language": language, "problems": len(right), "completions": len(part),
+                "pass@1": pass_at_k(n, passed, 1).mean() if able else math.nan,
+                f"pass@{n}" if n > 1 else "pass@1": pass_at_k(n, passed, n).mean() if able else math.nan,
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -236,8 +275,8 @@ def study_rows(kind: str, folder: Path, tokenizer: Any, n: int, length: int, see
         documents = list(red_pajama(folder, ""))
         draw.shuffle(documents)
         return _rows(documents, tokenizer, n, length, lambda extra: draw.randrange(extra + 1))
-    if kind not in ("code", "mixed"):
-        raise ReprobookError(f"calibration {kind!r} is not known; allowed: rnd, code, mixed")
+    if kind not in SETS:
+        raise ReprobookError(f"calibration {kind!r} is not known; allowed: {', '.join(SETS)}")
     n_code = n if kind == "code" else n // 2
     halves = [n_code // 2, n_code - n_code // 2]
     parts = [
@@ -316,9 +355,11 @@ def check(
             f"numbers; got {list(rows)} and {list(steps)}"
         )
     for each in scratch:
-        if len(each) != 4:
-            raise ReprobookError(f"scratch has label, codebooks, bits, whether tuned; got {list(each)}")
-        recipe(each[1], each[2], each[3], rows, steps)
+        if len(each) != 5 or each[3] not in SETS:
+            raise ReprobookError(
+                f"scratch has label, codebooks, bits, calibration ({', '.join(SETS)}), whether tuned; got {list(each)}"
+            )
+        recipe(each[1], each[2], each[4], rows, steps)
 
 
 def from_scratch(
@@ -360,12 +401,16 @@ def memory() -> pd.DataFrame:
 
 
 def needs(n_completions: int, tokens: int) -> pd.DataFrame:
-    """What evaluating each base model needs: gigabytes of 16-bit weights, and A100 hours of ``n_completions``
+    """What evaluating each base model needs: gigabytes of 16-bit weights, megabytes of keys and values of a token, and
+    A100 hours of ``n_completions``
     completions of ``tokens`` tokens (operations over 20 % of the peak, since decoding is bound by memory: our
     estimate)."""
     rows = []
     for name, shape in STUDIED.items():
         parameters = shape.bytes(None) / 2
         hours = gpu_hours(2 * parameters * n_completions * tokens, "A100, bf16", 0.2)
-        rows.append({"model": name, "weights (GB)": 2 * parameters / 1e9, "A100 hours a cell": hours})
+        rows.append({
+            "model": name, "weights (GB)": 2 * parameters / 1e9,
+            "keys and values of a token (MB)": 4 * shape.n_blocks * shape.kv / 1e6, "A100 hours a cell": hours,
+        })  # fmt: skip
     return pd.DataFrame(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from reprobook.papers.quantizing_code_llms.calibration import (
     standard_library,
     wikipedia,
 )
-from reprobook.papers.quantizing_code_llms.humaneval import Outcome, broken, judge_all, pass_at_k, program, solved
+from reprobook.papers.quantizing_code_llms.humaneval import Outcome, broken, judge_all, program, solved
 from reprobook.papers.quantizing_code_llms.storage import grid_bits
 from reprobook.papers.quantizing_code_llms.study import by_file, read
 from reprobook.project import atomic_write
@@ -59,16 +59,18 @@ class Drawing:
     temperature: float = 0.2
     top_p: float = 0.95
     max_new_tokens: int = 256
-    batch_size: int = 82
+    batch_size: int = 164
 
 
 class Solved(NamedTuple):
-    """Completions of the problems, in their order, what became of each, and the loss (nats a token) on each held-out
-    file."""
+    """Completions of the problems, in their order, what became of each, the loss (nats a token) on each held-out file,
+    and how many completions are as long as they may be (by two tokens or less, since they are encoded again): those
+    were cut before they ended."""
 
     completions: list[str]
     outcomes: list[Outcome]
     loss: list[float]
+    cut: int
 
     @property
     def passed(self) -> np.ndarray:
@@ -150,25 +152,13 @@ def cells(
         if not file.is_file():
             model, tokenizer = open_arm(source, arm, rows, group, n_blocks, folder=folder / str(arm), device=device)
             loss = by_file(read(model, held.rows).loss, held).tolist()
-            made = *solve(model, tokenizer, problems, drawing, seed, run_code=run_code), loss
-            atomic_write(file, json.dumps(made))
+            texts, outcomes = solve(model, tokenizer, problems, drawing, seed, run_code=run_code)
+            cut = sum(len(tokenizer(text).input_ids) > drawing.max_new_tokens - 3 for text in texts)
+            atomic_write(file, json.dumps((texts, outcomes, loss, cut)))
             del model  # before the next one is loaded
-        completions, told, loss = json.loads(file.read_text("utf-8"))
-        found[str(arm)] = Solved(completions, [Outcome(*each) for each in told], loss)
+        texts, told, loss, cut = json.loads(file.read_text("utf-8"))
+        found[str(arm)] = Solved(texts, [Outcome(*each) for each in told], loss, cut)
     return found
-
-
-def greedy(
-    source: Path, problems: Sequence[Problem], drawing: Drawing, *, folder: Path, device: torch.device, run_code: bool
-) -> pd.DataFrame:
-    """The model as it is, greedily: problems and the share that passes. It has no draws, so one run says it all."""
-    file = folder / "greedy.json"
-    if not file.is_file():
-        model, tokenizer = load_lm(source, device=device)
-        _, told = solve(model, tokenizer, problems, replace(drawing, temperature=0.0), 0, run_code=run_code)
-        atomic_write(file, json.dumps([each.passed for each in told]))
-    passed = json.loads(file.read_text("utf-8"))
-    return pd.DataFrame([{"cell": "reference, greedy", "problems": len(passed), "pass@1": np.mean(passed)}])
 
 
 def table(found: Mapping[str, Solved], problems: Sequence[Problem], model: str) -> pd.DataFrame:
@@ -190,7 +180,7 @@ def harness(problems: Sequence[Problem], *, run_code: bool) -> pd.DataFrame:
 
 def summary(found: Mapping[str, Solved], wanted: Sequence[Arm], group: int) -> pd.DataFrame:
     """A row for each cell: bits a weight, share of problems that pass, loss on held-out code, the share of problems
-    that exactly one of cell and reference solves, and what the failures are."""
+    that exactly one of cell and reference solves, what the failures are, and how many answers were cut."""
     rows = []
     for arm in wanted:
         each = found[str(arm)]
@@ -200,18 +190,20 @@ def summary(found: Mapping[str, Solved], wanted: Sequence[Arm], group: int) -> p
             "pass@1": each.passed.mean(), "loss on code": np.mean(each.loss),
             "discordant": np.mean(each.passed != found["reference"].passed),
             "wrong answers": sum(why.startswith("wrong") for why in failed),
-            "errors": sum(not why.startswith("wrong") for why in failed),
+            "errors": sum(not why.startswith("wrong") for why in failed), "cut": each.cut,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def pairs(found: Mapping[str, Solved]) -> dict[str, tuple[Solved, Solved]]:
-    """What is compared: every cell minus the reference, and at equal bits code with general calibration and both with
-    plain rounding."""
+    """What is compared: every cell minus the reference, 3 bits minus 4 of one calibration, and at equal bits code with
+    general calibration and both with plain rounding."""
     told = {f"{name} minus reference": (each, found["reference"]) for name, each in found.items()}
     del told["reference minus reference"]
     for name, each in found.items():
         bits, _, kind = name.partition(", ")
+        if bits == "3 bits" and (finer := f"4 bits, {kind}") in found:
+            told[f"{name} minus {finer}"] = each, found[finer]
         for other in {"code": ("general", ROUNDED), "general": (ROUNDED,)}.get(kind, ()):
             if (rival := f"{bits}, {other}") in found:
                 told[f"{name} minus {rival}"] = each, found[rival]
@@ -230,15 +222,3 @@ def told_apart(found: Mapping[str, Solved], problems: Sequence[Problem], good: s
         for k in apart[:3] for name, each in ((good, first), (bad, second))
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["problem", "arm", "text", "outcome"])
-
-
-def pass_at(found: pd.DataFrame, ks: Sequence[int]) -> pd.DataFrame:
-    """Unbiased pass@k of each arm from the runs of several seeds, one draw a problem and seed; NaN where there are not
-    k draws. ``found``: columns ``quantization``, ``problem``, ``pass`` and ``seed``."""
-    rows = []
-    for name, part in found.groupby("quantization", sort=False):
-        n = part["seed"].nunique() if "seed" in part else 1
-        right = part.groupby("problem", sort=True)["pass"].sum().to_numpy(int)
-        values = {f"pass@{k}": pass_at_k(n, right, k).mean() if k <= n else float("nan") for k in ks}
-        rows.append({"quantization": name, "draws": n, **values})
-    return pd.DataFrame(rows)

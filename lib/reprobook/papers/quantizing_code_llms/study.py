@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,9 +30,16 @@ from reprobook.papers.quantizing_code_llms.blocks import (
     quantise,
     reopen,
 )
-from reprobook.papers.quantizing_code_llms.calibration import calibration_rows, held_out, standard_library, wikipedia
+from reprobook.papers.quantizing_code_llms.calibration import (
+    Document,
+    calibration_rows,
+    held_out,
+    standard_library,
+    wikipedia,
+)
+from reprobook.papers.quantizing_code_llms.humaneval import solved
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight, grid_bits
-from reprobook.papers.quantizing_code_llms.tuning import distil, last_hidden
+from reprobook.papers.quantizing_code_llms.tuning import Epoch, distil, last_hidden
 from reprobook.project import atomic_write
 
 if TYPE_CHECKING:
@@ -42,9 +49,12 @@ if TYPE_CHECKING:
     from reprobook.papers.quantizing_code_llms.aqlm import Search
     from reprobook.papers.quantizing_code_llms.baselines import Quantiser
     from reprobook.papers.quantizing_code_llms.blocks import BlockTuning
-    from reprobook.papers.quantizing_code_llms.calibration import HeldOut, Kind
+    from reprobook.papers.quantizing_code_llms.calibration import HeldOut
+    from reprobook.papers.quantizing_code_llms.humaneval import Problem
     from reprobook.papers.quantizing_code_llms.tuning import Distillation
 
+TUNING = 1000  # from a run's seed to that of its tuning text: one seed for both would draw many of the same rows
+CHUNK = 64  # tokens whose logits are in memory at a time
 METHODS = ("AQLM", "column update", "round to nearest", "k-means")
 
 
@@ -57,15 +67,20 @@ class Reading(NamedTuple):
 
 @torch.no_grad()
 def read(model: Any, rows: Tensor, batch_size: int = 4) -> Reading:
-    """Loss and first choice at every place of ``rows``."""
-    losses, choices = [], []
+    """Loss and first choice at every place of ``rows``. Logits are made for ``CHUNK`` tokens at a time: those of whole
+    rows would leave the processor's caches, and torch's own logsumexp takes five times as long as its parts."""
+    head, losses, choices = model.get_output_embeddings(), [], []
     for part in rows.split(batch_size):
         x = part.to(model.device)
         with mixed(model, model.device):
-            logits = model(input_ids=x, use_cache=False).logits[:, :-1].float()
-        losses.append((logits.logsumexp(2) - logits.gather(2, x[:, 1:, None]).squeeze(2)).cpu().numpy())
-        choices.append(logits.cpu().numpy().argmax(2))
-    return Reading(np.concatenate(losses), np.concatenate(choices))
+            hidden = model.get_decoder()(input_ids=x, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+            for h, wanted in zip(hidden.split(CHUNK), x[:, 1:].reshape(-1, 1).split(CHUNK), strict=True):
+                logits = head(h).float()
+                top, right = logits.amax(1, keepdim=True), logits.gather(1, wanted)
+                choices.append(logits.cpu().numpy().argmax(1))
+                losses.append((logits.sub_(top).exp_().sum(1, keepdim=True).log() + top - right).cpu().numpy())
+    shape = len(rows), rows.shape[1] - 1
+    return Reading(np.concatenate(losses).reshape(shape), np.concatenate(choices).reshape(shape))
 
 
 def by_file(values: np.ndarray, of: HeldOut) -> np.ndarray:
@@ -115,61 +130,81 @@ def ladders(
 
 @dataclass(frozen=True)
 class Sizes:
-    """Calibration rows and their length, blocks that are quantised (None: all), held-out files of code and articles
-    with one window of ``length`` tokens each."""
+    """Calibration rows and their length, blocks that are quantised (None: all); held-out files of code and articles
+    with one window of ``length`` tokens each, HumanEval's programs with one of half that; rows of the end-to-end
+    tuning, a draw of their own."""
 
     n_rows: int
     length: int
     n_blocks: int | None
     n_files: int
     n_articles: int
+    n_programs: int
+    n_tuning: int
 
 
 class Lab(NamedTuple):
-    """A model with its calibration sets, held-out code and text, what it makes of both as it is."""
+    """A model with its calibration sets, those of the tuning, what it is measured on (``code``, ``text``,
+    ``HumanEval``), what it makes of that as it is, and its number of weights (a head that is the embedding counts
+    once)."""
 
     model: Any
-    tokenizer: Any
     rows: dict[str, Tensor]
+    tuning: dict[str, Tensor]
     held: dict[str, HeldOut]
     reference: dict[str, Reading]
+    n_weights: int
     sizes: Sizes
     seed: int
 
 
 class Cell(NamedTuple):
-    """Bits a weight of the quantised layers; for ``code`` and ``text`` the loss (nats a token) of each file and the
-    share of places where the first choice is the reference's."""
+    """Bits a weight of the quantised layers; for what was read, by name, the loss (nats a token) of each file and the
+    share of places where the first choice is the reference's; of a tuned cell, the epochs of its tuning."""
 
     bits: float
     loss: dict[str, list[float]]
     agreement: dict[str, list[float]]
+    tuning: Sequence[Epoch] = ()
 
 
 def open_lab(
-    source: Path, articles: Path, sizes: Sizes, kinds: Sequence[Kind], seed: int, *, device: torch.device
+    source: Path, articles: Path, problems: Sequence[Problem], sizes: Sizes, names: Sequence[str], seed: int, *,
+    device: torch.device,
 ) -> Lab:  # fmt: skip
-    """The model in ``source`` with a draw of each calibration set; the held-out files are the same for every seed."""
+    """The model in ``source`` with a draw of each set that cells of these ``names`` need, for calibration and, by
+    another seed, for tuning; the held-out files are the same for every seed. Of a problem of HumanEval, prompt and
+    solution are read."""
     from reprobook.nn.lm import load_lm
 
     model, tokenizer = load_lm(source, dtype="fp32", device=device)
     general, code = wikipedia(articles), standard_library()
-    rows: dict[str, Tensor] = {
-        kind: calibration_rows(kind, general, code, tokenizer, sizes.n_rows, sizes.length, seed) for kind in kinds
-    }
+
+    def drawn(kinds: Iterable[str], n: int, seed: int) -> dict[str, Tensor]:
+        return {
+            kind: calibration_rows(kind, general, code, tokenizer, n, sizes.length, seed)  # type: ignore[arg-type]
+            for kind in dict.fromkeys(kinds)
+        }
+
+    parsed = [_parsed(name) for name in names]
+    rows = drawn((kind for *_, kind, _ in parsed), sizes.n_rows, seed)
+    more = drawn((kind for *_, kind, tuned in parsed if tuned), sizes.n_tuning, seed + TUNING)
+    programs, half = [Document(str(p), str(p), solved(p)) for p in problems], sizes.length // 2
     held = {
         "code": held_out(code.held_out, tokenizer, sizes.n_files, 1, sizes.length),
         "text": held_out(general.held_out, tokenizer, sizes.n_articles, 1, sizes.length),
+        "HumanEval": held_out(programs, tokenizer, sizes.n_programs, 1, half, shortest=half),
     }
     reference = {what: read(model, each.rows) for what, each in held.items()}
-    return Lab(model, tokenizer, rows, held, reference, sizes, seed)
+    n_weights = sum(p.numel() for p in model.parameters())
+    return Lab(model, rows, more, held, reference, n_weights, sizes, seed)
 
 
-def measure(lab: Lab, model: Any, bits: float) -> Cell:
-    """What a quantised model makes of the held-out files; its layers become plain ones. It is read in the reference's
-    own arithmetic."""
+def measure(lab: Lab, model: Any, bits: float, wanted: Sequence[str]) -> Cell:
+    """What a quantised model makes of the held-out files that are ``wanted``; its layers become plain ones. It is read
+    in the reference's own arithmetic."""
     harden(model)
-    found = {what: read(model, each.rows) for what, each in lab.held.items()}
+    found = {what: read(model, lab.held[what].rows) for what in wanted}
     loss = {what: by_file(each.loss, lab.held[what]).tolist() for what, each in found.items()}
     same = {what: each.choice == lab.reference[what].choice for what, each in found.items()}
     return Cell(bits, loss, {what: by_file(each, lab.held[what]).tolist() for what, each in same.items()})
@@ -206,11 +241,13 @@ def cells(
     lab: Lab, wanted: Sequence[str], *, search: Search, tuning: BlockTuning, distillation: Distillation, group: int,
     folder: Path,
 ) -> dict[str, Cell]:  # fmt: skip
-    """The cells of these names: ``<method> <bits>, <calibration set>`` and, for AQLM, the same with ``, tuned``. A cell
-    and every finished block are kept in ``folder``. AQLM's starts are made once, with the most codebooks.
+    """The cells of these names: ``<method> <bits>, <calibration set>`` and, for AQLM, the same with ``, tuned``, which
+    was tuned end to end on more text of that kind and reads code alone. A cell and every finished block are kept in
+    ``folder``. AQLM's starts are made once, with the most codebooks.
 
     Raises :class:`ReprobookError` for a name of another form."""
     starts: dict[str, Additive] = {}
+    teachers: dict[str, Tensor] = {}
     found = {"reference": Cell(16.0, *_reference(lab))}
     for name in sorted(wanted, key=lambda name: -_parsed(name)[1]):
         method, bits, kind, tuned = _parsed(name)
@@ -223,12 +260,16 @@ def cells(
                 model, lab.rows[kind], make, tuning=tuning if method == "AQLM" else None, n_blocks=lab.sizes.n_blocks,
                 folder=folder / plain, seed=lab.seed,
             )  # fmt: skip
+            epochs: list[Epoch] = []
             if tuned:
-                teacher = last_hidden(lab.model, lab.rows[kind])
-                distil(model, lab.rows[kind], teacher, distillation, lab.seed)
-            made = measure(lab, model, bits_of(lab.model, lab.sizes.n_blocks, make))
-            atomic_write(file, json.dumps(made))
+                if kind not in teachers:
+                    teachers[kind] = last_hidden(lab.model, lab.tuning[kind])
+                epochs = distil(model, lab.tuning[kind], teachers[kind], distillation, lab.seed)
+            size = bits_of(lab.model, lab.sizes.n_blocks, make)
+            made = measure(lab, model, size, ["code"] if tuned else list(lab.held))
+            atomic_write(file, json.dumps(made._replace(tuning=epochs)))
         found[name] = Cell(*json.loads(file.read_text("utf-8")))
+        found[name] = found[name]._replace(tuning=tuple(Epoch(*each) for each in found[name].tuning))
     return {name: found[name] for name in ("reference", *wanted)}
 
 
@@ -263,28 +304,52 @@ def _parsed(name: str) -> tuple[str, int, str, bool]:
 
 
 def summary(found: Mapping[str, Cell]) -> pd.DataFrame:
-    """A row for each cell: bits, mean loss on code and text, perplexity on code, agreement with the reference."""
+    """A row for each cell: bits, mean loss on what it read and perplexity on code, agreement with the reference."""
+    whats = list(found["reference"].loss)
     return pd.DataFrame([
-        {
-            "cell": name, "bits": each.bits, "loss on code": np.mean(each.loss["code"]),
-            "perplexity on code": np.exp(np.mean(each.loss["code"])), "loss on text": np.mean(each.loss["text"]),
-            "agreement on code": np.mean(each.agreement["code"]), "agreement on text": np.mean(each.agreement["text"]),
-        }
+        {"cell": name, "bits": each.bits}
+        | {f"loss on {what}": np.mean(each.loss.get(what, np.nan)) for what in whats}
+        | {"perplexity on code": np.exp(np.mean(each.loss["code"]))}
+        | {f"agreement on {what}": np.mean(each.agreement.get(what, np.nan)) for what in whats}
         for name, each in found.items()
     ])  # fmt: skip
 
 
-def pairs(found: Mapping[str, Cell]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What is compared on held-out code, loss of each file, the second to be taken from the first: every cell with the
-    reference; at equal bits general with code calibration, and a cell before and after end-to-end tuning; two
-    codebooks with three."""
-    loss = {name: np.array(each.loss["code"]) for name, each in found.items()}
-    told = {f"{name}: loss above reference": (loss[name], loss["reference"]) for name in found if name != "reference"}
-    for name in found:
-        if (other := name.replace(", code", ", general")) != name and other in found:
+def tunings(found: Mapping[str, Cell]) -> pd.DataFrame:
+    """A row for each epoch of each tuned cell, the start being epoch 0: divergence from the reference in nats a token,
+    on the sequences that train (NaN at the start) and on those that validate."""
+    return pd.DataFrame(
+        [
+            {"cell": name, "epoch": k, "train": each.train, "validation": each.mean}
+            for name, cell in found.items() for k, each in enumerate(cell.tuning)
+        ],
+        columns=["cell", "epoch", "train", "validation"],
+    )  # fmt: skip
+
+
+def divergences(cell: Cell) -> tuple[list[float], list[float]]:
+    """Of a tuned cell, the divergence of each validation sequence at the start and after the last epoch, whichever
+    epoch was kept: the better one of several is never above the start, so it would show nothing."""
+    return cell.tuning[0].valid, cell.tuning[-1].valid
+
+
+def pairs(found: Mapping[str, Cell], what: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Losses of each file of ``what``, in pairs (a, b) of which a - b is reported: a cell and the reference; at equal
+    bits general and code calibration; a cell before and after end-to-end tuning, and what that gains with three
+    codebooks beside what it would if it regained there the share of the loss that it regains with two; two and three
+    codebooks of one calibration."""
+    loss = {name: np.array(each.loss[what]) for name, each in found.items() if what in each.loss}
+    told = {f"{name}: loss above reference": (loss[name], loss["reference"]) for name in loss if name != "reference"}
+    for name in loss:
+        if (other := name.replace(", code", ", general")) != name and other in loss:
             told[f"{other} minus code"] = loss[other], loss[name]
-        if (finer := name.replace("AQLM 2,", "AQLM 3,")) != name and finer in found:
+        if (finer := name.replace("AQLM 2,", "AQLM 3,")) != name and finer in loss:
             told[f"{name} minus {finer}"] = loss[name], loss[finer]
-        if f"{name}, tuned" in found:
+        if f"{name}, tuned" in loss:
             told[f"{name}: before minus after tuning"] = loss[name], loss[f"{name}, tuned"]
+            coarse = name.replace("AQLM 3,", "AQLM 2,")
+            if coarse != name and f"{coarse}, tuned" in loss:
+                share = np.mean(loss[name] - loss["reference"]) / np.mean(loss[coarse] - loss["reference"])
+                gains = [loss[each] - loss[f"{each}, tuned"] for each in (name, coarse)]
+                told[f"{name}: gain beyond the share that {coarse} regains"] = gains[0], share * gains[1]
     return told

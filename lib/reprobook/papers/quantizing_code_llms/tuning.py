@@ -7,7 +7,7 @@ of them. The loss is KL(teacher || student), averaged over tokens; codebooks, sc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -37,6 +37,18 @@ class Distillation:
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ReprobookError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+
+
+class Epoch(NamedTuple):
+    """Divergence (nats a token) in an epoch: mean over its steps, and that of each validation sequence at its end."""
+
+    train: float
+    valid: list[float]
+
+    @property
+    def mean(self) -> float:
+        """The validation loss."""
+        return sum(self.valid) / len(self.valid)
 
 
 @torch.no_grad()
@@ -79,11 +91,11 @@ def divergence(head: Tensor, teacher: Tensor, student: Tensor) -> Tensor:
     return _Divergence.apply(student.flatten(0, -2), teacher.flatten(0, -2), head)
 
 
-def distil(model: Any, rows: Tensor, teacher: Tensor, plan: Distillation, seed: int) -> list[dict[str, float]]:
+def distil(model: Any, rows: Tensor, teacher: Tensor, plan: Distillation, seed: int) -> list[Epoch]:
     """Tune codebooks, scales and norms of a quantised model in place; the best validation loss is kept.
 
     ``rows`` (n, L) tokens, ``teacher`` (n, L, width) from :func:`last_hidden` of the 16-bit model on the same rows.
-    Returns a row for each epoch, the start being epoch 0: mean training loss, validation loss. Raises
+    Returns every epoch, the start being the first. Raises
     :class:`ReprobookError` if nothing is quantised in AQLM's form or no rows are left to train on.
     """
     layers = [layer for block in decoder_blocks(model) for layer in linears(block).values()]
@@ -110,13 +122,12 @@ def distil(model: Any, rows: Tensor, teacher: Tensor, plan: Distillation, seed: 
         return divergence(head, teacher[picked].to(model.device), student)
 
     @torch.no_grad()
-    def valid_loss() -> float:
-        parts = valid.split(max(plan.batch_size, 4))
-        return sum(loss(part).item() * len(part) for part in parts) / len(valid)
+    def valid_loss() -> list[float]:
+        return [loss(one).item() for one in valid.split(1)]
 
-    history = [{"epoch": 0, "train": float("nan"), "valid": valid_loss()}]
-    best, kept, bad = history[0]["valid"], [p.detach().clone() for p in parameters], 0
-    for epoch in range(1, plan.max_epochs + 1):
+    history = [Epoch(float("nan"), valid_loss())]
+    best, kept, bad = history[0].mean, [p.detach().clone() for p in parameters], 0
+    for _ in range(plan.max_epochs):
         spent = []
         for part in train[torch.randperm(len(train), generator=generator)].split(plan.batch_size):
             optimiser.zero_grad()
@@ -125,8 +136,8 @@ def distil(model: Any, rows: Tensor, teacher: Tensor, plan: Distillation, seed: 
                 value.backward()
             optimiser.step()
             spent.append(value.item())
-        now = valid_loss()
-        history.append({"epoch": epoch, "train": sum(spent) / len(spent), "valid": now})
+        history.append(Epoch(sum(spent) / len(spent), valid_loss()))
+        now = history[-1].mean
         bad = 0 if now < best else bad + 1
         if now < best:
             best, kept = now, [p.detach().clone() for p in parameters]
