@@ -104,7 +104,8 @@ def run_in(
         if not again and (done := completed(folder, identity)):
             return RunResult(identity["run_id"], folder, "skipped", done)
         _make_room(folder, again)
-        started, begin = _now(), time.monotonic()
+        earlier_s = 0.0 if again else _earlier_s(folder)
+        started, begin = _now(), time.monotonic() - earlier_s
         notebook, partial = notebook_path(identity["slug"]), folder / "notebook.partial.ipynb"
         progress = options["progress"] = options.get("progress") or Progress(sys.stderr)
         progress.title = f"{identity['slug']} {identity['run_id']}"
@@ -114,7 +115,12 @@ def run_in(
             partial.replace(folder / "notebook.ipynb")
         where = problem(folder, outcome, identity)
         if where is None:
-            return RunResult(identity["run_id"], folder, "complete", record.read(folder / "record.json"))
+            found = record.read(folder / "record.json")
+            if earlier_s:
+                wall_s = max(found.wall_s or 0.0, round(time.monotonic() - begin, 1))
+                found = found.model_copy(update={"wall_s": wall_s})
+                record.write(found, folder / "record.json")
+            return RunResult(identity["run_id"], folder, "complete", found)
         failed = _failed_record(identity, params, where, started, time.monotonic() - begin)
         with suppress(OSError):  # no room for the record of a run that failed for lack of room: the message says it
             record.write(failed, folder / "record.json")
@@ -142,6 +148,15 @@ def _make_room(folder: Path, again: bool) -> None:
     if again:
         for each in [each for each in folder.iterdir() if ".previous." not in each.name]:
             shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+
+
+def _earlier_s(folder: Path) -> float:
+    """Seconds of the attempts that ended early and with which this one goes on."""
+    try:
+        found = record.read(folder / "record.previous.json")
+    except (OSError, ReprobookError):
+        return 0.0
+    return (found.wall_s or 0.0) if found.status == "failed" else 0.0
 
 
 def _failed_record(

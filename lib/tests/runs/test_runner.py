@@ -65,6 +65,24 @@ def test_a_good_run_completes_then_is_skipped_and_again_forces(checkout: Any) ->
     assert not (first.folder / "cells").exists() and (first.folder / "record.previous.json").is_file()
 
 
+def test_a_run_that_goes_on_counts_the_time_of_the_attempt_before(checkout: Any) -> None:
+    once = """
+    import time
+    from pathlib import Path
+    kept = Path(out_dir) / "kept"
+    if not kept.exists():
+        time.sleep(3)
+        kept.touch()
+        raise ValueError("a later cell")
+    """
+    checkout.notebook(once, FINISH)
+    failed = run(SLUG, "laptop")
+    whole = run(SLUG, "laptop")
+    assert (failed.status, whole.status) == ("failed", "complete")
+    assert whole.record.wall_s > failed.record.wall_s > 3.0
+    assert record.read(whole.folder / "record.json").wall_s == whole.record.wall_s
+
+
 @pytest.mark.parametrize(
     ("cells", "cause"),
     [
