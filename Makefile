@@ -53,7 +53,7 @@ test: data browser slurm ## run all checks; with CHAPTER=<slug> what one chapter
 	$(MAKE) --no-print-directory --keep-going -j 2 test-types test-library
 	OMP_NUM_THREADS=1 $(PYTEST) --nbval-lax notebooks $(WORKERS)
 	basename -a -s .ipynb notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -n 1 -P 2 reprobook rehearse
-	$(MAKE) --no-print-directory --keep-going -j 2 test-portability test-pages
+	$(MAKE) --no-print-directory --keep-going test-portability test-pages  # in turn: the first takes all threads
 endif
 
 test-types:
