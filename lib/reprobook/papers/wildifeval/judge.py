@@ -72,7 +72,9 @@ def prompt_parts(tokenizer: Any, question: Question, form: str = "satisfied") ->
     order. Raises :class:`ReprobookError` for another form, an empty constraint or a template without the message."""
     if form not in _ASK or not question.constraint.strip():
         allowed = ", ".join(_ASK)
-        raise ReprobookError(f"form {form!r} must be one of {allowed}, and constraint {question.constraint!r} not empty")
+        raise ReprobookError(
+            f"form {form!r} must be one of {allowed}, and constraint {question.constraint!r} not empty"
+        )
     head = f"Task:\n{question.task}\n\nResponse:\n{question.response}\n\n"
     body = f"{head}Constraint:\n{question.constraint}\n\n{_ASK[form]}"
     chat = [{"role": "user", "content": body}]
@@ -106,7 +108,9 @@ def judge(
         with attention_of(model.device):
             state = Prefix(model).read([heads[owners[stem][0]] for stem in part])
             rows = [(j, k) for j, stem in enumerate(part) for k in owners[stem]]
-            state = state.fork(torch.tensor([j for j, _ in rows], device=model.device)).read([tails[k] for _, k in rows])
+            state = state.fork(torch.tensor([j for j, _ in rows], device=model.device)).read(
+                [tails[k] for _, k in rows]
+            )
             for (_, k), each in zip(rows, _decide(tokenizer, state), strict=True):
                 found[k] = each
     return [each for each in found if each is not None]

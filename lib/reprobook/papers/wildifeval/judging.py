@@ -74,7 +74,9 @@ def calibration(frame: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
     import pandas as pd
     from sklearn.calibration import calibration_curve
 
-    truth, score = calibration_curve(frame["truth"], frame["score"].fillna(ERROR_SCORE), n_bins=bins, strategy="quantile")
+    truth, score = calibration_curve(
+        frame["truth"], frame["score"].fillna(ERROR_SCORE), n_bins=bins, strategy="quantile"
+    )
     return pd.DataFrame({"score": score, "truth": truth})
 
 

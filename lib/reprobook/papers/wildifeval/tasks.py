@@ -32,7 +32,10 @@ _FILLERS = (
     "Careful people check a second source.",
 )  # fmt: skip
 _QUESTION, _FIRST = "Who knows more?", "Here"
-_STARTS = {text.split()[0].lower() for text in (*_FILLERS, _QUESTION, _FIRST, "As", "Near", "Let", "Yours", "Some", "We", "Think")}
+_STARTS = {
+    text.split()[0].lower()
+    for text in (*_FILLERS, _QUESTION, _FIRST, "As", "Near", "Let", "Yours", "Some", "We", "Think")
+}
 _MENTIONS = ("Let us name {}.", "We return to {}.", "Think of {}.")
 _SOURCE = re.compile(r"[A-Z][a-z]+(?:,? [a-z]+){5,9}\.")
 
