@@ -70,7 +70,7 @@ def most_certain(rows: Sequence[Row], percentile: float = PERCENTILE) -> list[Ro
     return [{**row, "cut": cut} for row in rows if row["certainty"] > cut]
 
 
-_HEAD = "Translated Constraints:"
+HEAD = "Translated Constraints:"
 _THEIRS = re.compile(r"\n(?=\d+\.\s*[A-Z])")
 _OURS = re.compile(r"\n(?=[ \t]*(?:\d+[.)]|[-*•])\s*\S)")
 _NUMBER = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s*")
@@ -83,7 +83,7 @@ def parse_decomposition(answer: str, rule: str = "ours") -> list[str]:
     that begins with a small letter or a quotation mark stays glued to the one before; "ours" splits before any item."""
     if rule not in ("ours", "theirs"):
         raise ReprobookError(f"rule {rule!r} must be ours or theirs")
-    _, head, rest = answer.partition(_HEAD)
+    _, head, rest = answer.partition(HEAD)
     if not head:
         return []
     parts = (_OURS if rule == "ours" else _THEIRS).split("\n" + rest.strip())
@@ -134,8 +134,10 @@ def categorise(rows: Sequence[Row], category: Callable[[str], str]) -> list[Row]
     return [{**row, "categories": [category(each) for each in row["constraints"]]} for row in rows]
 
 
-def domains(rows: Sequence[Row], name: Callable[[Sequence[str]], list[str]], choose: Callable[[str, Sequence[str]], str],
-            merge: Callable[[Sequence[str]], list[str]], batch: int = 100) -> list[Row]:  # fmt: skip
+def domains(
+    rows: Sequence[Row], name: Callable[[Sequence[str]], list[str]], merge: Callable[[Sequence[str]], list[str]],
+    choose: Callable[[str, Sequence[str]], str], batch: int = 100,
+) -> list[Row]:  # fmt: skip
     """``domain`` of each task in the paper's three steps: ``name`` domains for each batch of texts, ``merge`` them into
     one list, ``choose`` one of these for each text."""
     texts = [row["text"] for row in rows]
@@ -156,11 +158,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
                "Write exactly four sentences", "Make it one page long"),
     "Persona and Role": ("Act as a doctor", "Speak as a pirate", "You are an expert lawyer",
                          "Pretend to be my grandmother", "Answer in the role of a teacher"),
-    "Focus / Emphasis": ("Focus on the economic effects", "Emphasise the main character", "Name the subject at the start",
+    "Focus / Emphasis": ("Focus on the economic effects", "Emphasise the main character", "Name the topic first",
                          "Stress the importance of safety", "Concentrate on the last decade"),
     "Ensure Quality": ("Make sure it is accurate", "Keep the text coherent", "Avoid repeating yourself",
                        "Check the grammar", "Every sentence must be complete"),
-    "Editing": ("Rewrite the given paragraph", "Quote the sentence with one word replaced", "Remove a word from the text above",
+    "Editing": ("Rewrite the given paragraph", "Replace one word of the sentence", "Remove a word from the text above",
                 "Correct the mistakes in my essay", "Shorten the passage below"),
 }  # fmt: skip
 

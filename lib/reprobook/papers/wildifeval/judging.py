@@ -81,8 +81,8 @@ def calibration(frame: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
 
 
 def twins_won(frame: pd.DataFrame) -> pd.Series:
-    """For each pair of texts that differ in a constraint (column ``pair``): 1 if the satisfied one has the higher score,
-    1/2 for a tie. Its mean is an AUC within pairs: what else the two texts are cancels."""
+    """For each pair of texts that differ in a constraint (column ``pair``): 1 if the satisfied one scores higher, 1/2
+    for a tie. Its mean is an AUC within pairs: what else the two texts are cancels."""
     wide = frame.assign(score=frame["score"].fillna(ERROR_SCORE)).pivot(index="pair", columns="truth", values="score")
     return ((wide[1.0] > wide[0.0]) + 0.5 * (wide[1.0] == wide[0.0])).astype(float)
 
@@ -93,8 +93,8 @@ def rates(frame: pd.DataFrame, threshold: float = THRESHOLD, by: str = "category
 
 
 def judged_strict(truth: pd.DataFrame, found: pd.DataFrame) -> pd.Series:
-    r"""Expected judged strict score of each task of ``truth`` (columns task, category, met) for a judge whose errors are
-    independent, with rates ``found`` by category: :math:`\prod_j s_j^{m_j}(1-q_j)^{1-m_j}`."""
+    r"""Expected judged strict score of each task of ``truth`` (columns task, category, truth) for a judge whose errors
+    are independent, with rates ``found`` by category: :math:`\prod_j s_j^{m_j}(1-q_j)^{1-m_j}`."""
     s, q = (found[name].reindex(truth["category"]).to_numpy() for name in ("s", "q"))
-    yes = np.where(truth["met"] == 1, s, 1 - q)
+    yes = np.where(truth["truth"] == 1, s, 1 - q)
     return truth.assign(yes=yes).groupby("task", sort=False)["yes"].prod()

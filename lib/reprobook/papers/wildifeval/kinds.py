@@ -1,7 +1,7 @@
 """Constraints that a rule can verify: two kinds in each of the paper's eight categories, and their rules.
 
-Rules read the text without the markers of a numbered list and without respect to case, so that numbering a list or
-lower-casing the text breaks no other constraint: whether a response satisfies one constraint must not depend on another.
+Rules read the text without the markers of a numbered list and whatever its case, so that numbering a list or
+lower-casing the text breaks no other constraint.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def write_miniature(folder: Path, kind: str, judge: str = "") -> None:
 
 def _predictions(folder: Path, model: str, judge: str, rate: float) -> None:
     numbers = random.Random(model)
-    said = {text: [{"role": "user", "content": text}, {"role": "assistant", "content": "word " * numbers.randint(5, 40)}]
+    said = {text: [{"role": "user", "content": text},
+                   {"role": "assistant", "content": "word " * numbers.randint(5, 40)}]
             for text, _ in map(_task, range(_N))}  # fmt: skip
     given = {text: {"scores": {c: float(numbers.random() < rate) for c in held}, "explanations": {}}
              for text, held in map(_task, range(_N))}  # fmt: skip

@@ -117,8 +117,8 @@ def bending(s_length: float = 0.9, q_length: float = 0.3, s: float = 0.9, q: flo
     import matplotlib.pyplot as plt
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.6))
-    seen = [float(judging.judged_as(rate, s_length, q_length)) if c == "Length" else float(judging.judged_as(rate, s, q))
-            for c in CATEGORIES]  # fmt: skip
+    errors = {c: (s_length, q_length) if c == "Length" else (s, q) for c in CATEGORIES}
+    seen = [float(judging.judged_as(rate, *errors[c])) for c in CATEGORIES]
     left.barh(range(8), seen, color=[show.COLOURS[1] if c == "Length" else show.COLOURS[0] for c in CATEGORIES])
     left.axvline(rate, color="black", ls=":", label="truth, all categories")
     left.set(yticks=range(8), yticklabels=CATEGORIES, xlabel="share met, as judged", xlim=(0, 1))

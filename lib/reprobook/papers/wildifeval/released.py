@@ -1,16 +1,17 @@
 """Paper scale: the gated conversations, the released decompositions, predictions and scores, and judging them here.
 
-Published scores are of the third version. Frames have one row a constraint: ``responder``, ``task`` (its text's digest),
+Scores are of the third version. Frames have one row a constraint: ``responder``, ``task`` (digest of its text),
 ``n``, ``constraint``, ``category``, ``raw`` (probability score), ``met`` (raw at least 0.5).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,10 @@ from reprobook.papers.wildifeval.curation import EXAMPLES, read_category
 from reprobook.papers.wildifeval.judge import THRESHOLD, Question
 from reprobook.papers.wildifeval.kinds import CATEGORIES
 from reprobook.papers.wildifeval.store import digest
-from reprobook.papers.wildifeval.study import Speaker
+
+if TYPE_CHECKING:
+    from reprobook.data import ChapterData
+    from reprobook.papers.wildifeval.study import Speaker
 
 # Names of the released files -> names of the paper; families from small to large.
 MODELS = {
@@ -32,7 +36,8 @@ MODELS = {
     "gemma-2-2b": "Gemma-2-2B", "Qwen2.5-3B": "Qwen2.5-3B", "Qwen2.5-1.5B": "Qwen2.5-1.5B",
     "Llama-3.2-1B": "Llama-3.2-1B", "Qwen2.5-0.5B": "Qwen2.5-0.5B",
 }  # fmt: skip
-LADDERS = (("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Qwen2.5-3B", "Qwen2.5-7B", "Qwen2.5-72B"), ("Llama-3.2-1B", "Llama-3.2-3B"),
+LADDERS = (("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Qwen2.5-3B", "Qwen2.5-7B", "Qwen2.5-72B"),
+           ("Llama-3.2-1B", "Llama-3.2-3B"),
            ("Llama-3.1-8B", "Llama-3.1-405B"), ("Gemma-2-2B", "Gemma-2-9B"))  # fmt: skip
 SIZES = (100, 250, 500, 1000, 2000, 3000, 5000)
 
@@ -68,10 +73,21 @@ def join_tasks(tasks: Iterable[Mapping[str, Any]], log: Iterable[Mapping[str, An
             texts[row["conversation_id"]] = next(said, "")
     if missing := sorted(wanted.keys() - texts.keys()):
         raise ReprobookError(
-            f"{len(missing)} of {len(wanted)} tasks have no conversation in the log, first {missing[0]!r}: is it all of "
-            "lmsys-chat-1m (split train)?"
+            f"{len(missing)} of {len(wanted)} tasks have no conversation in the log, first {missing[0]!r}: "
+            "is it all of lmsys-chat-1m (split train)?"
         )
     return {texts[key]: held for key, held in wanted.items() if held and texts[key]}
+
+
+def decompositions(folder: str | Path) -> dict[str, list[str]]:
+    """Task text -> constraints of the released decompositions of the third version."""
+    return {row["task"]: list(row["decomposition"]) for row in rows_of(folder, ["task", "decomposition"])}
+
+
+def joined(data: ChapterData) -> dict[str, list[str]]:
+    """Task text -> constraints: the released ids and the gated conversations."""
+    log = rows_of(data.path("lmsys-chat-1m"), ["conversation_id", "conversation"])
+    return join_tasks(rows_of(data.path("wild-if-eval"), ["conversation_id", "decomposition"]), log)
 
 
 def read_json(path: Path) -> Any:
@@ -135,17 +151,18 @@ def cost(held: Mapping[str, Sequence[str]], texts: Mapping[str, str], tokenizer:
     calls = sum(len(held[task]) for task in texts)
     prefix = sum(len(tokenizer(task + texts[task]).input_ids) for task in texts)
     own = sum(len(tokenizer(c).input_ids) + 20 for task in texts for c in held[task])
-    return f"{calls} judgements of {len(texts)} responses: {(prefix + own) / 1e6:.3f} M tokens to read with shared prefixes"
+    read = (prefix + own) / 1e6
+    return f"{calls} judgements of {len(texts)} responses: {read:.3f} M tokens to read with shared prefixes"
 
 
 def judge_here(by: Speaker, held: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Task text -> constraint -> raw score by a local judge; a missing yes or no is 0. Rows are kept as they come, so a
+    """Task text -> constraint -> raw score by a local judge, NaN without yes and no. Rows are kept as they come, so a
     judge that dies goes on where it stopped."""
     asked = [(task, c) for task in texts for c in held[task]]
     found = by.judge([Question(task, texts[task], c) for task, c in asked])
     table: dict[str, dict[str, float]] = {task: {} for task in texts}
     for (task, c), score in zip(asked, found, strict=True):
-        table[task][c] = 0.0 if np.isnan(score) else score
+        table[task][c] = score
     return table
 
 
@@ -201,7 +218,7 @@ def effects(frames: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
     tasks = {name: scores.task_scores(frame) for name, frame in frames.items()}
     found: dict[str, dict[str, Any]] = {}
     for ladder in LADDERS:
-        for small, large in zip(ladder, ladder[1:], strict=False):
+        for small, large in itertools.pairwise(ladder):
             if small in tasks and large in tasks:
                 both = tasks[large].join(tasks[small], lsuffix=" a", rsuffix=" b", how="inner")
                 found[f"{large} minus {small}: strict"] = {
@@ -252,6 +269,28 @@ def exact(frames: Mapping[str, pd.DataFrame], sizes: Sequence[int] = SIZES) -> d
     return found
 
 
+def score_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Strict and soft of each model, means over tasks."""
+    rows = []
+    for name, frame in frames.items():
+        tasks = scores.task_scores(frame)
+        rows.append({"Model": name, "tasks": len(tasks), **tasks[["strict", "soft"]].mean().to_dict()})
+    return pd.DataFrame(rows)
+
+
+def means(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Columns model (released names), strict, soft: what :func:`replicates` compares with."""
+    names = {title: name for name, title in MODELS.items()}
+    table = score_table(frames)
+    return table.assign(model=table["Model"].map(names))[["model", "strict", "soft"]]
+
+
+def word_agreement(frame: pd.DataFrame, said: Mapping[str, str]) -> float:
+    """Share of length-in-words constraints on which decision and word count agree; NaN without any."""
+    part = word_rule(frame, {digest(task): text for task, text in said.items()})
+    return float((part["met"] == part["truth"]).mean())
+
+
 def replicates(path: str | Path, full: pd.DataFrame) -> pd.DataFrame:
     """The stability table from the released means of each replicate (``N, replicate, model, strict_mean, soft_mean``);
     ``full``: the means over all tasks, columns model, strict, soft."""
@@ -265,8 +304,9 @@ def replicates(path: str | Path, full: pd.DataFrame) -> pd.DataFrame:
             target = full.set_index("model")[measure].reindex(wide.columns)
             ranked = np.sort(wide.to_numpy(), axis=1)
             low, high = np.percentile(ranked[:, -1] - ranked[:, -2], [2.5, 97.5])
+            taus = [kendalltau(each, target).statistic for each in wide.to_numpy()]
             row |= {f"std {measure}": wide.std(ddof=1).mean(), f"width {measure}": high - low,
-                    f"tau {measure}": np.mean([kendalltau(each, target).statistic for each in wide.to_numpy()])}  # fmt: skip
+                    f"tau {measure}": np.mean(taus)}  # fmt: skip
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -87,8 +87,8 @@ def product_of_rates(frame: pd.DataFrame) -> pd.Series:
 
 
 def cooccurrence(tasks: Sequence[Sequence[str]], form: str = "pmi") -> pd.DataFrame:
-    r"""Co-occurrence of categories over the tasks with two or more of them, Other left out, with :math:`N` their number,
-    :math:`C_{ij}` those that have both.
+    r"""Co-occurrence of categories over the tasks with two or more of them, Other left out: :math:`N` of them, of which
+    :math:`C_{ij}` have both.
 
     ``form`` "pmi" (third version): :math:`\ln\frac{C_{ij}/N+\epsilon}{(C_{ii}/N)(C_{jj}/N)+\epsilon}`, 0 on the
     diagonal; "ratio" (first version): :math:`C_{ij}N/(C_{ii}C_{jj})`, 1 on the diagonal."""
@@ -150,7 +150,8 @@ def significance(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for a, b in itertools.combinations(scores, 2):
         both = scores[a].join(scores[b], lsuffix=" a", rsuffix=" b", how="inner")
-        rows.append({"a": a, "b": b, "tasks": len(both), "strict, McNemar": mcnemar(both["strict a"], both["strict b"])[1],
+        _, p = mcnemar(both["strict a"], both["strict b"])
+        rows.append({"a": a, "b": b, "tasks": len(both), "strict, McNemar": p,
                      "soft, paired t": float(ttest_rel(both["soft a"], both["soft b"]).pvalue)})  # fmt: skip
     return pd.DataFrame(rows)
 

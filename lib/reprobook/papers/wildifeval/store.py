@@ -20,8 +20,8 @@ def kept(
     path: str | Path, keys: Sequence[str], make: Callable[[list[int]], Sequence[Row]], chunk: int = 64
 ) -> list[Row]:
     """A row for each of ``keys``, in their order; equal keys share one. Rows that the file ``path`` does not have are
-    made, ``chunk`` at a time, by ``make`` (positions in ``keys`` -> rows) and appended. What an earlier run wrote before
-    it died stays, and a half-written last line is dropped, so nothing is asked or counted twice."""
+    made, ``chunk`` at a time, by ``make`` (positions in ``keys`` -> rows) and appended. What a run wrote before it died
+    stays, and a half-written last line is dropped, so nothing is asked or counted twice."""
     path, done = Path(path), {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()

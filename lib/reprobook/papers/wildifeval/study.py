@@ -6,6 +6,7 @@ Answers come in a frame with one row a constraint: ``responder``, ``task``, ``to
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from reprobook.nn.lm import load_lm
-from reprobook.papers.wildifeval import judging, responders, scores
+from reprobook.papers.wildifeval import curation, judging, printed, responders, scores
 from reprobook.papers.wildifeval.judge import Question, judge
 from reprobook.papers.wildifeval.kinds import CATEGORIES
 from reprobook.papers.wildifeval.store import digest, kept
 
 if TYPE_CHECKING:
     from reprobook.data import ChapterData
+    from reprobook.facts import Facts
     from reprobook.papers.wildifeval.published import RealTask, Rules
     from reprobook.papers.wildifeval.tasks import Task, Topic
 
@@ -64,13 +66,80 @@ class Speaker:
         return [np.nan if row["score"] is None else row["score"] for row in rows]
 
 
-def speaker(data: ChapterData, name: str, folder: Path, device: Any) -> Speaker | None:
-    """The model ``name``; None, said aloud, where an optional model is not to be had."""
-    source = data.path(name) if name == SMALL else data.path_or_none(name)
-    if source is None:
-        print(f"{name} is not to be had here: its rows are missing")
-        return None
-    return Speaker(name, *load_lm(source, device=device), folder)
+def speakers(data: ChapterData, names: Mapping[str, str], folder: Path, device: Any) -> dict[str, Speaker]:
+    """Role -> model. Where an optional model is not to be had, SmolLM2 stands in, and that is said; each is loaded
+    once."""
+    loaded: dict[str, Speaker] = {}
+    found = {}
+    for role, name in names.items():
+        source = data.path(name) if name == SMALL else data.path_or_none(name)
+        if source is None:
+            print(f"{name} is not to be had here: {SMALL} stands in")
+            name, source = SMALL, data.path(SMALL)
+        if name not in loaded:
+            loaded[name] = Speaker(name, *load_lm(source, device=device), folder)
+        found[role] = loaded[name]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- curation
+
+
+def curate(log: Sequence[Mapping[str, Any]], tasks: Sequence[Task], folder: Path) -> dict[str, list[curation.Row]]:
+    """The pipeline on a log made around ``tasks``: stage -> its rows. Stand-ins: a word list for toxicity; certainty 0.99
+    for a text that holds instructions, else one that grows with its length; a decomposer that lists the constraints the
+    task was made of; the category by construction; one domain."""
+    made = {each.text: each.category for task in tasks for each in task.asked}
+
+    def certainty(text: str) -> float:
+        return 0.99 - 1e-6 * len(text) if "Follow these instructions" in text else len(text) / 1e4
+
+    def answer(text: str) -> str:
+        return f"{curation.HEAD}\n" + "\n".join(f"{k}. {c}" for k, c in enumerate(_listed(text), start=1))
+
+    def domain(rows: Sequence[curation.Row]) -> list[curation.Row]:
+        return curation.domains(rows, lambda texts: ["Writing"], set_of, lambda text, names: names[0])
+
+    steps: dict[str, Callable[[Any], list[curation.Row]]] = {
+        "first message": curation.first_message,
+        "filtered": lambda rows: curation.heuristics(rows, curation.word_list_toxicity),
+        "classified": lambda rows: curation.classify(rows, certainty),
+        "most certain": curation.most_certain,
+        "decomposed": lambda rows: curation.decompose(rows, answer),
+        "de-biased": curation.debias,
+        "within limits": curation.within_limits,
+        "categorised": lambda rows: curation.categorise(rows, lambda text: made.get(text, "Other")),
+        "with domains": domain,
+    }
+    rows: list[curation.Row] = [dict(row) for row in log]
+    found = {"log": rows}
+    for name, step in steps.items():
+        rows = found[name] = curation.run_stage(name, rows, step, folder)
+    return found
+
+
+def set_of(names: Sequence[str]) -> list[str]:
+    """The distinct names, sorted: the merging of domains for a stand-in."""
+    return sorted(set(names))
+
+
+def _listed(text: str) -> list[str]:
+    return [re.sub(r" \(\d+\)$", "", line[2:]) for line in text.splitlines() if line.startswith("- ")]
+
+
+def parser_table(tasks: Sequence[Task]) -> pd.DataFrame:
+    """Constraints that both parsers find in answers that list those of ``tasks``, every third in small letters."""
+    rows = []
+    for rule in ("theirs", "ours"):
+        right = found = 0
+        for task in tasks:
+            items = [c.text if k % 3 else c.text[:1].lower() + c.text[1:] for k, c in enumerate(task.asked)]
+            answer = f"{curation.HEAD}\n" + "\n".join(f"{k}. {item}" for k, item in enumerate(items, start=1))
+            parsed = curation.parse_decomposition(answer, rule)
+            found, right = found + len(parsed), right + (parsed == items)
+        listed = sum(task.n for task in tasks)
+        rows.append({"rule": rule, "listed": listed, "found": found, "answers read right": right / len(tasks)})
+    return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------------------------------------- responders
@@ -107,7 +176,8 @@ def responder_table(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, part in frame.groupby("responder", sort=False):
         tasks = scores.task_scores(part[part["asked"]])
-        rows.append({"responder": name, "tasks": len(tasks), "strict": tasks["strict"].mean(), "soft": tasks["soft"].mean(),
+        means = tasks[["strict", "soft"]].mean().to_dict()
+        rows.append({"responder": name, "tasks": len(tasks), **means,
                      "asked": part.loc[part["asked"], "met"].mean(),
                      "not asked": part.loc[~part["asked"], "met"].mean()})  # fmt: skip
     return pd.DataFrame(rows)
@@ -190,7 +260,8 @@ def compatibility(tasks: Sequence[Task]) -> pd.DataFrame:
         for k, broken in enumerate([None, *range(task.n)]):
             text = responders.write(task, [] if broken is None else [broken])
             rows += [{"broken": "none" if k == 0 else task.asked[k - 1].category, "category": each.category,
-                      "right": float(each.holds(text) == (j != broken))} for j, each in enumerate(task.asked)]  # fmt: skip
+                      "right": float(each.holds(text) == (j != broken))}
+                     for j, each in enumerate(task.asked)]  # fmt: skip
     return pd.DataFrame(rows).pivot_table(index="broken", columns="category", values="right").reset_index()
 
 
@@ -207,14 +278,16 @@ class Judgeable:
 
 
 def judgeable(tasks: Sequence[Task], texts: Mapping[str, Sequence[str]], seed: int) -> Judgeable:
-    """Questions about twin texts of the writer, and about ``texts`` (responder -> a text a task). Halves are of tasks."""
+    """Questions about twin texts of the writer, and about ``texts`` (responder -> a text a task); halves of tasks."""
     questions, rows = [], []
-    sources: dict[str, Sequence[str]] = {f"twin {j}": [pair[j + 1] for pair in responders.halves(tasks, seed)] for j in (0, 1)}  # fmt: skip
+    _, first, second = zip(*responders.halves(tasks, seed), strict=True)
+    sources: dict[str, Sequence[str]] = {"twin 0": first, "twin 1": second}
     for source, given in {**sources, **texts}.items():
+        name = "twin" if source in sources else source
         for k, (task, text) in enumerate(zip(tasks, given, strict=True)):
             for each in task.asked:
                 questions.append(Question(task.prompt, text, each.text))
-                rows.append({"source": source.split(" ")[0] if source in sources else source, "task": f"{source} {task.id}",
+                rows.append({"source": name, "task": f"{source} {task.id}",
                              "topic": task.topic, "n": task.n, "kind": each.kind, "category": each.category,
                              "block": task.id.rpartition("-")[0], "pair": f"{task.id} {each.kind}",
                              "truth": float(each.holds(text)), "half": k % 2})  # fmt: skip
@@ -226,6 +299,35 @@ def judged(by: Speaker, made: Judgeable, form: str = "satisfied") -> pd.DataFram
     score = np.array(by.judge(made.questions, form))
     frame = made.frame.assign(judge=by.name, form=form, score=1 - score if form == "violated" else score)
     return frame.assign(said=judging.decisions(frame), met=frame["truth"])
+
+
+def only_twins(made: Judgeable) -> Judgeable:
+    """The questions about twins alone."""
+    keep = np.flatnonzero(made.frame["source"] == "twin")
+    return Judgeable([made.questions[k] for k in keep], made.frame.iloc[keep].reset_index(drop=True))
+
+
+def chosen_threshold(frame: pd.DataFrame) -> float:
+    """The threshold of the best balanced accuracy on the twins of half 0."""
+    return judging.best_threshold(frame[(frame["source"] == "twin") & (frame["half"] == 0)])
+
+
+def quality_table(judges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What :func:`reprobook.papers.wildifeval.judging.quality` says of every judge on the twins, at 0.5."""
+    parts = [judging.quality(frame[frame["source"] == "twin"]).assign(judge=name) for name, frame in judges.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def wording_rows(name: str, plain: pd.DataFrame, turned: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row for each question: how often the judge says yes to it, accuracy, AUC, agreement of both decisions."""
+    same = (plain["said"].to_numpy() == turned["said"].to_numpy()).mean()
+    rows = []
+    for form, frame in (("satisfied?", plain), ("violated?", turned)):
+        found = judging.quality(frame).iloc[-1]
+        yes = found["said yes"] if form == "satisfied?" else 1 - found["said yes"]
+        rows.append({"judge": name, "question": form, "says yes": yes, "accuracy": found["accuracy"], "AUC": found["AUC"],
+                     "decisions agree": same})  # fmt: skip
+    return rows
 
 
 def judge_effects(frame: pd.DataFrame, least: float) -> dict[str, dict[str, Any]]:
@@ -248,8 +350,8 @@ def judge_effects(frame: pd.DataFrame, least: float) -> dict[str, dict[str, Any]
     found["AUC of twins"] = {"values": won, "unit": "AUC", "over": "pair of texts", "groups": about["topic"]}
     for category in CATEGORIES:
         mine = won[about["category"] == category]
-        found[f"AUC of twins, {category.replace(' / ', ' or ')}"] = {
-            "values": mine, "unit": "AUC", "over": "pair of texts", "groups": about.loc[mine.index, "topic"]}  # fmt: skip
+        topic, name = about.loc[mine.index, "topic"], category.replace(" / ", " or ")
+        found[f"AUC of twins, {name}"] = {"values": mine, "unit": "AUC", "over": "pair of texts", "groups": topic}
     for name, value in (("by rules", "truth"), ("as judged", "said")):
         gap = minus_others(real, "Length", value)
         found[f"length minus others, {name}"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
@@ -307,3 +409,53 @@ def real_table(tasks: Sequence[RealTask], rules: Rules, texts: Mapping[str, str]
             rows.append({"task": task.id, "n": len(task.rules), "rule": rule, "constraint": rules.describe(rule, needs),
                          "category": rule, "met": np.nan if held is None else float(held)})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def real_questions(
+    tasks: Sequence[RealTask], table: pd.DataFrame, texts: Mapping[str, str], n: int, seed: int, most: int = 1500
+) -> tuple[list[Question], np.ndarray]:
+    """``n`` questions about responses of at most ``most`` characters, half of them about constraints that hold, and the
+    truth."""
+    prompts = {task.id: task.prompt for task in tasks}
+    short = {name for name, prompt in prompts.items() if len(prompt) + len(texts.get(prompt, "")) <= most}
+    table = table[table["met"].notna() & table["task"].isin(short)]
+    rng = np.random.default_rng([seed, 41])
+    halves = [table[table["met"] == value] for value in (1.0, 0.0)]
+    part = pd.concat([half.iloc[rng.permutation(len(half))[: n // 2]] for half in halves])
+    asked = [Question(prompts[t], texts[prompts[t]], c) for t, c in zip(part["task"], part["constraint"], strict=True)]
+    return asked, part["met"].to_numpy()
+
+
+def real_quality(by: Speaker, picked: tuple[list[Question], np.ndarray]) -> dict[str, Any]:
+    """Quality of a judge on them, over all."""
+    questions, truth = picked
+    frame = pd.DataFrame({"category": "all", "truth": truth, "score": by.judge(questions)})
+    return judging.quality(frame).iloc[-1].drop("category").to_dict()
+
+
+# ------------------------------------------------------------------------------------------------- stability
+
+
+def simulated_table(facts: Facts, shared: float, n_populations: int, seed: int) -> pd.DataFrame:
+    """The stability study on populations of tasks with the published strict means and a common difficulty, a row for
+    each population and size."""
+    p = facts.frame("scores_v3")["strict"].to_numpy()
+    parts = []
+    for k in range(n_populations):
+        made = scores.simulated(p, printed.TASKS, shared, 1000 * seed + k + 1)
+        table = scores.stability(made, (100, 500, 1000, 5000), printed.REPLICATES, 1000 * seed + k)
+        parts.append(table.assign(population=k))
+    return pd.concat(parts, ignore_index=True)
+
+
+def stability_effects(table: pd.DataFrame, facts: Facts) -> dict[str, dict[str, Any]]:
+    """What C5 asks of the simulated populations."""
+    published = facts.frame("subsampling").set_index("N")
+    tau, width = (table.pivot(index="population", columns="N", values=name) for name in ("tau", "width"))
+    over = {"over": "simulated population of tasks"}
+    return {
+        "simulated minus published tau at 500": {
+            "values": tau[500] - published.loc[500, "tau strict"], "unit": "Kendall's tau", **over},
+        "simulated width at 5000": {"values": width[5000], "unit": "strict score", **over},
+        "simulated tau at 100 minus at 500": {"values": tau[100] - tau[500], "unit": "Kendall's tau", **over},
+    }  # fmt: skip

@@ -25,10 +25,12 @@ NEW_WORDS = ("pumpkin", "violin", "umbrella", "basket", "kettle", "pencil", "car
 # Sentences of the writer: none holds a word to be avoided, each begins with a word of its own.
 _FILLERS = (
     "Books tell more.", "People ask often.", "Time will show.", "Much can be said.", "Learn it step by step.",
-    "Nobody knows everything.", "Small facts matter.", "Take your time.", "Old maps may help.", "Good questions lead on.",
+    "Nobody knows everything.", "Small facts matter.", "Take your time.", "Old maps may help.",
+    "Good questions lead on.",
     "Libraries keep many pages about it.", "Friends may know a detail or two.", "Every answer opens another door.",
     "Young readers like a simple start.", "Experts still argue over parts of it.", "Details remain open until today.",
-    "Reading slowly pays off in the end.", "Notes on paper make it easier to recall.", "Teachers often start at this point.",
+    "Reading slowly pays off in the end.", "Notes on paper make it easier to recall.",
+    "Teachers often start at this point.",
     "Careful people check a second source.",
 )  # fmt: skip
 _QUESTION, _FIRST = "Who knows more?", "Here"
@@ -68,8 +70,8 @@ class Task:
     def prompt(self) -> str:
         """The task as a user would write it."""
         listed = "\n".join(f"- {each.text}" for each in self.asked)
-        given = f'Write a short text about {self.topic}. A sentence about it: "{self.source}"'
-        return f"{given}\n\nFollow these instructions:\n{listed}"
+        return (f'Given sentence: "{self.source}"\n\nWrite a short text of a few sentences about {self.topic}. '
+                f"Follow these instructions:\n{listed}")  # fmt: skip
 
 
 def topics(path: str | Path) -> list[Topic]:
@@ -88,8 +90,8 @@ def topics(path: str | Path) -> list[Topic]:
 
 
 def _editable(sentence: str, topic: str) -> list[str]:
-    """Words that may be replaced: of five letters or more, once in the sentence, neither first nor last. None where the sentence
-    names the topic or begins as the writer's do."""
+    """Words that may be replaced: of five letters or more, once in the sentence, neither first nor last. None where
+    the sentence names the topic or begins as the writer's do."""
     said = words(sentence)
     if topic.lower() in sentence.lower() or said[0] in _STARTS or set(said) & {*INCLUDED, *NEW_WORDS}:
         return []
@@ -124,8 +126,8 @@ def make_constraint(
         "name it often": (f'Name "{topic}" at least 3 times.', (topic, 3)),
         "new starts": ("Write at least two sentences, and begin each sentence with a different word.", ()),
         "ends whole": ("Finish your last sentence with a full stop, a question mark or an exclamation mark.", ()),
-        "replace": (f'Quote the sentence above, but with "{new}" in place of "{word}".', (_edited(source, word, new),)),
-        "remove": (f'Quote the sentence above, but without the word "{word}".', (_edited(source, word, ""),)),
+        "replace": (f'Quote the given sentence, but with "{new}" in place of "{word}".', (_edited(source, word, new),)),
+        "remove": (f'Quote the given sentence, but without the word "{word}".', (_edited(source, word, ""),)),
     }
     return Constraint(kind, *made[kind])
 
@@ -175,8 +177,8 @@ def write(task: Task, broken: Collection[int] = ()) -> str:
 
     start = f"As a {task.role}, I write" if right("opening words") else "Here I write"
     parts = [f"{start} about {'one thing' if 'first sentence' in wrong else task.topic}."]
-    for kind in {"replace", "remove"} & asked.keys():
-        parts.append(task.source if kind in wrong else str(asked[kind][0]))
+    edits = asked.keys() & {"replace", "remove"}
+    parts += [task.source if kind in wrong else str(asked[kind][0]) for kind in edits]
     if right("include a word"):
         parts.append(f"Near a {asked['include a word'][0]} we rest.")
     if "avoid a word" in wrong:
