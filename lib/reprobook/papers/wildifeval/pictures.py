@@ -29,9 +29,7 @@ def taken_apart(task: Task, response: str, scores: Sequence[float] | None = None
 
     met = [each.holds(response) for each in task.asked]
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 1.7 + 0.42 * task.n), width_ratios=(1, 1.25))
-    given = (
-        f'Write a short text about {task.topic}. A sentence about it: "{task.source}" Follow these instructions: ...'
-    )
+    given = task.prompt.partition("\n- ")[0].replace("\n\n", " ") + " ..."
     left = [("Task", given), ("Response", response)]
     at = 1.0
     for title, text in left:

@@ -86,9 +86,9 @@ def speakers(data: ChapterData, names: Mapping[str, str], folder: Path, device: 
 
 
 def curate(log: Sequence[Mapping[str, Any]], tasks: Sequence[Task], folder: Path) -> dict[str, list[curation.Row]]:
-    """The pipeline on a log made around ``tasks``: stage -> its rows. Stand-ins: a word list for toxicity; certainty 0.99
-    for a text that holds instructions, else one that grows with its length; a decomposer that lists the constraints the
-    task was made of; the category by construction; one domain."""
+    """The pipeline on a log made around ``tasks``: stage -> its rows. Stand-ins: a word list for toxicity; certainty
+    0.99 for a text that holds instructions, else one that grows with its length; a decomposer that lists the
+    constraints the task was made of; the category by construction; one domain."""
     made = {each.text: each.category for task in tasks for each in task.asked}
 
     def certainty(text: str) -> float:
@@ -98,7 +98,7 @@ def curate(log: Sequence[Mapping[str, Any]], tasks: Sequence[Task], folder: Path
         return f"{curation.HEAD}\n" + "\n".join(f"{k}. {c}" for k, c in enumerate(_listed(text), start=1))
 
     def domain(rows: Sequence[curation.Row]) -> list[curation.Row]:
-        return curation.domains(rows, lambda texts: ["Writing"], set_of, lambda text, names: names[0])
+        return curation.domains(rows, _one_domain, set_of, _first)
 
     steps: dict[str, Callable[[Any], list[curation.Row]]] = {
         "first message": curation.first_message,
@@ -116,6 +116,14 @@ def curate(log: Sequence[Mapping[str, Any]], tasks: Sequence[Task], folder: Path
     for name, step in steps.items():
         rows = found[name] = curation.run_stage(name, rows, step, folder)
     return found
+
+
+def _one_domain(texts: Sequence[str]) -> list[str]:  # noqa: ARG001 (a stand-in)
+    return ["Writing"]
+
+
+def _first(text: str, names: Sequence[str]) -> str:  # noqa: ARG001 (a stand-in)
+    return names[0]
 
 
 def set_of(names: Sequence[str]) -> list[str]:
@@ -325,7 +333,8 @@ def wording_rows(name: str, plain: pd.DataFrame, turned: pd.DataFrame) -> list[d
     for form, frame in (("satisfied?", plain), ("violated?", turned)):
         found = judging.quality(frame).iloc[-1]
         yes = found["said yes"] if form == "satisfied?" else 1 - found["said yes"]
-        rows.append({"judge": name, "question": form, "says yes": yes, "accuracy": found["accuracy"], "AUC": found["AUC"],
+        rows.append({"judge": name, "question": form, "says yes": yes, "accuracy": found["accuracy"],
+                     "AUC": found["AUC"],
                      "decisions agree": same})  # fmt: skip
     return rows
 
