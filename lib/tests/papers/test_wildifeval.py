@@ -439,6 +439,8 @@ def test_versions_differ_by_a_quarter_to_a_third() -> None:
 
 def test_length_stands_apart_in_the_first_version() -> None:
     tau = printed.agreement(FACTS)
-    assert tau.loc["Length"].drop("Length").max() < tau.drop("Length").drop(columns=["Length", "Editing"]).min().min()
+    # by hand: 9 concordant and 4 discordant pairs of 15, one tie in each: 5 / 14
+    assert tau.loc["Length", "Focus / Emphasis"] == pytest.approx(5 / 14)
+    assert tau.mean().idxmin() == "Length"
     order = printed.order(FACTS)
     assert order["Category"].iloc[0] == "Focus / Emphasis" and order["Category"].iloc[-1] == "Length"

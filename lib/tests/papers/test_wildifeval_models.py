@@ -30,6 +30,7 @@ from reprobook.papers.wildifeval import (
 from reprobook.papers.wildifeval.judge import Question
 
 YES, NO, END = (7, 8), (9,), 3
+SCALE = 0.3
 
 
 class Signs:
@@ -60,7 +61,10 @@ def model() -> Any:
         num_key_value_heads=2, initializer_range=0.3, eos_token_id=END, bos_token_id=None, pad_token_id=None,
         max_position_embeddings=4096,
     )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config).eval()
+    found = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        found.lm_head.weight[[*YES, *NO]] *= SCALE  # answers are rare
+    return found
 
 
 QUESTIONS = [
@@ -259,7 +263,7 @@ def test_released_scores_become_effects(hub: Path) -> None:
     assert np.mean(pair["a"] - pair["b"]) == pytest.approx(gap)
     assert len(found["all models: length minus others"]["values"]) > 3
     exact = released.exact(frames, (10, 24))
-    assert exact["tau of strict at 24"] == 1 and exact["width of soft at 24"] == 0 and exact["std of strict at 10"] > 0
+    assert exact["tau of strict at 24"] == 1 and exact["width of soft at 24"] == pytest.approx(0) and exact["std of strict at 10"] > 0
     assert -1 <= exact["categories: mean tau"] <= 1
 
 

@@ -220,7 +220,7 @@ def effects(frames: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
     for ladder in LADDERS:
         for small, large in itertools.pairwise(ladder):
             if small in tasks and large in tasks:
-                both = tasks[large].join(tasks[small], lsuffix=" a", rsuffix=" b", how="inner")
+                both = tasks[large].merge(tasks[small], left_index=True, right_index=True, suffixes=(" a", " b"))
                 found[f"{large} minus {small}: strict"] = {
                     "a": both["strict a"], "b": both["strict b"], "unit": "strict score", "over": "task",
                     "keys": list(both.index)}  # fmt: skip

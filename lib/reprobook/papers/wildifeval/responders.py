@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reprobook.papers.wildifeval.tasks import Task, Topic
 
 # Satisfies what can be satisfied without reading the task.
-FIXED = "why does it matter? because it is ours. people care about it."
+FIXED = "why does it matter? because people care about it. they ask again."
 
 
 def template(task: Task) -> str:

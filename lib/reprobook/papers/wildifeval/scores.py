@@ -149,7 +149,7 @@ def significance(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     rows = []
     for a, b in itertools.combinations(scores, 2):
-        both = scores[a].join(scores[b], lsuffix=" a", rsuffix=" b", how="inner")
+        both = scores[a].merge(scores[b], left_index=True, right_index=True, suffixes=(" a", " b"))
         _, p = mcnemar(both["strict a"], both["strict b"])
         rows.append({"a": a, "b": b, "tasks": len(both), "strict, McNemar": p,
                      "soft, paired t": float(ttest_rel(both["soft a"], both["soft b"]).pvalue)})  # fmt: skip
