@@ -30,7 +30,7 @@ from reprobook.papers.wildifeval import (
 from reprobook.papers.wildifeval.judge import Question
 
 YES, NO, END = (7, 8), (9,), 3
-SCALE = 0.3
+SCALE = 0.6
 
 
 class Signs:
@@ -55,7 +55,7 @@ class Signs:
 def model() -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    torch.manual_seed(1)
+    torch.manual_seed(2)
     config = AutoConfig.for_model(
         "llama", vocab_size=31, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, initializer_range=0.3, eos_token_id=END, bos_token_id=None, pad_token_id=None,
