@@ -86,8 +86,10 @@ def judge_by_category(frame: pd.DataFrame) -> Figure:
         show.dots(frame[frame["category"] != "all"], measure, "category", "judge", xlabel=measure, zero=False, ax=ax)
         ax.axvline(0.5, color="0.5", lw=1, ls="--")
         ax.set(xlim=(-0.05, 1.05))
-        if ax is not axes[2] and ax.get_legend():
+        if ax.get_legend():
             ax.get_legend().remove()
+    handles, labels = axes[2].get_legend_handles_labels()
+    axes[2].legend(handles[-2:], labels[-2:], loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
@@ -120,13 +122,13 @@ def bending(s_length: float = 0.9, q_length: float = 0.3, s: float = 0.9, q: flo
     left.barh(range(8), seen, color=[show.COLOURS[1] if c == "Length" else show.COLOURS[0] for c in CATEGORIES])
     left.axvline(rate, color="black", ls=":", label="truth, all categories")
     left.set(yticks=range(8), yticklabels=CATEGORIES, xlabel="share met, as judged", xlim=(0, 1))
-    left.legend()
+    left.legend(loc="lower right")
     n = np.arange(1, 9)
     _line(right, n, rate**n, "strict, truth", ":")
     _line(right, n, float(np.mean(seen)) ** n, "strict, as judged", "-")
     _line(right, n, np.full(8, float(np.mean(seen))), "soft, as judged", "--")
     right.set(xlabel="number of constraints n", ylabel="score", ylim=(0, 1))
-    right.legend()
+    right.legend(loc="upper right")
     return fig
 
 
