@@ -251,7 +251,7 @@ def effects(frames: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
 
 def exact(frames: Mapping[str, pd.DataFrame], sizes: Sequence[int] = SIZES) -> dict[str, float]:
     """Exact figures of the published scores: agreement of categories (C4), and stability as the released study draws it
-    (C5)."""
+    (C5); where there are fewer tasks than a size, all are drawn."""
     by = pd.concat(frames.values()).pivot_table(index="category", columns="responder", values="met")
     by = by.loc[[c for c in CATEGORIES if c in by.index]]
     tau = scores.kendall(by).to_numpy()
@@ -264,8 +264,9 @@ def exact(frames: Mapping[str, pd.DataFrame], sizes: Sequence[int] = SIZES) -> d
         found["categories: tau of length minus others"] = float(np.nanmean(np.delete(tau[k], k)) - np.nanmean(others))
     for measure in ("strict", "soft"):
         table = pd.DataFrame({name: scores.task_scores(f)[measure] for name, f in frames.items()}).dropna()
-        for row in scores.stability(table.to_numpy(), [n for n in sizes if n <= len(table)]).to_dict("records"):
-            found |= {f"{what} of {measure} at {int(row['N'])}": float(row[what]) for what in ("std", "tau", "width")}
+        drawn = scores.stability(table.to_numpy(), [min(n, len(table)) for n in sizes])
+        for n, row in zip(sizes, drawn.to_dict("records"), strict=True):
+            found |= {f"{what} of {measure} at {n}": float(row[what]) for what in ("std", "tau", "width")}
     return found
 
 

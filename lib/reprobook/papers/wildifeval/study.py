@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reprobook.papers.wildifeval.published import RealTask, Rules
     from reprobook.papers.wildifeval.tasks import Task, Topic
 
-SMALL = "smollm2-135m-instruct"
+SMALL, OPTIONAL = "smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"
 KNOWN = 0.7  # success rate of the responder of known rate
 
 
@@ -72,12 +72,13 @@ def speakers(data: ChapterData, names: Mapping[str, str], folder: Path, device: 
     loaded: dict[str, Speaker] = {}
     found = {}
     for role, name in names.items():
-        source = data.path(name) if name == SMALL else data.path_or_none(name)
+        source = data.path_or_none(name) if name == OPTIONAL else data.path(name)
         if source is None:
             print(f"{name} is not to be had here: {SMALL} stands in")
             name, source = SMALL, data.path(SMALL)
         if name not in loaded:
-            loaded[name] = Speaker(name, *load_lm(source, device=device), folder)
+            spread = "auto" if device.type == "cuda" and source.is_dir() else None  # a model may need several GPUs
+            loaded[name] = Speaker(name, *load_lm(source, device=device, device_map=spread), folder)
         found[role] = loaded[name]
     return found
 
