@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from reprobook.nn.lm import load_lm
-from reprobook.papers.wildifeval import curation, judging, printed, responders, scores
+from reprobook.papers.wildifeval import curation, judging, printed, published, responders, scores
 from reprobook.papers.wildifeval.judge import Question, judge
 from reprobook.papers.wildifeval.kinds import CATEGORIES
 from reprobook.papers.wildifeval.store import digest, kept
@@ -149,6 +149,31 @@ def parser_table(tasks: Sequence[Task]) -> pd.DataFrame:
         listed = sum(task.n for task in tasks)
         rows.append({"rule": rule, "listed": listed, "found": found, "answers read right": right / len(tasks)})
     return pd.DataFrame(rows)
+
+
+def classified(encoder: str | Path, tasks: Sequence[Task], device: Any) -> pd.DataFrame:
+    """Categories of the tasks' constraints by the nearest examples, against those they were made of: a row a category
+    with its number of distinct texts, the share put ``right``, and the mean ``silhouette`` (cosine) of its texts among
+    all: how apart it stands."""
+    from sklearn.metrics import silhouette_samples
+
+    from reprobook.nn.encoder import encode, load_encoder
+
+    net, tokenizer = load_encoder(encoder, device=device)
+    truth = {each.text: each.category for task in tasks for each in (*task.asked, *task.others)}
+    vectors = encode(net, tokenizer, list(truth)).numpy()
+    known = dict(zip(truth, vectors, strict=True))
+
+    def look_up(texts: Sequence[str]) -> np.ndarray:
+        return np.stack([known[t] if t in known else encode(net, tokenizer, [t]).numpy()[0] for t in texts])
+
+    category = curation.nearest_category(look_up)
+    frame = pd.DataFrame({"category": list(truth.values()), "right": [category(t) == c for t, c in truth.items()],
+                          "silhouette": silhouette_samples(vectors, list(truth.values()), metric="cosine")})  # fmt: skip
+    told = frame.groupby("category").agg(
+        texts=("right", "size"), right=("right", "mean"), silhouette=("silhouette", "mean")
+    )
+    return told.reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- responders
@@ -407,6 +432,18 @@ def bend_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
 
 
 # ------------------------------------------------------------------------------------------------- real users' tasks
+
+
+def cross_check(tasks: Sequence[Task], texts: Sequence[str], rules: Rules) -> pd.DataFrame:
+    """Our rules against those that IFEval published for the same constraint, on the same texts: a row a kind."""
+    rows = []
+    for task, text in zip(tasks, texts, strict=True):
+        for each in (c for c in task.asked if c.kind in published.SAME):
+            rule, needs = published.SAME[each.kind]
+            theirs = rules.holds(rule, needs(each.needs), task.prompt, text)
+            rows.append({"kind": each.kind, "rule of IFEval": rule, "same": float(theirs == each.holds(text))})
+    told = pd.DataFrame(rows).groupby(["kind", "rule of IFEval"])["same"]
+    return told.agg(texts="size", agree="mean").reset_index()
 
 
 def real_table(tasks: Sequence[RealTask], rules: Rules, texts: Mapping[str, str]) -> pd.DataFrame:
