@@ -170,10 +170,8 @@ def classified(encoder: str | Path, tasks: Sequence[Task], device: Any) -> pd.Da
     category = curation.nearest_category(look_up)
     frame = pd.DataFrame({"category": list(truth.values()), "right": [category(t) == c for t, c in truth.items()],
                           "silhouette": silhouette_samples(vectors, list(truth.values()), metric="cosine")})  # fmt: skip
-    told = frame.groupby("category").agg(
-        texts=("right", "size"), right=("right", "mean"), silhouette=("silhouette", "mean")
-    )
-    return told.reset_index()
+    means = {"texts": ("right", "size"), "right": ("right", "mean"), "silhouette": ("silhouette", "mean")}
+    return frame.groupby("category").agg(**means).reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- responders
