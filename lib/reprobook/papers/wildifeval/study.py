@@ -168,8 +168,9 @@ def classified(encoder: str | Path, tasks: Sequence[Task], device: Any) -> pd.Da
         return np.stack([known[t] if t in known else encode(net, tokenizer, [t]).numpy()[0] for t in texts])
 
     category = curation.nearest_category(look_up)
-    frame = pd.DataFrame({"category": list(truth.values()), "right": [category(t) == c for t, c in truth.items()],
-                          "silhouette": silhouette_samples(vectors, list(truth.values()), metric="cosine")})  # fmt: skip
+    labels = list(truth.values())
+    frame = pd.DataFrame({"category": labels, "right": [category(t) == c for t, c in truth.items()],
+                          "silhouette": silhouette_samples(vectors, labels, metric="cosine")})  # fmt: skip
     means = {"texts": ("right", "size"), "right": ("right", "mean"), "silhouette": ("silhouette", "mean")}
     return frame.groupby("category").agg(**means).reset_index()
 
