@@ -1,0 +1,508 @@
+"""The chapter's experiments, as its cells call them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from reprobook.errors import ReprobookError
+from reprobook.papers.reward_sds.diffusion import denoise
+from reprobook.papers.reward_sds.digits import (
+    ATTRIBUTES,
+    LOOPED,
+    N_CLASSES,
+    SIDE,
+    class_scale,
+    halves,
+    measure,
+    read_digits,
+)
+from reprobook.papers.reward_sds.exact import two_modes
+from reprobook.papers.reward_sds.judging import Judge, nearest
+from reprobook.papers.reward_sds.loop import Steps, calls, optimise, picture
+from reprobook.papers.reward_sds.losses import bridge, dds, sds, vsd
+from reprobook.papers.reward_sds.networks import (
+    Companion,
+    ResidualPrior,
+    RewardNet,
+    prior_batches,
+    prior_loss,
+    prompt,
+    reward_batches,
+    reward_loss,
+)
+from reprobook.papers.reward_sds.scene import Scene, view_angles
+from reprobook.papers.reward_sds.weighting import SCHEMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from torch import Tensor
+
+    from reprobook.papers.reward_sds.digits import Digits, Scale
+    from reprobook.papers.reward_sds.loop import Reward, State, Weighing
+    from reprobook.papers.reward_sds.losses import Loss
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of optimising: base loss alone, or with weighed candidates, or with a gradient of the reward."""
+
+    how: Weighing | None = None
+    n_plain: int = 1
+    times_steps: float = 1.0  # iterations, as a multiple of the base loss's
+    restarts: int = 1  # runs from other noise, of which the reward picks one
+    ascent: float = 0.0  # step of the reward's own gradient
+
+
+class Ends(NamedTuple):
+    """Where a row's pictures (B, ...) end, and evaluations of the prior and seconds for each."""
+
+    x: Tensor
+    calls: float
+    seconds: float
+
+
+def fair_rows(how: Weighing, n_steps: int, equal: int, strengths: tuple[float, ...] = ()) -> dict[str, Row]:
+    """The method and what it is compared with; ``equal``: how many times as many calls the method needs.
+
+    SDS with so many more steps, with so many averaged noises, the best of so many restarts by the same reward; the same
+    weights on random candidates; the reward's own gradient at each of ``strengths``."""
+    how = replace(how, n_reward_steps=min(how.n_reward_steps, n_steps))
+    rows = {
+        "RewardSDS": Row(how),
+        "SDS": Row(),
+        "SDS, more steps": Row(times_steps=equal),
+        "SDS, averaged noises": Row(n_plain=equal),
+        "best of restarts": Row(restarts=equal),
+        "random weights": Row(replace(how, ranking="coin")),
+    }
+    return rows | {f"reward gradient, {c:g}": Row(ascent=c) for c in strengths}
+
+
+def run_row(
+    row: Row, make_loss: Callable[[int], Loss], start: Callable[[int], Tensor], steps: Steps, reward: Reward, *,
+    seed: int, climbable: Reward | None = None, watch: Callable[[State], None] | None = None,
+) -> Ends:  # fmt: skip
+    """Optimise B pictures the way ``row`` says. ``make_loss(copies)``: the loss of the B pictures, each so many times
+    in a row; ``start(k)``: the k-th set of B initial pictures, equal for all rows. ``climbable``: the reward whose
+    gradient at the present picture the row may use, if it is another one. ``watch`` sees every iteration."""
+    began = time.perf_counter()
+    steps = replace(steps, n=round(steps.n * row.times_steps))
+    first = start(0)
+    size, copies = len(first), row.restarts
+    x = torch.stack([start(k) for k in range(copies)], 1).flatten(0, 1).detach().requires_grad_()
+    owner = torch.arange(size, device=x.device).repeat_interleave(copies)
+    asked: Reward = lambda z, rows: reward(z, owner[rows])  # noqa: E731
+
+    def climb(z: Tensor) -> Tensor:
+        z = z.clone().requires_grad_()
+        with torch.enable_grad():
+            (g,) = torch.autograd.grad((climbable or reward)(z, owner).sum(), z)
+        return row.ascent * g
+
+    loss = make_loss(copies)
+    for state in optimise(
+        loss, [x], lambda: x, steps, row.how, asked, seed=seed, n_plain=row.n_plain,
+        ascent=climb if row.ascent else None,
+    ):  # fmt: skip
+        if watch is not None:
+            watch(state)
+    x = x.detach()
+    total = len(loss.alphas_cumprod)
+    spent = copies * calls(steps, row.how, total, guided=False, n_plain=row.n_plain)
+    if copies > 1:
+        best = reward(x, owner).view(size, copies).argmax(1)
+        x = x.view(size, copies, *x.shape[1:])[torch.arange(size), best]
+    return Ends(x, spent, (time.perf_counter() - began) / size)
+
+
+def scheme_rows(how: Weighing) -> dict[str, Row]:
+    """The six schemes of the paper's Table 5, and the default's weights on random candidates."""
+    rows = {scheme: Row(replace(how, scheme=scheme)) for scheme in SCHEMES}
+    return rows | {"random weights": Row(replace(how, ranking="coin"))}
+
+
+def size_rows(how: Weighing, n_steps: int, ns: Sequence[int], ks: Sequence[int], ss: Sequence[int]) -> dict[str, Row]:
+    """One sweep each over N, K (iterations with a reward, of ``n_steps``) and S; the others stay as in ``how``."""
+    rows = {f"N = {n}": Row(replace(how, n=n, scheme=how.scheme if n > 3 else "best and worst")) for n in ns}
+    rows |= {f"K = {k}": Row(replace(how, n_reward_steps=k)) for k in ks if k <= n_steps}
+    return rows | {f"S = {s}": Row(replace(how, n_denoise=s)) for s in ss}
+
+
+def part_rows(how: Weighing) -> dict[str, Row]:
+    """Which term of the difference the ranking must weigh to climb, and the released start of the denoising."""
+    return {
+        "both terms": Row(how),
+        "noise term alone": Row(replace(how, parts="noise")),
+        "network term alone": Row(replace(how, parts="network")),
+        "released start": Row(replace(how, start="released")),
+    }
+
+
+# ------------------------------------------------------------------------------------------------- the exact mixture
+
+
+def mixture_ends(
+    rows: Mapping[str, Row], n_pictures: int, n_coordinates: int, steps: Steps, seed: int
+) -> dict[str, Ends]:
+    """Rows on pictures of ``n_coordinates`` numbers with two equally likely modes each, -2 and 2; the reward is the
+    mean coordinate, so 2 where every coordinate sits in its right mode."""
+    prior = two_modes()
+
+    def make_loss(copies: int) -> Loss:
+        return sds(prior, torch.zeros(n_pictures * copies, dtype=torch.long), 1.0, 1.0)
+
+    def start(k: int) -> Tensor:
+        return picture((n_pictures, n_coordinates), seed * 1009 + k).detach()
+
+    def reward(x: Tensor, _: Tensor) -> Tensor:
+        return x.mean(1)
+
+    return {name: run_row(row, make_loss, start, steps, reward, seed=seed) for name, row in rows.items()}
+
+
+def mixture_scores(x: Tensor) -> dict[str, np.ndarray]:
+    """For each picture: reward, nats per coordinate, and the share of coordinates inside the rewarded mode (within
+    three deviations of it, where 99.7 % of its mass lie)."""
+    prior = two_modes()
+    inside = ((x - 2).abs() < 3 * prior.sd).float().mean(1)
+    log_prob = prior.log_prob(x, torch.zeros(len(x), dtype=torch.long))
+    return {"reward": x.mean(1).numpy(), "nats": log_prob.numpy(), "in the mode": inside.numpy()}
+
+
+def mixture_table(ends: Mapping[str, Ends]) -> pd.DataFrame:
+    """One row a way of optimising: means over pictures."""
+    rows = []
+    for name, end in ends.items():
+        scores = {what: float(values.mean()) for what, values in mixture_scores(end.x).items()}
+        size = {"mean |x|": float(end.x.abs().mean())}
+        rows.append({"method": name, **scores, **size, "calls": end.calls, "ms a picture": 1000 * end.seconds})
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------------------------------------------- real digits
+
+
+class Lab(NamedTuple):
+    """What a seed's digits are made with: prior and reward model of one half, judge of the other."""
+
+    prior: ResidualPrior
+    net: RewardNet
+    half: Digits  # that prior and reward model have seen
+    scale: Scale  # of its attributes
+    judge: Judge
+
+
+class Tasks(NamedTuple):
+    """Pictures to be made: class (B,) and the attribute that is rewarded (B,), an index of ``ATTRIBUTES``."""
+
+    classes: Tensor
+    attributes: Tensor
+
+    @property
+    def names(self) -> list[str]:
+        """What each asks for, such as ``3, slant``."""
+        return [f"{k}, {ATTRIBUTES[j]}" for k, j in zip(self.classes.tolist(), self.attributes.tolist(), strict=True)]
+
+
+def open_lab(
+    folder: str | Path, seed: int, *, fit: Callable[..., Any], width: int, prior_steps: int, reward_steps: int
+) -> Lab:
+    """Read the digits, train prior and reward model on a random half, fit the judge to the other half."""
+    half, other = halves(read_digits(folder), seed)
+    torch.manual_seed(seed)
+    prior, net = ResidualPrior(width), RewardNet()
+    fit(
+        "prior", prior, prior_batches(half, 256, seed), prior_loss, num_steps=prior_steps, lr=1e-3, schedule="cosine",
+        warmup_steps=min(50, prior_steps), ema_decay=0.995,
+    )  # fmt: skip
+    fit(
+        "reward model", net, reward_batches(half, net, 128, seed), reward_loss, num_steps=reward_steps, lr=2e-3,
+        schedule="cosine",
+    )  # fmt: skip
+    for model in (prior, net):
+        model.requires_grad_(False)
+    return Lab(prior, net, half, class_scale(half), Judge(other))
+
+
+def tasks(repeats: int = 1) -> Tasks:
+    """Slant and thickness of all classes, openness of those with loops: 24 tasks, each ``repeats`` times."""
+    pairs = [(k, j) for j, name in enumerate(ATTRIBUTES) for k in range(N_CLASSES) if name != "openness" or k in LOOPED]
+    table = torch.tensor(pairs).repeat_interleave(repeats, 0)
+    return Tasks(table[:, 0], table[:, 1])
+
+
+def attribute_reward(lab: Lab, asked: Tasks) -> Reward:
+    """The reward model's estimate of the asked attribute, in deviations of real digits of the asked class."""
+
+    def reward(x: Tensor, rows: Tensor) -> Tensor:
+        found = lab.net(x.clamp(-1, 1))[1] * lab.net.sd + lab.net.mean
+        standard = lab.scale.standard(found, asked.classes[rows])
+        return standard.gather(1, asked.attributes[rows, None])[:, 0]
+
+    return reward
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Guidance of the loss and of the candidates' denoising, learning rate of VSD's companion, and the iterations."""
+
+    guidance: float = 3.0
+    exploring: float = 3.0
+    companion_lr: float = 3e-4
+    steps: Steps = Steps(n=200, lr=0.03)  # noqa: RUF009
+
+
+def digit_ends(
+    lab: Lab, asked: Tasks, rows: Mapping[str, Row], settings: Settings, seed: int, base: str = "SDS",
+    watch: Callable[[str, State], None] | None = None,
+) -> dict[str, Ends]:  # fmt: skip
+    """The rows on the tasks, with SDS, VSD or SDS-Bridge as the base loss; all rows start from the same noise."""
+    reward = attribute_reward(lab, asked)
+
+    def start(k: int) -> Tensor:
+        return picture((len(asked.classes), SIDE**2), seed * 1009 + k).detach()
+
+    found = {}
+    for name, row in rows.items():
+
+        def make_loss(copies: int, row: Row = row) -> Loss:
+            y = asked.classes.repeat_interleave(copies)
+            said = prompt(y)
+            strengths = (settings.guidance, settings.exploring)
+            if base == "SDS":
+                return sds(lab.prior, said, *strengths)
+            if base == "VSD":
+                companion = Companion(lab.prior, said, lr=settings.companion_lr, seed=seed)
+                return vsd(lab.prior, said, companion, companion.learn, *strengths)
+            if base == "SDS-Bridge":
+                change = round(settings.steps.n * row.times_steps) // 2
+                return bridge(lab.prior, said, prompt(y, 1), prompt(y, 2), change, *strengths)
+            raise ReprobookError(f"base is {base!r}; it must be SDS, VSD or SDS-Bridge")
+
+        see = None if watch is None else functools.partial(watch, name)
+        found[name] = run_row(row, make_loss, start, settings.steps, reward, seed=seed, watch=see)
+    return found
+
+
+def digit_scores(lab: Lab, asked: Tasks, x: Tensor) -> dict[str, np.ndarray]:
+    """For each picture: the reward it was made with, the judge's and the pixels' value of the asked attribute (both in
+    deviations of real digits of the class), whether the judge sees the class, and the distance to the nearest real
+    digit of the held-out half as a multiple of what real digits have."""
+    x = x.clamp(-1, 1)
+    rows = torch.arange(len(x))
+    verdict = lab.judge(x, asked.classes)
+    measured = lab.judge.scale.standard(measure(x), asked.classes)
+    usual = usual_distance(lab)[asked.classes]
+    return {
+        "reward": attribute_reward(lab, asked)(x, rows).numpy(),
+        "judged": verdict.attributes[rows, asked.attributes].numpy(),
+        "measured": measured[rows, asked.attributes].numpy(),
+        "right": verdict.right(asked.classes).numpy(),
+        "distance": (verdict.distance / usual).numpy(),
+    }
+
+
+def usual_distance(lab: Lab) -> Tensor:
+    """Mean distance of the seen half's digits to the nearest of the same class in the held-out half, by class (10,)."""
+    part = slice(None, None, 5)
+    distance = nearest(lab.half.x[part], lab.half.y[part], lab.judge.digits)
+    return torch.stack([distance[lab.half.y[part] == k].mean() for k in range(N_CLASSES)])
+
+
+def sampled(lab: Lab, y: Tensor, guidance: float, n_steps: int, seed: int) -> Tensor:
+    """Pictures (M, 784) that the prior samples for classes y (M,) in ``n_steps`` steps of DDIM."""
+    x = picture((len(y), 1, SIDE**2), seed).detach()
+    t = torch.full((len(y),), len(lab.prior.alphas_cumprod) - 1)
+    loss = sds(lab.prior, prompt(y), 1.0, guidance)
+    return denoise(loss.denoiser(0), lab.prior.alphas_cumprod, x, t, n_steps)[:, 0].clamp(-1, 1)
+
+
+def at_equal_distance(
+    lab: Lab, asked: Tasks, pictures: Sequence[Tensor], distance: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Scores of a baseline with a dial where its pictures are as far from real digits as ``distance`` (B,) says.
+
+    ``pictures``: those of the dial's positions, (B, 784) each, the weakest first. Between two positions both scores
+    and distances are taken as straight lines, beyond the last one as they are there: a strength that floods the
+    picture with ink is not compared with one that does not."""
+    import numpy as np
+
+    found = [digit_scores(lab, asked, x) for x in pictures]
+    way = np.maximum.accumulate(np.stack([each["distance"] for each in found]), 0)
+    return {
+        what: np.array([np.interp(distance[b], way[:, b], [s[what][b] for s in found]) for b in range(len(distance))])
+        for what in ("judged", "measured", "right")
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- editing
+
+
+class Edits(NamedTuple):
+    """Real digits to be edited: pictures (B, 784), their classes, and the classes and attributes asked for."""
+
+    x: Tensor
+    source: Tensor
+    asked: Tasks
+
+
+def edits(lab: Lab, seed: int, attribute: int = 0) -> Edits:
+    """One edit of a held-out digit for each ordered pair of neighbouring classes (k to k + 1 and back, mod 10)."""
+    classes = torch.arange(N_CLASSES)
+    source = torch.cat([classes, classes])
+    target = torch.cat([(classes + 1) % N_CLASSES, (classes - 1) % N_CLASSES])
+    generator = torch.Generator().manual_seed(seed)
+    digits = lab.judge.digits
+    rows = [(digits.y == k).nonzero()[:, 0] for k in source.tolist()]
+    chosen = torch.stack([each[torch.randint(len(each), (1,), generator=generator)[0]] for each in rows])
+    return Edits(digits.x[chosen], source, Tasks(target, torch.full_like(target, attribute)))
+
+
+def edit_tracks(
+    lab: Lab, todo: Edits, rows: Mapping[str, Row], settings: Settings, seed: int, every: int = 10
+) -> dict[str, Tensor]:
+    """Pictures (n, B, 784) of every ``every``-th iteration of DDS and RewardDDS, the start included."""
+    reward = attribute_reward(lab, todo.asked)
+    tracks: dict[str, Tensor] = {}
+    for name, row in rows.items():
+        seen: list[Tensor] = []
+
+        def make_loss(_: int) -> Loss:
+            target, source = prompt(todo.asked.classes), prompt(todo.source)
+            return dds(lab.prior, target, source, todo.x, settings.guidance, settings.exploring)
+
+        def watch(state: State, seen: list[Tensor] = seen) -> None:
+            if (state.step - 1) % every == 0:
+                seen.append(state.x.clone())
+
+        ends = run_row(row, make_loss, lambda _: todo.x, settings.steps, reward, seed=seed, watch=watch)
+        tracks[name] = torch.stack([*seen, ends.x])
+    return tracks
+
+
+def at_equal_change(lab: Lab, todo: Edits, tracks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The judged attribute (B,) of each track where it has moved away from its source as far as the least moved one has
+    at its end, and is read between the iterations beside that point: methods are compared at equal preservation."""
+    import numpy as np
+
+    moved = {name: (x - todo.x).square().sum(2).sqrt().cummax(0).values for name, x in tracks.items()}
+    common = torch.stack([each[-1] for each in moved.values()]).min(0).values.numpy()
+    found = {}
+    for name, x in tracks.items():
+        flat = x.flatten(0, 1).clamp(-1, 1)
+        judged = lab.judge(flat, todo.asked.classes.repeat(len(x))).attributes.view(*x.shape[:2], -1)
+        values = judged.gather(2, todo.asked.attributes.expand(len(x), -1)[..., None])[..., 0].numpy()
+        way = moved[name].numpy()
+        found[name] = np.array([np.interp(common[b], way[:, b], values[:, b]) for b in range(len(common))])
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------- over iterations
+
+
+def mixture_tracks(rows: Mapping[str, Row], n_pictures: int, steps: Steps, seed: int, every: int) -> dict[str, Tensor]:
+    """Single pixels (steps, B) of the exact mixture at every ``every``-th iteration, for each row."""
+    prior, tracks = two_modes(), {}
+
+    def make_loss(copies: int) -> Loss:
+        return sds(prior, torch.zeros(n_pictures * copies, dtype=torch.long), 1.0, 1.0)
+
+    for name, row in rows.items():
+        seen: list[Tensor] = []
+
+        def watch(state: State, seen: list[Tensor] = seen) -> None:
+            if (state.step - 1) % every == 0:
+                seen.append(state.x[:, 0].clone())
+
+        run_row(
+            row, make_loss, lambda k: picture((n_pictures, 1), seed * 1009 + k).detach(), steps,
+            lambda x, _: x.mean(1), seed=seed, watch=watch,
+        )  # fmt: skip
+        tracks[name] = torch.stack(seen)
+    return tracks
+
+
+class Watcher:
+    """Keeps every ``every``-th iterate of the rows it is shown, for :func:`digit_ends`."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.seen: dict[str, list[tuple[int, Tensor]]] = {}
+
+    def __call__(self, name: str, state: State) -> None:
+        """Note the pictures of an iteration of the row ``name``."""
+        if (state.step - 1) % self.every == 0:
+            self.seen.setdefault(name, []).append((state.step - 1, state.x.clone()))
+
+    def tracks(self) -> dict[str, Tensor]:
+        """Pictures (steps, B, 784) of each row."""
+        return {name: torch.stack([x for _, x in seen]) for name, seen in self.seen.items()}
+
+    def scored(self, lab: Lab, asked: Tasks) -> pd.DataFrame:
+        """Means over tasks at each kept iteration: columns method, step, reward, judged, measured, right, distance."""
+        rows = []
+        for name, seen in self.seen.items():
+            for step, x in seen:
+                scores = digit_scores(lab, asked, x)
+                rows.append({"method": name, "step": step, **{what: v.mean() for what, v in scores.items()}})
+        return pd.DataFrame(rows)
+
+
+def digit_table(lab: Lab, asked: Tasks, ends: Mapping[str, Ends]) -> pd.DataFrame:
+    """One row a method: means over tasks, evaluations of the prior, and seconds for a picture; two blind rows, real
+    digits and samples of the prior, which nobody has steered."""
+    rows = []
+    for name, end in ends.items():
+        scores = {what: float(v.mean()) for what, v in digit_scores(lab, asked, end.x).items()}
+        rows.append({"method": name, **scores, "calls": end.calls, "seconds": end.seconds})
+    for name, x in blind_pictures(lab, asked).items():
+        rows.append({"method": name, **{what: float(v.mean()) for what, v in digit_scores(lab, asked, x).items()}})
+    return pd.DataFrame(rows)
+
+
+def blind_pictures(lab: Lab, asked: Tasks) -> dict[str, Tensor]:
+    """A real digit of the seen half for each task, and a sample of the prior (guidance 2, 30 steps)."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [(lab.half.y == k).nonzero()[:, 0] for k in asked.classes.tolist()]
+    chosen = torch.stack([each[torch.randint(len(each), (1,), generator=generator)[0]] for each in rows])
+    return {"real digit": lab.half.x[chosen], "sample of the prior": sampled(lab, asked.classes, 2.0, 30, 0)}
+
+
+def recognised(lab: Lab, n: int = 200, seed: int = 0) -> dict[str, np.ndarray]:
+    """Controls of the prior on ``n`` samples of all classes: whether the judge sees the class, and the distance to the
+    nearest held-out digit as a multiple of what real digits have."""
+    y = torch.arange(n) % N_CLASSES
+    verdict = lab.judge(sampled(lab, y, 2.0, 30, seed), y)
+    return {"right": verdict.right(y).numpy(), "distance": (verdict.distance / usual_distance(lab)[y]).numpy()}
+
+
+# ---------------------------------------------------------------------------------------------------- three dimensions
+
+
+def sculpt(
+    lab: Lab, classes: Sequence[int], degrees: Sequence[float], row: Row, settings: Settings, seed: int,
+    attribute: int = 0,
+) -> Scene:  # fmt: skip
+    """A scene that shows ``classes[k]`` from ``degrees[k]``: all views are optimised together, with one t and one set
+    of weights an iteration, a candidate's reward being the mean over views of the asked attribute."""
+    if len(classes) != len(degrees):
+        raise ReprobookError(f"{len(classes)} classes for {len(degrees)} views; every view needs one")
+    scene, angles = Scene(seed=seed), view_angles(degrees)
+    y = torch.tensor(list(classes))
+    reward = attribute_reward(lab, Tasks(y, torch.full_like(y, attribute)))
+    loss = sds(lab.prior, prompt(y), settings.guidance, settings.exploring)
+    for _ in optimise(
+        loss, list(scene.parameters()), lambda: scene(angles), settings.steps, row.how, reward, seed=seed,
+        views=len(angles),
+    ):  # fmt: skip
+        pass
+    return scene
