@@ -5,7 +5,8 @@
 - :mod:`.exact`: mixtures whose best prediction is known, and what ranking must do to them.
 - :mod:`.digits`, :mod:`.networks`, :mod:`.judging`: real digits, the small prior, the reward model, the held-out judge.
 - :mod:`.scene`: three dimensions; :mod:`.study`: the chapter's experiments; :mod:`.pictures`; :mod:`.bench`;
-  :mod:`.printed`: the paper's figures, recomputed; :mod:`.released`: the paper's prior.
+  :mod:`.printed`: the paper's figures, recomputed.
+- :mod:`.released`, :mod:`.raters`, :mod:`.needs`: the paper's prior, what scores its pictures, what they need.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from reprobook.papers.reward_sds import (
     judging,
     loop,
     losses,
+    needs,
     networks,
     pictures,
     printed,
+    raters,
     released,
     scene,
     study,
@@ -28,6 +31,6 @@ from reprobook.papers.reward_sds import (
 )
 
 __all__ = [
-    "bench", "diffusion", "digits", "exact", "judging", "loop", "losses", "networks", "pictures", "printed", "released",
-    "scene", "study", "weighting",
+    "bench", "diffusion", "digits", "exact", "judging", "loop", "losses", "needs", "networks", "pictures", "printed",
+    "raters", "released", "scene", "study", "weighting",
 ]  # fmt: skip

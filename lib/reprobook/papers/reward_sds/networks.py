@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -30,17 +30,32 @@ def prompt(y: Tensor, quality: int = 0) -> Tensor:
     return y * N_QUALITIES + quality
 
 
-class ResidualPrior(nn.Module):
-    """A diffusion model of pictures (M, 784): residual layers that are told t and the condition.
-
-    It predicts the clean picture, from which the noise is (x_t - a x_0) / s: noise fills all 784 dimensions and does
-    not pass through narrower layers, so with v-prediction the samples stay speckled."""
+class DigitPrior(nn.Module):
+    """A diffusion model of digits: ``forward`` gives the clean pictures (M, 784) that it expects from x_t (M, 784),
+    t (M,) and conditions y (M,), and the noise follows from them."""
 
     alphas_cumprod: Tensor
 
-    def __init__(self, width: int = 512, n_blocks: int = 4, size: int = SIDE**2) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("alphas_cumprod", linear_alphas(), persistent=False)
+
+    def noise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """Predicted noise, (x_t - a x_0) / s."""
+        a, s = signal_noise(self.alphas_cumprod, t, 2)
+        return (x - a * self(x, t, y)) / s
+
+    def empty(self, y: Tensor) -> Tensor:
+        """The empty condition."""
+        return torch.full_like(y, EMPTY)
+
+
+class ResidualPrior(DigitPrior):
+    """Residual layers that are told t and the condition. (Noise fills all 784 dimensions and does not pass through
+    narrower layers: with v-prediction the samples stay speckled.)"""
+
+    def __init__(self, width: int = 512, n_blocks: int = 4, size: int = SIDE**2) -> None:
+        super().__init__()
         self.enter, self.leave = nn.Linear(size, width), nn.Linear(width, size)
         self.times = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 128))
         self.conditions = nn.Embedding(EMPTY + 1, 128)
@@ -51,7 +66,7 @@ class ResidualPrior(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Clean pictures (M, 784) expected from x_t (M, 784), t (M,) and conditions y (M,)."""
+        """Clean pictures (M, 784)."""
         rates = torch.exp(torch.arange(32, device=x.device) * (-math.log(10_000) / 32))
         angles = t[:, None] * rates
         said = nn.functional.silu(self.times(torch.cat([angles.sin(), angles.cos()], 1)) + self.conditions(y))
@@ -61,14 +76,23 @@ class ResidualPrior(nn.Module):
             h = h + second(nn.functional.silu(first(norm(h) * (1 + scale) + shift)))
         return self.leave(self.norms[-1](h))
 
-    def noise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Predicted noise."""
-        a, s = signal_noise(self.alphas_cumprod, t, 2)
-        return (x - a * self(x, t, y)) / s
 
-    def empty(self, y: Tensor) -> Tensor:
-        """The empty condition."""
-        return torch.full_like(y, EMPTY)
+class UNetPrior(DigitPrior):
+    """A small U-Net of diffusers, told t and the condition: slower a pass, and of the paper's family."""
+
+    def __init__(self, channels: Sequence[int] = (16, 32)) -> None:
+        from diffusers import UNet2DModel
+
+        super().__init__()
+        kinds = {"down_block_types": ["DownBlock2D"] * len(channels), "up_block_types": ["UpBlock2D"] * len(channels)}
+        self.net: Any = UNet2DModel(
+            sample_size=SIDE, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=tuple(channels),
+            norm_num_groups=8, num_class_embeds=EMPTY + 1, add_attention=False, **kinds,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """Clean pictures (M, 784)."""
+        return self.net(x.view(-1, 1, SIDE, SIDE), t, class_labels=y).sample.flatten(1)
 
 
 def prior_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

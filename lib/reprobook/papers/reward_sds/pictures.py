@@ -12,16 +12,19 @@ import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.reward_sds.diffusion import denoise, signal_noise
-from reprobook.papers.reward_sds.digits import SIDE
+from reprobook.papers.reward_sds.digits import ATTRIBUTES, N_CLASSES, SIDE
 from reprobook.papers.reward_sds.exact import two_modes
 from reprobook.papers.reward_sds.losses import sds
 from reprobook.papers.reward_sds.weighting import weights
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
     from torch import Tensor
 
+    from reprobook.papers.reward_sds.digits import Digits
     from reprobook.papers.reward_sds.weighting import Scheme
 
 
@@ -71,10 +74,10 @@ def noise_field(t: int = 400, n: int = 10, seed: int = 0) -> Figure:
 
 
 def paths(tracks: Mapping[str, Tensor], every: int) -> Figure:
-    """Values of single pixels (steps, B) over the iterations, a panel a method; the modes are dashed."""
+    """The first pixel of particles (points, B, d) over the iterations, a panel a method; the modes are dashed."""
     fig, axes = plt.subplots(1, len(tracks), figsize=(3.1 * len(tracks), 3.0), sharey=True, squeeze=False)
     for ax, (name, track) in zip(axes[0], tracks.items(), strict=True):
-        ax.plot(np.arange(len(track)) * every, track.numpy(), lw=0.6, color="tab:blue", alpha=0.5)
+        ax.plot(np.arange(len(track)) * every, track[..., 0].numpy(), lw=0.6, color="tab:blue", alpha=0.5)
         for mode in (-2, 2):
             ax.axhline(mode, ls="--", color="0.4", lw=1)
         ax.set(xlabel="iteration", title=name)
@@ -82,15 +85,35 @@ def paths(tracks: Mapping[str, Tensor], every: int) -> Figure:
     return fig
 
 
+def ranges(digits: Digits) -> Figure:
+    """A row an attribute: the digit of each class with the lowest, a middle and the highest value at the 2nd, 50th and
+    98th percentile, side by side."""
+    fig, axes = plt.subplots(len(ATTRIBUTES), 1, figsize=(8.4, 2.2), squeeze=False)
+    for j, (ax, name) in enumerate(zip(axes[:, 0], ATTRIBUTES, strict=True)):
+        shown = []
+        for k in range(N_CLASSES):
+            rows = (digits.y == k).nonzero()[:, 0]
+            order = rows[digits.attributes[rows, j].argsort()]
+            shown.append(digits.x[order[[int(share * (len(order) - 1)) for share in (0.02, 0.5, 0.98)]]])
+        _strip(ax, torch.cat(shown), name)
+    axes[-1, 0].set_xticks([SIDE * (3 * k + 1.5) for k in range(N_CLASSES)], [str(k) for k in range(N_CLASSES)])
+    axes[-1, 0].set_xlabel("class: little, middle, much of the attribute")
+    return fig
+
+
+def _strip(ax: Axes, x: Tensor, name: str) -> None:
+    strip = x.detach().clamp(-1, 1).view(-1, SIDE, SIDE).permute(1, 0, 2).reshape(SIDE, -1)
+    ax.imshow(-strip, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    ax.set_yticks([SIDE / 2], [name])
+    ax.set_xticks([])
+    ax.grid(False)
+
+
 def sheet(rows: Mapping[str, Tensor], classes: Sequence[int]) -> Figure:
     """Pictures (B, 784) of several methods, a labelled row each, a column a class."""
     fig, axes = plt.subplots(len(rows), 1, figsize=(7.5, 0.95 * len(rows)), squeeze=False)
     for ax, (name, x) in zip(axes[:, 0], rows.items(), strict=True):
-        strip = x.detach().clamp(-1, 1).view(-1, SIDE, SIDE).permute(1, 0, 2).reshape(SIDE, -1)
-        ax.imshow(-strip, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-        ax.set_yticks([SIDE / 2], [name])
-        ax.set_xticks([])
-        ax.grid(False)
+        _strip(ax, x, name)
     axes[-1, 0].set_xticks([SIDE * (k + 0.5) for k in range(len(classes))], [str(k) for k in classes])
     axes[-1, 0].set_xlabel("asked class")
     return fig
@@ -110,10 +133,21 @@ def against(tracks: pd.DataFrame) -> Figure:
     return fig
 
 
+def curves(table: pd.DataFrame) -> Figure:
+    """Training loss of each network, a line a seed. ``table``: columns network, step, loss, seed."""
+    names = list(dict.fromkeys(table["network"]))
+    fig, axes = plt.subplots(1, len(names), figsize=(3.8 * len(names), 2.8), squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
+        for _, part in table[table["network"] == name].groupby("seed"):
+            ax.plot(part["step"], part["loss"], color="tab:blue", alpha=0.6)
+        ax.set(xlabel="update", ylabel="loss", title=name, yscale="log")
+    return fig
+
+
 def bars(table: pd.DataFrame, value: str, xlabel: str) -> Figure:
-    """One point a seed and method of a recorded table with columns method and ``value``."""
+    """One point a seed and method of a recorded table with columns method and ``value``; a stroke at the mean."""
     names = list(dict.fromkeys(table["method"]))
-    fig, ax = plt.subplots(figsize=(6.2, 0.36 * len(names) + 1.1))
+    fig, ax = plt.subplots(figsize=(6.2, 0.3 * len(names) + 1.1))
     for k, name in enumerate(names):
         values = table.loc[table["method"] == name, value].to_numpy(dtype=float)
         ax.plot(values, np.full(len(values), k), "o", color="tab:blue", alpha=0.6)
@@ -124,21 +158,88 @@ def bars(table: pd.DataFrame, value: str, xlabel: str) -> Figure:
     return fig
 
 
+def tradeoff(table: pd.DataFrame) -> Figure:
+    """Means over seeds: judged attribute against distance; the gradient's strengths are one line."""
+    mean = table.groupby("method", sort=False)[["distance", "judged"]].mean()
+    fig, ax = plt.subplots(figsize=(6.6, 4.2))
+    dial = [name for name in mean.index if name == "SDS" or name.startswith("reward gradient")]
+    ax.plot(*mean.loc[dial].to_numpy().T, "o-", color="tab:orange", ms=4, label="SDS and reward gradient")
+    for name, row in mean.drop(index=dial).iterrows():
+        mark, size = ("*", 11) if name == "RewardSDS" else ("o", 5)
+        ax.plot(row["distance"], row["judged"], mark, ms=size, label=str(name))
+    ax.axvline(1.0, ls=":", color="0.5")
+    ax.set(xlabel="distance from real digits (times that of real ones)", ylabel="judged attribute (deviations)")
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return fig
+
+
+def costs(table: pd.DataFrame) -> Figure:
+    """Judged attribute against evaluations of the prior of the sweeps over N, K and S, means over seeds."""
+    mean = table.groupby("method", sort=False)[["calls", "judged"]].mean()
+    fig, ax = plt.subplots(figsize=(5.4, 3.6))
+    for sign in "NKS":
+        part = mean[[name.startswith(f"{sign} =") or name == "RewardSDS" for name in mean.index]].sort_values("calls")
+        ax.plot(part["calls"], part["judged"], "o-", ms=4, label=f"{sign} alone is moved")
+    ax.set(xscale="log", xlabel="evaluations of the prior a picture", ylabel="judged attribute (deviations)")
+    ax.legend()
+    return fig
+
+
+def editing(table: pd.DataFrame) -> Figure:
+    """Judged attribute against how far a picture has moved from its source: a curve a method, means over seeds."""
+    mean = table.groupby(["method", "point"], sort=False)[["moved", "judged"]].mean()
+    fig, ax = plt.subplots(figsize=(5.4, 3.6))
+    for name in dict.fromkeys(table["method"]):
+        ax.plot(mean.loc[name, "moved"], mean.loc[name, "judged"], "o-", ms=3, label=name)
+    ax.set(xlabel="change (root of the squared differences)", ylabel="judged attribute (deviations)")
+    ax.legend()
+    return fig
+
+
+def particles(tracks: Mapping[str, Tensor], side: int = 200, frame_ms: int = 120) -> bytes:
+    """An animated PNG: particles (points, B, 2) of the exact mixture, a panel a method; crosses are the modes."""
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    frames = []
+    for k in range(min(map(len, tracks.values()))):
+        page = Pillow.new("L", (side * len(tracks), side + 22), 255)
+        draw = ImageDraw.Draw(page)
+        for i, (name, track) in enumerate(tracks.items()):
+            draw.text((side * i + 6, 3), name, fill=0, font_size=13)
+            draw.rectangle((side * i, 22, side * (i + 1) - 1, side + 21), outline=160)
+            middle = (side * (i + 0.5), 22 + side / 2)
+            for a, b in track[k].clamp(-3.9, 3.9).tolist():
+                x, y = middle[0] + a * side / 8, middle[1] - b * side / 8
+                draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=60)
+            for a, b in ((-2, -2), (-2, 2), (2, -2), (2, 2)):
+                x, y = middle[0] + a * side / 8, middle[1] - b * side / 8
+                draw.line((x - 5, y, x + 5, y), fill=0)
+                draw.line((x, y - 5, x, y + 5), fill=0)
+        frames.append(page)
+    return _animated(frames, frame_ms)
+
+
 def animation(tracks: Mapping[str, Tensor], zoom: int = 3, frame_ms: int = 150) -> bytes:
     """An animated PNG: pictures (steps, B, 784) of several methods, a labelled row each, changing over the steps."""
-    from PIL import Image, ImageDraw
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
 
     frames = []
     for k in range(min(map(len, tracks.values()))):
         width = max(track.shape[1] for track in tracks.values()) * SIDE * zoom
-        page = Image.new("L", (150 + width, SIDE * zoom * len(tracks)), 255)
+        page = Pillow.new("L", (150 + width, SIDE * zoom * len(tracks)), 255)
         draw = ImageDraw.Draw(page)
         for i, (name, track) in enumerate(tracks.items()):
             row = track[k].clamp(-1, 1).view(-1, SIDE, SIDE).permute(1, 0, 2).reshape(SIDE, -1)
             grey = ((1 - row) * 127.5).round().byte().numpy()
-            page.paste(Image.fromarray(np.kron(grey, np.ones((zoom, zoom), np.uint8))), (150, SIDE * zoom * i))
+            page.paste(Pillow.fromarray(np.kron(grey, np.ones((zoom, zoom), np.uint8))), (150, SIDE * zoom * i))
             draw.text((4, SIDE * zoom * i + 30), name, fill=0, font_size=13)
         frames.append(page)
+    return _animated(frames, frame_ms)
+
+
+def _animated(frames: list[Image], frame_ms: int) -> bytes:
     stream = io.BytesIO()
     frames[0].save(stream, "PNG", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0, optimize=True)
     return stream.getvalue()

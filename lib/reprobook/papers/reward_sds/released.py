@@ -1,27 +1,41 @@
-"""The paper's own prior: Stable Diffusion 2.1 base on latents (4, 64, 64), its VAE, and CLIP as the reward.
+"""The paper's own scale: latents of Stable Diffusion 2.1 base, DrawBench, COCO captions, InstructPix2Pix.
 
-DRAFT of the paper scale: ImageReward, the aesthetic head, DrawBench and InstructPix2Pix are not read yet.
+ImageReward is the reward; CLIPScore and the aesthetic score are measured and not optimised (:mod:`.raters`).
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.reward_sds.diffusion import add_noise, signal_noise
+from reprobook.papers.reward_sds.loop import picture
+from reprobook.papers.reward_sds.losses import bridge, dds, sds, vsd
+from reprobook.papers.reward_sds.raters import open_raters
+from reprobook.papers.reward_sds.study import pair_rows, run_row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor, nn
 
-    from reprobook.papers.reward_sds.loop import Reward
-    from reprobook.papers.reward_sds.losses import Noised
+    from reprobook.data import ChapterData
+    from reprobook.papers.reward_sds.loop import Steps, Weighing
+    from reprobook.papers.reward_sds.losses import Loss, Noised
+    from reprobook.papers.reward_sds.raters import Rater
+    from reprobook.papers.reward_sds.study import Row
 
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
+REWARD = "ImageReward"
+# SDS-Bridge's second stage: what is appended to the prompt for its two conditions.
+GOOD = ", detailed, high resolution, high quality"
+BAD = ", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
+Scores = dict[str, "dict[str, np.ndarray]"]  # method -> measure -> a score for each prompt
 
 
 class LatentPrior:
@@ -34,8 +48,9 @@ class LatentPrior:
         self.unet, self.embeddings, self.alphas_cumprod, self.prediction = unet, embeddings, alphas_cumprod, prediction
 
     def noise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Predicted noise; of v it is a v + s x_t."""
-        found = self.unet(x, t, encoder_hidden_states=self.embeddings[y]).sample
+        """Predicted noise in fp32; of v it is a v + s x_t."""
+        known = self.embeddings[y]
+        found = self.unet(x.to(known.dtype), t, encoder_hidden_states=known).sample.float()
         if self.prediction == "epsilon":
             return found
         a, s = signal_noise(self.alphas_cumprod, t, x.ndim)
@@ -46,76 +61,36 @@ class LatentPrior:
         return torch.full_like(y, len(self.embeddings) - 1)
 
 
-def open_prior(folder: str | Path, prompts: Sequence[str], device: torch.device) -> tuple[LatentPrior, Any]:
-    """(prior of ``prompts`` and, last, of the empty one; VAE) from a folder in diffusers' layout, in fp16 on a GPU."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    folder = Path(folder)
-    kind = torch.float16 if device.type == "cuda" else torch.float32
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=kind).to(device).eval()
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=kind).to(device).eval()
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=kind).to(device).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    for model in (unet, vae, encoder):
-        model.requires_grad_(False)
-    words = tokenizer(
-        [*prompts, ""], padding="max_length", max_length=encoder.config.max_position_embeddings, truncation=True,
-        return_tensors="pt",
-    )  # fmt: skip
-    with torch.no_grad():
-        embeddings = encoder(words.input_ids.to(device)).last_hidden_state
-    alphas = scheduler.alphas_cumprod.to(device)
-    return LatentPrior(unet, embeddings, alphas, scheduler.config.prediction_type), vae
-
-
-@torch.no_grad()
-def decoded(vae: Any, latents: Tensor, batch: int = 5) -> Tensor:
-    """Pictures (M, 3, H, W) in [0, 1] of latents (M, 4, h, w), ``batch`` at a time: at 512 px the decoder takes more
-    memory than anything else."""
-    parts = [vae.decode(z / vae.config.scaling_factor).sample for z in latents.split(batch)]
-    return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
-
-
-def clip_reward(model: Any, tokenizer: Any, vae: Any, prompts: Sequence[str]) -> Reward:
-    """CLIPScore: 100 times the cosine of CLIP's features of picture and prompt; ``prompts``: one for each picture."""
-    device = next(model.parameters()).device
-    words = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(device)
-    with torch.no_grad():
-        text = model.get_text_features(**words).pooler_output
-    size = model.config.vision_config.image_size
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073], device=device).view(1, 3, 1, 1)
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711], device=device).view(1, 3, 1, 1)
-
-    def reward(latents: Tensor, rows: Tensor) -> Tensor:
-        pixels = torch.nn.functional.interpolate(decoded(vae, latents), size=(size, size), mode="bicubic")
-        picture = model.get_image_features(pixel_values=((pixels - mean) / std).to(model.dtype)).pooler_output
-        return 100 * torch.cosine_similarity(picture, text[rows], dim=1)
-
-    return reward
-
-
 class LoraCompanion:
-    """VSD's companion at paper scale: LoRA layers on the attention of a U-Net, trained by the ordinary denoising loss
-    on one fresh t and noise a picture (released code: AdamW, rate 3e-4, no decay, guidance 1, on Stable Diffusion 2.1).
-    """
+    """VSD's companion: LoRA layers on the attention of a U-Net, trained by the ordinary denoising loss on one fresh t
+    and noise a picture (released code: AdamW, rate 3e-4, no decay, guidance 1, on Stable Diffusion 2.1)."""
 
     def __init__(self, prior: LatentPrior, y: Tensor, rank: int = 4, lr: float = 3e-4, seed: int = 0) -> None:
         from peft import LoraConfig
 
         prior.unet.requires_grad_(False)
         unet: Any = prior.unet
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS)))
+        if getattr(unet, "_hf_peft_config_loaded", False):
+            unet.delete_adapters("default")  # of the prompt before
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS)))
+        trained = [p for p in unet.parameters() if p.requires_grad]
+        for p in trained:
+            p.data = p.data.float()  # half precision would lose AdamW's small steps
         self.prior, self.y, self.generator = prior, y, torch.Generator().manual_seed(seed)
-        self.optimiser = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr, weight_decay=0)
+        self.optimiser = torch.optim.AdamW(trained, lr, weight_decay=0)
 
     @torch.no_grad()
     def __call__(self, z: Noised) -> Tensor:
         """Predicted noise (B, n, ...)."""
         n = z.eps.shape[1]
-        found = self.prior.noise(z.x_t.flatten(0, 1), z.t.repeat_interleave(n), self.y.repeat_interleave(n))
+        found = self._noise(z.x_t.flatten(0, 1), z.t.repeat_interleave(n), self.y.repeat_interleave(n))
         return found.view_as(z.x_t)
+
+    def _noise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=x.device.type == "cuda"):
+            return self.prior.noise(x, t, y)
 
     @torch.enable_grad()
     def learn(self, x: Tensor) -> None:
@@ -124,5 +99,197 @@ class LoraCompanion:
         eps = torch.randn(x.shape, generator=self.generator).to(x)
         x_t = add_noise(self.prior.alphas_cumprod, x, eps[:, None], t)[:, 0]
         self.optimiser.zero_grad()
-        (self.prior.noise(x_t, t, self.y) - eps).square().mean().backward()
+        (self._noise(x_t, t, self.y) - eps).square().mean().backward()
         self.optimiser.step()
+
+
+class Kit(NamedTuple):
+    """The paper's models on one device. ``encode``: texts -> embeddings; ``raters``: by name, what scores pictures."""
+
+    unet: nn.Module
+    companion: nn.Module | None
+    vae: Any
+    encode: Callable[[Sequence[str]], Tensor]
+    alphas_cumprod: Tensor
+    predictions: tuple[str, str]  # of the prior and of the companion's base
+    raters: dict[str, Rater]
+    device: torch.device
+
+    def prior(self, texts: Sequence[str], companion: bool = False) -> LatentPrior:
+        """The prior, or the base of VSD's companion, whose conditions are ``texts`` and, last, the empty one."""
+        embeddings = self.encode([*texts, ""])
+        unet = self.companion if companion else self.unet
+        if unet is None:
+            raise ReprobookError("VSD needs the base of a companion: set the parameter companion to its artefact")
+        return LatentPrior(unet, embeddings, self.alphas_cumprod, self.predictions[companion])
+
+
+def open_kit(data: ChapterData, prior: str, companion: str, device: torch.device) -> Kit:
+    """All models of the paper scale, in fp16 on a GPU. ``prior`` and ``companion`` name artefacts."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    kind = torch.float16 if device.type == "cuda" else torch.float32
+    folder = Path(data.path(prior))
+
+    def ready(model: Any) -> Any:
+        return model.to(device).eval().requires_grad_(False)
+
+    unet = ready(UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=kind))
+    vae = ready(AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=kind))
+    encoder = ready(CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=kind))
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+    beside, predictions = None, (scheduler.config.prediction_type, "epsilon")
+    if companion:
+        other = Path(data.path(companion))
+        beside = ready(UNet2DConditionModel.from_pretrained(other / "unet", torch_dtype=kind))
+        theirs = DDIMScheduler.from_pretrained(other / "scheduler").config.prediction_type
+        predictions = (predictions[0], theirs)
+
+    @torch.no_grad()
+    def encode(texts: Sequence[str]) -> Tensor:
+        length = encoder.config.max_position_embeddings
+        words = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return encoder(words.input_ids.to(device)).last_hidden_state
+
+    alphas = scheduler.alphas_cumprod.to(device)
+    return Kit(unet, beside, vae, encode, alphas, predictions, open_raters(data, device), device)
+
+
+@torch.no_grad()
+def decoded(vae: Any, latents: Tensor, batch: int = 5) -> Tensor:
+    """Pictures (M, 3, H, W) in [0, 1] of latents (M, 4, h, w), ``batch`` at a time: at 512 px the decoder takes more
+    memory than anything else."""
+    parts = [vae.decode(z.to(vae.dtype) / vae.config.scaling_factor).sample for z in latents.split(batch)]
+    return (torch.cat(parts).float() / 2 + 0.5).clamp(0, 1)
+
+
+class Setting(NamedTuple):
+    """Iterations, guidance of the loss and of the candidates' denoising, and the side of a latent."""
+
+    steps: Steps
+    guidance: float
+    exploring: float
+    side: int
+
+
+def generate(kit: Kit, prompts: Sequence[str], base: str, how: Weighing, setting: Setting, seed: int) -> Scores:
+    """One latent a prompt from noise: the base loss, its Reward form, and the same weights on random candidates.
+
+    Guidance of the losses other than SDS is the released one: 7.5 for VSD, 40 for SDS-Bridge."""
+    guidance = {"VSD": 7.5, "SDS-Bridge": 40.0}.get(base, setting.guidance)
+
+    def make_loss(text: str) -> Loss:
+        prior = kit.prior([text, text + GOOD, text + BAD])
+        y = torch.zeros(1, dtype=torch.long, device=kit.device)
+        if base == "VSD":
+            learner = LoraCompanion(kit.prior([text], companion=True), y, seed=seed)
+            return vsd(prior, y, learner, learner.learn, guidance, setting.exploring)
+        if base == "SDS-Bridge":
+            return bridge(prior, y, y + 1, y + 2, setting.steps.n // 2, guidance, setting.exploring)
+        return sds(prior, y, guidance, setting.exploring)
+
+    start = picture((1, 4, setting.side, setting.side), seed).detach().to(kit.device)
+    rows = pair_rows(how, base)
+    return _scored(kit, rows, [(make_loss, text, start, text) for text in prompts], setting, seed)
+
+
+class Example(NamedTuple):
+    """An edit: the picture (3, H, W) in [-1, 1], what it shows, what it shall show."""
+
+    picture: Tensor
+    source: str
+    target: str
+
+
+def edit(kit: Kit, examples: Sequence[Example], how: Weighing, setting: Setting, seed: int) -> Scores:
+    """DDS, RewardDDS, random weights, and the unchanged picture, scored against the target prompt."""
+    todo = []
+    for each in examples:
+        with torch.no_grad():
+            z = kit.vae.encode(each.picture[None].to(kit.device, kit.vae.dtype)).latent_dist.mean
+        latent = z.float() * kit.vae.config.scaling_factor
+
+        def make_loss(_: str, each: Example = each, latent: Tensor = latent) -> Loss:
+            prior = kit.prior([each.target, each.source])
+            y = torch.zeros(1, dtype=torch.long, device=kit.device)
+            return dds(prior, y, y + 1, latent, setting.guidance, setting.exploring)
+
+        todo.append((make_loss, each.target, latent, each.target))
+    found = _scored(kit, pair_rows(how, "DDS"), todo, setting, seed)
+    return found | {"unchanged": _ratings(kit, [(latent, text) for _, text, latent, _ in todo])}
+
+
+def _ratings(kit: Kit, ends: Sequence[tuple[Tensor, str]]) -> dict[str, np.ndarray]:
+    values = [{name: float(rate(decoded(kit.vae, x), [text])) for name, rate in kit.raters.items()} for x, text in ends]
+    return {name: np.array([each[name] for each in values]) for name in kit.raters}
+
+
+def _scored(
+    kit: Kit, rows: Mapping[str, Row], todo: Sequence[tuple[Callable[[str], Loss], str, Tensor, str]],
+    setting: Setting, seed: int,
+) -> Scores:  # fmt: skip
+    found = {}
+    for name, row in rows.items():
+        ends = []
+        for make_loss, text, start, asked in todo:
+
+            def reward(latents: Tensor, _: Tensor, asked: str = asked) -> Tensor:
+                return kit.raters[REWARD](decoded(kit.vae, latents), [asked] * len(latents))
+
+            loss = make_loss(text)
+            end = run_row(row, lambda _, loss=loss: loss, lambda _, x=start: x, setting.steps, reward, seed=seed)
+            ends.append((end.x, asked))
+        found[name] = _ratings(kit, ends)
+    return found
+
+
+def means(found: Scores) -> pd.DataFrame:
+    """One row a method: the mean of each measure."""
+    return pd.DataFrame(
+        [{"method": name, **{m: float(v.mean()) for m, v in each.items()}} for name, each in found.items()]
+    )
+
+
+def pairs(found: Scores, base: str) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
+    """(other method, measure, scores of the Reward form, scores of the other) for every comparison."""
+    own = found[f"Reward{base}"]
+    others = [name for name in found if name != f"Reward{base}"]
+    return [(name, what, own[what], found[name][what]) for name in others for what in own]
+
+
+def prompts(data: ChapterData, n_drawbench: int, n_coco: int, seed: int) -> dict[str, list[str]]:
+    """Random prompts of DrawBench and captions of COCO, each once. Which ones the paper drew is not known."""
+    import pyarrow.parquet as pq
+
+    found = {}
+    wanted = (("DrawBench", "drawbench", "prompts", n_drawbench), ("COCO", "coco-captions", "caption", n_coco))
+    for name, artefact, column, n in wanted:
+        if n:
+            files = sorted(Path(data.path(artefact)).rglob("*.parquet"))
+            texts = [text for file in files for text in pq.read_table(file, columns=[column])[column].to_pylist()]
+            found[name] = _some(list(dict.fromkeys(texts)), n, seed, artefact)
+    return found
+
+
+def examples(data: ChapterData, n: int, side: int, seed: int) -> list[Example]:
+    """Random examples of InstructPix2Pix, pictures scaled to ``side`` pixels."""
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    file = min(Path(data.path("instructpix2pix")).rglob("*.parquet"))
+    table = pq.read_table(file, columns=["original_prompt", "original_image", "edited_prompt"])
+    found = []
+    for k in _some(list(range(len(table))), n, seed, "instructpix2pix"):
+        row = {name: table[name][k].as_py() for name in table.column_names}
+        image = Image.open(io.BytesIO(row["original_image"]["bytes"])).convert("RGB").resize((side, side))
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+        found.append(Example(pixels, row["original_prompt"], row["edited_prompt"]))
+    return found
+
+
+def _some(values: Sequence[Any], n: int, seed: int, name: str) -> list[Any]:
+    if n > len(values):
+        raise ReprobookError(f"{n} of {name} are asked for; it has {len(values)}")
+    return [values[k] for k in torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:n].tolist()]

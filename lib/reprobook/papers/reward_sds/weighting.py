@@ -55,8 +55,8 @@ def weights(
         return torch.softmax(rewards / temperature, 1)
     found = torch.zeros_like(rewards)
     if scheme == "random":
-        chosen = torch.randint(n, (len(rewards), 1), generator=generator, device=rewards.device)
-        return found.scatter(1, chosen, 1.0)
+        chosen = torch.randint(n, (len(rewards), 1), generator=generator)  # on the processor, like all noise
+        return found.scatter(1, chosen.to(rewards.device), 1.0)
     best, worst = RANKED[scheme]
     by_rank = torch.tensor([*best, *[0.0] * (n - len(best) - len(worst)), *reversed(worst)]).to(rewards)
     order = rewards.argsort(dim=1, descending=True, stable=True)
@@ -80,4 +80,4 @@ def normalised(w: Tensor, scheme: Scheme, normalisation: Normalisation = "paper"
 
 def shuffled_weights(w: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """The same weights on random candidates: a baseline in which only the ranking is gone. w: (B, N)."""
-    return w.gather(1, torch.rand(w.shape, generator=generator, device=w.device).argsort(1))
+    return w.gather(1, torch.rand(w.shape, generator=generator).argsort(1).to(w.device))
