@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +39,9 @@ def open_raters(data: ChapterData, device: torch.device) -> dict[str, Rater]:
     clip = CLIPModel.from_pretrained(folder).to(device).eval().requires_grad_(False)
     head = load_file(Path(data.path("aesthetic-head")) / "model.safetensors")
     weight, bias = (head[f"predictor.{name}"].to(device) for name in ("weight", "bias"))
-    blip = ImageReward.load(Path(data.path("image-reward"))).to(device).eval().requires_grad_(False)
+    blip = (
+        ImageReward.load(Path(data.path("image-reward")) / "model.safetensors").to(device).eval().requires_grad_(False)
+    )
     words = AutoTokenizer.from_pretrained(data.path("bert-base-uncased-tokenizer"))
     return clip_raters(clip, CLIPTokenizer.from_pretrained(folder), weight, bias) | {
         "ImageReward": lambda pixels, texts: blip(
@@ -72,7 +73,7 @@ def clip_raters(clip: Any, tokenizer: Any, weight: Tensor, bias: Tensor) -> dict
 class ImageReward(nn.Module):
     """BLIP (a vision transformer, and a text model that reads its output) with a linear head on the first token."""
 
-    def __init__(self, vision: dict[str, Any], text: dict[str, Any]) -> None:
+    def __init__(self, vision: dict[str, int], text: dict[str, int]) -> None:
         from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
         super().__init__()
@@ -82,26 +83,31 @@ class ImageReward(nn.Module):
         self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, HIDDEN, strict=False)))
 
     @classmethod
-    def load(cls, folder: Path) -> ImageReward:
-        """The published file, whose names of weights are BLIP's own; ``med_config.json`` describes the text model."""
-        state = torch.load(folder / "ImageReward.pt", map_location="cpu", weights_only=True)
-        given = json.loads((folder / "med_config.json").read_text("utf-8"))
-        patches = state["blip.visual_encoder.patch_embed.proj.weight"]
-        side = int((state["blip.visual_encoder.pos_embed"].shape[1] - 1) ** 0.5) * patches.shape[2]
-        depth = len({k for k in state if re.fullmatch(r"blip\.visual_encoder\.blocks\.\d+\.norm1\.weight", k)})
-        width = len(patches)
-        vision = {
-            "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": depth,
-            "num_attention_heads": max(1, width // 64), "image_size": side, "patch_size": patches.shape[2],
-        }  # fmt: skip
-        names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                 "max_position_embeddings", "layer_norm_eps")  # fmt: skip
-        model = cls(vision, {"encoder_hidden_size": width, **{name: given[name] for name in names if name in given}})
-        renamed = {new: value for old, value in state.items() if (new := renamed_weight(old)) in model.state_dict()}
-        missing = sorted(set(model.state_dict()) - set(renamed))
-        if missing:
-            raise ReprobookError(f"ImageReward.pt lacks {len(missing)} weights, the first is {missing[0]}")
-        model.load_state_dict(renamed)
+    def load(cls, file: Path) -> ImageReward:
+        """The published weights under their own names; sizes are read off their shapes (heads are 64 wide)."""
+        from safetensors.torch import load_file
+
+        state = {renamed_weight(name): value for name, value in load_file(file).items()}
+        sizes = []
+        for part, layer in (("vision", "layer_norm1"), ("text", "attention.output.LayerNorm")):
+            named = re.compile(rf"{part}\.encoder\.layers?\.\d+\.{layer}\.weight")
+            found = [value for name, value in state.items() if named.fullmatch(name)]
+            if not found:
+                raise ReprobookError(f"{file.name} has no layers of the {part} model of ImageReward")
+            sizes.append({"hidden_size": len(found[0]), "num_hidden_layers": len(found),
+                          "num_attention_heads": max(1, len(found[0]) // 64),
+                          "intermediate_size": 4 * len(found[0])})  # fmt: skip
+        vision, text = sizes
+        vision["patch_size"] = state["vision.embeddings.patch_embedding.weight"].shape[2]
+        n_patches = state["vision.embeddings.position_embedding"].shape[1] - 1
+        vision["image_size"] = round(n_patches**0.5) * vision["patch_size"]
+        text["encoder_hidden_size"] = vision["hidden_size"]
+        text["vocab_size"] = len(state["text.embeddings.word_embeddings.weight"])
+        text["max_position_embeddings"] = len(state["text.embeddings.position_embeddings.weight"])
+        model = cls(vision, text)
+        if missing := sorted(set(model.state_dict()) - set(state)):
+            raise ReprobookError(f"{file.name} lacks {len(missing)} weights of ImageReward, the first is {missing[0]}")
+        model.load_state_dict({name: state[name] for name in model.state_dict()})
         return model
 
     @torch.no_grad()
@@ -115,58 +121,46 @@ class ImageReward(nn.Module):
         return (self.head(read.last_hidden_state[:, 0])[:, 0] - SHIFT) / SCALE
 
 
-_NAMES = (
-    (r"^blip\.text_encoder\.", "text."),
-    (r"^mlp\.layers\.(\d+)\.", lambda m: f"head.{(0, 2, 4, 6, 7).index(int(m[1]))}."),  # the others are dropout
-    (r"^blip\.visual_encoder\.patch_embed\.proj\.", "vision.embeddings.patch_embedding."),
-    (r"^blip\.visual_encoder\.pos_embed$", "vision.embeddings.position_embedding"),
-    (r"^blip\.visual_encoder\.cls_token$", "vision.embeddings.class_embedding"),
-    (r"^blip\.visual_encoder\.norm\.", "vision.post_layernorm."),
-    (r"^blip\.visual_encoder\.blocks\.", "vision.encoder.layers."),
-    (r"\.attn\.proj\.", ".self_attn.projection."),
-    (r"\.attn\.qkv\.", ".self_attn.qkv."),
-    (r"\.norm([12])\.", r".layer_norm\1."),
+LINEAR = (0, 2, 4, 6, 7)  # places of the linear layers in the published head; the others are dropout
+_NAMES = (  # published, in transformers
+    ("blip.text_encoder.", "text."),
+    ("blip.visual_encoder.patch_embed.proj.", "vision.embeddings.patch_embedding."),
+    ("blip.visual_encoder.pos_embed", "vision.embeddings.position_embedding"),
+    ("blip.visual_encoder.cls_token", "vision.embeddings.class_embedding"),
+    ("blip.visual_encoder.norm.", "vision.post_layernorm."),
+    ("blip.visual_encoder.blocks.", "vision.encoder.layers."),
+    (".attn.proj.", ".self_attn.projection."),
+    (".attn.qkv.", ".self_attn.qkv."),
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
+    *((f"mlp.layers.{old}.", f"head.{new}.") for new, old in enumerate(LINEAR)),
 )
 
 
-def renamed_weight(name: str) -> str:
-    """The name in transformers of a weight of the published file."""
-    for pattern, new in _NAMES:
-        name = re.sub(pattern, new, name)
+def renamed_weight(name: str, back: bool = False) -> str:
+    """The name in transformers of a published weight, or the other way."""
+    for old, new in _NAMES:
+        name = name.replace(new, old) if back else name.replace(old, new)
     return name
 
 
 def write_image_reward(folder: Path) -> None:
     """A miniature of the published file: tiny, random, with its names."""
-    text = {"vocab_size": 520, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "max_position_embeddings": 64, "layer_norm_eps": 1e-12}  # fmt: skip
-    vision = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1,
-              "image_size": 32, "patch_size": 16}  # fmt: skip
+    from safetensors.torch import save_file
+
+    same = {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 64, "intermediate_size": 256}
     torch.manual_seed(0)
-    model = ImageReward(vision, {"encoder_hidden_size": 64, **text})
-    state = {published_name(name): value for name, value in model.state_dict().items()}
-    torch.save(state, folder / "ImageReward.pt")
-    (folder / "med_config.json").write_text(json.dumps(text), "utf-8")
-
-
-def published_name(name: str) -> str:
-    """The other way: the published name of a weight of :class:`ImageReward`."""
-    name = re.sub(r"^head\.(\d)\.", lambda m: f"mlp.layers.{(0, 2, 4, 6, 7)[int(m[1])]}.", name)
-    for new, old in (
-        ("vision.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
-        ("vision.embeddings.position_embedding", "visual_encoder.pos_embed"),
-        ("vision.embeddings.class_embedding", "visual_encoder.cls_token"),
-        ("vision.post_layernorm", "visual_encoder.norm"), ("vision.encoder.layers", "visual_encoder.blocks"),
-        ("self_attn.projection", "attn.proj"), ("self_attn.qkv", "attn.qkv"), ("layer_norm", "norm"),
-    ):  # fmt: skip
-        name = name.replace(new, old) if name.startswith(("vision.", "visual_encoder.")) else name
-    return name if name.startswith("mlp.") else "blip." + re.sub(r"^text\.", "text_encoder.", name)
+    model = ImageReward(
+        {**same, "image_size": 32, "patch_size": 16},
+        {**same, "vocab_size": 520, "max_position_embeddings": 64, "encoder_hidden_size": 64},
+    )
+    state = {renamed_weight(name, back=True): value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
 
 
 def write_head(folder: Path, width: int) -> None:
     """A miniature of the aesthetic head."""
     from safetensors.torch import save_file
 
-    save_file({"predictor.weight": torch.full((1, width), 0.1), "predictor.bias": torch.zeros(1)},
-              folder / "model.safetensors")  # fmt: skip
-    (folder / "config.json").write_text("{}", "utf-8")
+    head = {"predictor.weight": torch.full((1, width), 0.1), "predictor.bias": torch.zeros(1)}
+    save_file(head, folder / "model.safetensors")
