@@ -6,6 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from reprobook.errors import ReprobookError
@@ -20,7 +22,7 @@ from reprobook.papers.reward_sds.digits import (
     read_digits,
     spoiled,
 )
-from reprobook.papers.reward_sds.judging import Judge, nearest
+from reprobook.papers.reward_sds.judging import Judge, Verdict, nearest
 from reprobook.papers.reward_sds.loop import Steps, Weighing
 from reprobook.papers.reward_sds.losses import Noised
 from reprobook.papers.reward_sds.networks import (
@@ -28,6 +30,7 @@ from reprobook.papers.reward_sds.networks import (
     Companion,
     ResidualPrior,
     RewardNet,
+    UNetPrior,
     prior_batches,
     prior_loss,
     prompt,
@@ -239,12 +242,23 @@ def test_the_judge_knows_its_digits_and_is_cautious_far_away() -> None:
     assert far.attributes.allclose(mean, atol=1e-2)
 
 
-def test_the_nearest_digit_is_of_the_class_and_another_one() -> None:
+def test_neighbours_are_of_the_class() -> None:
     x = torch.zeros(3, SIDE**2)
     x[1], x[2] = 0.1, 0.5
     digits = Digits(x, torch.tensor([0, 0, 1]), torch.zeros(3, 3))
     assert nearest(x[:1], torch.tensor([1]), digits).item() == pytest.approx(0.5 * 28)
-    assert nearest(x[:1], torch.tensor([0]), digits, itself=True).item() == pytest.approx(0.1 * 28, rel=1e-4)
+    values = torch.tensor([[1.0, 0, 0], [3, 0, 0], [50, 0, 0]])
+    verdict = Judge(Digits(x, digits.y, values), penalty=1.0, n_neighbours=2)
+    near = class_scale(Digits(x, digits.y, values)).standard(torch.tensor([[2.0, 0, 0]]), torch.tensor([0]))
+    assert verdict(x[:1], torch.tensor([0])).neighbours.allclose(near)  # the mean of both of the class, not the third
+
+
+def test_the_margin_is_above_zero_where_the_class_is_recognised() -> None:
+    scores = torch.tensor([[0.9, 0.2, 0.0], [0.3, 0.1, 0.4]])
+    padded = torch.cat([scores, torch.full((2, 7), -1.0)], 1)
+    verdict = Verdict(padded, torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2))
+    assert verdict.margin(torch.tensor([0, 1])).tolist() == pytest.approx([0.7, -0.3])
+    assert verdict.right(torch.tensor([0, 1])).tolist() == [1, 0]
 
 
 # --------------------------------------------------------------------------------------------------------------- study
@@ -253,13 +267,15 @@ def test_the_nearest_digit_is_of_the_class_and_another_one() -> None:
 def untrained_lab() -> study.Lab:
     digits, net = some_digits(200), RewardNet(4).requires_grad_(False)
     reward_batches(digits, net, 10, 0)
-    return study.Lab(small_prior(), net, digits, class_scale(digits), Judge(some_digits(100, seed=1)))
+    judge = Judge(some_digits(100, seed=1))
+    return study.Lab(small_prior(), net, digits, class_scale(digits), judge, pd.DataFrame())
 
 
 def test_tasks_and_rows_cover_what_they_promise() -> None:
-    asked = study.tasks(2)
-    assert len(asked.classes) == 48
+    asked = study.tasks()
+    assert len(set(asked.names)) == 24
     assert asked.names[0] == "0, slant"
+    assert study.tasks(["thickness"]).names == [f"{k}, thickness" for k in range(10)]
     assert {int(k) for k, j in zip(*asked, strict=True) if ATTRIBUTES[j] == "openness"} == {0, 6, 8, 9}
 
 
@@ -303,28 +319,97 @@ def test_a_dial_is_read_at_the_asked_distance() -> None:
     assert found["judged"] == pytest.approx(scores[1]["judged"], abs=1e-3)
     between = (scores[1]["distance"] + scores[2]["distance"]) / 2
     half = study.at_equal_distance(lab, asked, positions, between)
-    assert half["measured"] == pytest.approx((scores[1]["measured"] + scores[2]["measured"]) / 2, abs=1e-3)
+    assert half["neighbours"] == pytest.approx((scores[1]["neighbours"] + scores[2]["neighbours"]) / 2, abs=1e-3)
 
 
 def test_edits_start_from_held_out_digits_of_their_class() -> None:
     lab = untrained_lab()
     todo = study.edits(lab, 0)
     assert nearest(todo.x, todo.source, lab.judge.digits).max() < 0.05  # rounding of a distance of 0
-    assert ((todo.asked.classes - todo.source) % 10).tolist() == [1] * 10 + [9] * 10
+    assert ((todo.asked.classes - todo.source) % 10).tolist() == 2 * ([1] * 10 + [9] * 10)
     settings = study.Settings(steps=Steps(n=5, lr=0.05))
-    tracks = study.edit_tracks(lab, todo, {"DDS": study.Row()}, settings, 0, every=2)
-    assert tracks["DDS"].shape == (4, 20, SIDE**2)
+    rows = {"DDS": study.Row(), "best of DDS": study.Row(restarts=4)}
+    tracks = study.edit_tracks(lab, todo, rows, settings, 0, every=2)
+    assert tracks["DDS"].shape == (4, 40, SIDE**2)
     assert tracks["DDS"][0].equal(todo.x)
+    reward, own = study.attribute_reward(lab, todo.asked), torch.arange(40)
+    assert (reward(tracks["best of DDS"][-1], own) >= reward(tracks["DDS"][-1], own) - 1e-5).all()
+    curves = study.edit_curves(lab, todo, tracks)
+    assert curves.groupby("method")["moved"].first().tolist() == [0, 0]
 
 
 def test_sweeps_name_their_rows() -> None:
     how = Weighing(n=10, n_reward_steps=100)
-    assert len(study.scheme_rows(how)) == 7
-    found = study.size_rows(how, 100, (2, 4), (0, 50, 200), (1,))
-    assert list(found) == ["N = 2", "N = 4", "K = 0", "K = 50", "S = 1"]
+    assert set(study.scheme_rows(how)) == {"random", "softmax", "best", "best two", "best and worst"}
+    found = study.size_rows(how, 100, (2, 4), (0.25, 0.6), (1,))
+    assert list(found) == ["N = 2", "N = 4", "K = 0.25 of all", "K = 0.6 of all", "S = 1", "small setting"]
     assert found["N = 2"].how is not None
     assert found["N = 2"].how.scheme == "best and worst"  # the default needs four
-    assert list(study.part_rows(how))[1] == "noise term alone"
+    assert [found[f"K = {k} of all"].how.n_reward_steps for k in (0.25, 0.6)] == [25, 60]  # type: ignore[union-attr]
+    assert found["small setting"].how == Weighing(2, 10, 1, "best and worst")
+    assert next(iter(study.part_rows(how))) == "noise term alone"
+    assert list(study.pair_rows(how, "DDS")) == ["DDS", "RewardDDS", "random weights"]
+
+
+def test_rivals_that_optimise_nothing() -> None:
+    lab, asked = untrained_lab(), study.Tasks(torch.tensor([0, 3]), torch.tensor([0, 1]))
+    reward, own = study.attribute_reward(lab, asked), torch.arange(2)
+    few, many = (study.best_of_samples(lab, asked, 5 * n, 0, n_steps=5) for n in (1, 8))
+    assert (few.calls, many.calls) == (5, 40)
+    assert (reward(many.x, own) > reward(few.x, own)).all()
+    blind = study.blind_ends(lab, asked, 0)
+    liked = blind["the real digit with most reward"].x
+    for b, k in enumerate(asked.classes.tolist()):
+        rivals = lab.half.x[lab.half.y == k]
+        assert reward(liked[b : b + 1], own[b : b + 1]) >= reward(rivals, torch.full((len(rivals),), b)).max() - 1e-5
+    settings = study.Settings(steps=Steps(n=3, lr=0.1))
+    tuned = study.tuned_sds(lab, asked, (1.5, 8.0), settings, 0)
+    tried = [
+        study.digit_ends(lab, asked, {"SDS": study.Row()}, study.Settings(c, steps=settings.steps), 0)["SDS"].x
+        for c in (1.5, 8.0)
+    ]
+    assert float(reward(tuned.x, own).mean()) == pytest.approx(max(float(reward(x, own).mean()) for x in tried))
+
+
+def test_judges_that_can_tell_see_the_tenths_apart() -> None:
+    lab = untrained_lab()
+    found = study.sharpness(lab, study.tasks(["thickness"]))
+    assert set(found) == {"judged", "neighbours"}
+    assert all(values.shape == (10,) and np.isfinite(values).all() for values in found.values())
+
+
+def test_a_u_net_is_a_prior_of_digits() -> None:
+    torch.manual_seed(0)
+    prior = UNetPrior((8,))
+    x, t, y = torch.randn(2, SIDE**2), torch.tensor([10, 900]), prompt(torch.tensor([1, 2]))
+    abar = prior.alphas_cumprod[t][:, None]
+    with torch.no_grad():
+        clean = (x - (1 - abar).sqrt() * prior.noise(x, t, y)) / abar.sqrt()
+        assert clean.allclose(prior(x, t, y), atol=1e-3)
+        assert not prior(x, t, y).equal(prior(x, t, prior.empty(y)))
+
+
+GIVEN = {
+    "bases": ["VSD"], "released": ["DDS"], "n_candidates": 4, "digit_steps": 6, "n_denoise": 1, "ns": [2], "ss": [1],
+    "guidance": 3.0, "exploring": 3.0, "edit_guidance": 3.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bases": ["ISM"]}, "bases names 'ISM'; it may have VSD, SDS-Bridge"),
+        ({"released": ["NeRF"]}, "released names 'NeRF'"),
+        ({"n_candidates": 3}, "N is 3; 'two best and two worst' needs at least 4"),
+        ({"ns": [1]}, "N is 1; 'best and worst' needs at least 2"),
+        ({"ss": [2000]}, "S is 2000; it must be from 0 to the 1000 steps"),
+        ({"guidance": 0.0}, "guidance is 0.0; it must be above 0"),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_fetched(change: dict[str, Any], message: str) -> None:
+    study.check(GIVEN)
+    with pytest.raises(ReprobookError, match=message):
+        study.check(GIVEN | change)
 
 
 def test_mixture_scores_by_hand() -> None:
@@ -402,6 +487,7 @@ def test_figures_draw() -> None:
     assert all(len(fig.axes) for fig in figures)
     tracks = {"SDS": torch.randn(3, 2, SIDE**2)}
     assert pictures.animation(tracks)[:4] == b"\x89PNG"
+    assert pictures.particles({"SDS": torch.randn(3, 4, 2)})[:4] == b"\x89PNG"
     with pytest.raises(ReprobookError, match="t is 1000"):
         pictures.idea(t=1000)
 

@@ -78,7 +78,9 @@ class ImageReward(nn.Module):
 
         super().__init__()
         self.vision: Any = BlipVisionModel(BlipVisionConfig(layer_norm_eps=1e-6, **vision))
-        self.text: Any = BlipTextModel(BlipTextConfig(**text), add_pooling_layer=False)
+        self.text: Any = BlipTextModel(
+            BlipTextConfig(bos_token_id=None, eos_token_id=None, **text), add_pooling_layer=False
+        )
         widths = (text["hidden_size"], *HIDDEN)
         self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, HIDDEN, strict=False)))
 
@@ -154,6 +156,8 @@ def write_image_reward(folder: Path) -> None:
         {**same, "image_size": 32, "patch_size": 16},
         {**same, "vocab_size": 520, "max_position_embeddings": 64, "encoder_hidden_size": 64},
     )
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.2)  # the class's own start is next to nothing
     state = {renamed_weight(name, back=True): value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
 

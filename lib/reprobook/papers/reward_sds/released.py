@@ -166,12 +166,13 @@ def decoded(vae: Any, latents: Tensor, batch: int = 5) -> Tensor:
 
 
 class Setting(NamedTuple):
-    """Iterations, guidance of the loss and of the candidates' denoising, and the side of a latent."""
+    """Iterations, guidance of the loss and of the candidates' denoising, side of a latent, rate of VSD's companion."""
 
     steps: Steps
     guidance: float
     exploring: float
-    side: int
+    side: int = 64
+    companion_lr: float = 3e-4
 
 
 def generate(kit: Kit, prompts: Sequence[str], base: str, how: Weighing, setting: Setting, seed: int) -> Scores:
@@ -184,7 +185,7 @@ def generate(kit: Kit, prompts: Sequence[str], base: str, how: Weighing, setting
         prior = kit.prior([text, text + GOOD, text + BAD])
         y = torch.zeros(1, dtype=torch.long, device=kit.device)
         if base == "VSD":
-            learner = LoraCompanion(kit.prior([text], companion=True), y, seed=seed)
+            learner = LoraCompanion(kit.prior([text], companion=True), y, lr=setting.companion_lr, seed=seed)
             return vsd(prior, y, learner, learner.learn, guidance, setting.exploring)
         if base == "SDS-Bridge":
             return bridge(prior, y, y + 1, y + 2, setting.steps.n // 2, guidance, setting.exploring)
