@@ -111,7 +111,10 @@ def test_names_go_both_ways() -> None:
 class OneTower:
     """A stand-in for CLIP whose features are the mean colour, and for texts the one that their length names."""
 
-    config = SimpleNamespace(projection_dim=3, vision_config=SimpleNamespace(image_size=8))
+    config = SimpleNamespace(
+        projection_dim=3, vision_config=SimpleNamespace(image_size=8),
+        text_config=SimpleNamespace(max_position_embeddings=77),
+    )  # fmt: skip
 
     def get_image_features(self, pixel_values: Any) -> Any:
         std = torch.tensor(raters.STD)

@@ -55,6 +55,7 @@ def clip_raters(clip: Any, tokenizer: Any, weight: Tensor, bias: Tensor) -> dict
     ``bias`` (1,)) on the normalised feature of the picture, the aesthetic score."""
     if weight.shape != (1, clip.config.projection_dim):
         raise ReprobookError(f"the aesthetic head is {list(weight.shape)}; CLIP gives {clip.config.projection_dim}")
+    length = clip.config.text_config.max_position_embeddings
 
     @torch.no_grad()
     def seen(pixels: Tensor) -> Tensor:
@@ -63,8 +64,8 @@ def clip_raters(clip: Any, tokenizer: Any, weight: Tensor, bias: Tensor) -> dict
 
     @torch.no_grad()
     def clip_score(pixels: Tensor, texts: Sequence[str]) -> Tensor:
-        words = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(pixels.device)
-        read = nn.functional.normalize(clip.get_text_features(**words).pooler_output, dim=1)
+        words = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
+        read = nn.functional.normalize(clip.get_text_features(**words.to(pixels.device)).pooler_output, dim=1)
         return 100 * (seen(pixels) * read).sum(1)
 
     return {"CLIP": clip_score, "aesthetic": lambda pixels, _: (seen(pixels) @ weight.T + bias)[:, 0]}

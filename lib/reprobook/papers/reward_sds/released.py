@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,27 +176,6 @@ class Setting(NamedTuple):
     companion_lr: float = 3e-4
 
 
-def generate(kit: Kit, prompts: Sequence[str], base: str, how: Weighing, setting: Setting, seed: int) -> Scores:
-    """One latent a prompt from noise: the base loss, its Reward form, and the same weights on random candidates.
-
-    Guidance of the losses other than SDS is the released one: 7.5 for VSD, 40 for SDS-Bridge."""
-    guidance = {"VSD": 7.5, "SDS-Bridge": 40.0}.get(base, setting.guidance)
-
-    def make_loss(text: str) -> Loss:
-        prior = kit.prior([text, text + GOOD, text + BAD])
-        y = torch.zeros(1, dtype=torch.long, device=kit.device)
-        if base == "VSD":
-            learner = LoraCompanion(kit.prior([text], companion=True), y, lr=setting.companion_lr, seed=seed)
-            return vsd(prior, y, learner, learner.learn, guidance, setting.exploring)
-        if base == "SDS-Bridge":
-            return bridge(prior, y, y + 1, y + 2, setting.steps.n // 2, guidance, setting.exploring)
-        return sds(prior, y, guidance, setting.exploring)
-
-    start = picture((1, 4, setting.side, setting.side), seed).detach().to(kit.device)
-    rows = pair_rows(how, base)
-    return _scored(kit, rows, [(make_loss, text, start, text) for text in prompts], setting, seed)
-
-
 class Example(NamedTuple):
     """An edit: the picture (3, H, W) in [-1, 1], what it shows, what it shall show."""
 
@@ -204,22 +184,47 @@ class Example(NamedTuple):
     target: str
 
 
+class Job(NamedTuple):
+    """What one optimisation needs: its loss, the latent (1, 4, h, w) it starts from, the text that raters read."""
+
+    loss: Callable[[], Loss]
+    start: Tensor
+    text: str
+
+
+def generate(kit: Kit, prompts: Sequence[str], base: str, how: Weighing, setting: Setting, seed: int) -> Scores:
+    """One latent a prompt from noise: the base loss, its Reward form, and the same weights on random candidates."""
+    start = picture((1, 4, setting.side, setting.side), seed).detach().to(kit.device)
+    jobs = [Job(partial(_loss, kit, base, text, setting, seed), start, text) for text in prompts]
+    return _scored(kit, pair_rows(how, base), jobs, setting, seed)
+
+
+def _loss(kit: Kit, base: str, text: str, setting: Setting, seed: int) -> Loss:
+    """Guidance of the losses other than SDS is the released one: 7.5 for VSD, 40 for SDS-Bridge."""
+    prior, y = kit.prior([text, text + GOOD, text + BAD]), torch.zeros(1, dtype=torch.long, device=kit.device)
+    if base == "VSD":
+        learner = LoraCompanion(kit.prior([text], companion=True), y, lr=setting.companion_lr, seed=seed)
+        return vsd(prior, y, learner, learner.learn, 7.5, setting.exploring)
+    if base == "SDS-Bridge":
+        return bridge(prior, y, y + 1, y + 2, setting.steps.n // 2, 40.0, setting.exploring)
+    return sds(prior, y, setting.guidance, setting.exploring)
+
+
 def edit(kit: Kit, examples: Sequence[Example], how: Weighing, setting: Setting, seed: int) -> Scores:
     """DDS, RewardDDS, random weights, and the unchanged picture, scored against the target prompt."""
-    todo = []
+    jobs = []
     for each in examples:
         with torch.no_grad():
             z = kit.vae.encode(each.picture[None].to(kit.device, kit.vae.dtype)).latent_dist.mean
         latent = z.float() * kit.vae.config.scaling_factor
+        jobs.append(Job(partial(_edit_loss, kit, each, latent, setting), latent, each.target))
+    found = _scored(kit, pair_rows(how, "DDS"), jobs, setting, seed)
+    return found | {"unchanged": _ratings(kit, [(job.start, job.text) for job in jobs])}
 
-        def make_loss(_: str, each: Example = each, latent: Tensor = latent) -> Loss:
-            prior = kit.prior([each.target, each.source])
-            y = torch.zeros(1, dtype=torch.long, device=kit.device)
-            return dds(prior, y, y + 1, latent, setting.guidance, setting.exploring)
 
-        todo.append((make_loss, each.target, latent, each.target))
-    found = _scored(kit, pair_rows(how, "DDS"), todo, setting, seed)
-    return found | {"unchanged": _ratings(kit, [(latent, text) for _, text, latent, _ in todo])}
+def _edit_loss(kit: Kit, example: Example, latent: Tensor, setting: Setting) -> Loss:
+    y = torch.zeros(1, dtype=torch.long, device=kit.device)
+    return dds(kit.prior([example.target, example.source]), y, y + 1, latent, setting.guidance, setting.exploring)
 
 
 def _ratings(kit: Kit, ends: Sequence[tuple[Tensor, str]]) -> dict[str, np.ndarray]:
@@ -227,23 +232,15 @@ def _ratings(kit: Kit, ends: Sequence[tuple[Tensor, str]]) -> dict[str, np.ndarr
     return {name: np.array([each[name] for each in values]) for name in kit.raters}
 
 
-def _scored(
-    kit: Kit, rows: Mapping[str, Row], todo: Sequence[tuple[Callable[[str], Loss], str, Tensor, str]],
-    setting: Setting, seed: int,
-) -> Scores:  # fmt: skip
-    found = {}
-    for name, row in rows.items():
-        ends = []
-        for make_loss, text, start, asked in todo:
+def _scored(kit: Kit, rows: Mapping[str, Row], jobs: Sequence[Job], setting: Setting, seed: int) -> Scores:
+    def end(row: Row, job: Job) -> Tensor:
+        def reward(latents: Tensor, _: Tensor) -> Tensor:
+            return kit.raters[REWARD](decoded(kit.vae, latents), [job.text] * len(latents))
 
-            def reward(latents: Tensor, _: Tensor, asked: str = asked) -> Tensor:
-                return kit.raters[REWARD](decoded(kit.vae, latents), [asked] * len(latents))
+        loss = job.loss()
+        return run_row(row, lambda _: loss, lambda _: job.start, setting.steps, reward, seed=seed).x
 
-            loss = make_loss(text)
-            end = run_row(row, lambda _, loss=loss: loss, lambda _, x=start: x, setting.steps, reward, seed=seed)
-            ends.append((end.x, asked))
-        found[name] = _ratings(kit, ends)
-    return found
+    return {name: _ratings(kit, [(end(row, job), job.text) for job in jobs]) for name, row in rows.items()}
 
 
 def means(found: Scores) -> pd.DataFrame:
