@@ -405,19 +405,25 @@ def tuned_sds(lab: Lab, asked: Tasks, guidances: Sequence[float], settings: Sett
 
 
 def at_equal_distance(
-    lab: Lab, asked: Tasks, pictures: Sequence[Tensor], distance: np.ndarray
+    lab: Lab, asked: Tasks, pictures: Sequence[Tensor], distance: np.ndarray, between: int = 20
 ) -> dict[str, np.ndarray]:
-    """Scores of a baseline with a dial where its pictures are as far from real digits as ``distance`` (B,) says.
+    """Scores of a baseline with a dial, turned as far as its pictures stay within ``distance`` (B,) of real digits.
 
-    ``pictures``: those of the dial's positions, (B, 784) each, the weakest first. Between two positions both scores
-    and distances are taken as straight lines, beyond the last one as they are there: a strength that floods the
-    picture with ink is not compared with one that does not."""
+    ``pictures``: those of the dial's positions, (B, 784) each, the weakest first. ``between`` two positions scores and
+    distances are taken as straight lines. A task whose pictures are all further away is read where they are nearest:
+    whatever is unclear is decided for the baseline."""
     found = [digit_scores(lab, asked, x) for x in pictures]
-    way = np.maximum.accumulate(np.stack([each["distance"] for each in found]), 0)
-    return {
-        what: np.array([np.interp(distance[b], way[:, b], [s[what][b] for s in found]) for b in range(len(distance))])
-        for what in ("judged", "neighbours")
-    }
+    places = np.linspace(0, len(found) - 1, (len(found) - 1) * between + 1)
+
+    def along(what: str) -> np.ndarray:
+        scores = np.stack([each[what] for each in found])
+        return np.stack([np.interp(places, np.arange(len(found)), one) for one in scores.T])
+
+    way = along("distance")
+    within = way <= distance[:, None] + 1e-6
+    last = way.shape[1] - 1 - within[:, ::-1].argmax(1)
+    chosen = np.where(within.any(1), last, way.argmin(1))
+    return {what: along(what)[np.arange(len(way)), chosen] for what in ("judged", "neighbours")}
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
