@@ -88,7 +88,7 @@ def paths(tracks: Mapping[str, Tensor], every: int) -> Figure:
 def ranges(digits: Digits) -> Figure:
     """A row an attribute: the digit of each class with the lowest, a middle and the highest value at the 2nd, 50th and
     98th percentile, side by side."""
-    fig, axes = plt.subplots(len(ATTRIBUTES), 1, figsize=(8.4, 2.2), squeeze=False)
+    fig, axes = plt.subplots(len(ATTRIBUTES), 1, figsize=(9.0, 1.6), squeeze=False)
     for j, (ax, name) in enumerate(zip(axes[:, 0], ATTRIBUTES, strict=True)):
         shown = []
         for k in range(N_CLASSES):
@@ -103,7 +103,7 @@ def ranges(digits: Digits) -> Figure:
 
 def _strip(ax: Axes, x: Tensor, name: str) -> None:
     strip = x.detach().clamp(-1, 1).view(-1, SIDE, SIDE).permute(1, 0, 2).reshape(SIDE, -1)
-    ax.imshow(-strip, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    ax.imshow(-strip, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     ax.set_yticks([SIDE / 2], [name])
     ax.set_xticks([])
     ax.grid(False)
@@ -220,7 +220,7 @@ def particles(tracks: Mapping[str, Tensor], side: int = 200, frame_ms: int = 120
     return _animated(frames, frame_ms)
 
 
-def animation(tracks: Mapping[str, Tensor], zoom: int = 3, frame_ms: int = 150) -> bytes:
+def animation(tracks: Mapping[str, Tensor], zoom: int = 2, frame_ms: int = 150) -> bytes:
     """An animated PNG: pictures (steps, B, 784) of several methods, a labelled row each, changing over the steps."""
     from PIL import Image as Pillow
     from PIL import ImageDraw
@@ -234,7 +234,7 @@ def animation(tracks: Mapping[str, Tensor], zoom: int = 3, frame_ms: int = 150) 
             row = track[k].clamp(-1, 1).view(-1, SIDE, SIDE).permute(1, 0, 2).reshape(SIDE, -1)
             grey = ((1 - row) * 127.5).round().byte().numpy()
             page.paste(Pillow.fromarray(np.kron(grey, np.ones((zoom, zoom), np.uint8))), (150, SIDE * zoom * i))
-            draw.text((4, SIDE * zoom * i + 30), name, fill=0, font_size=13)
+            draw.text((4, SIDE * zoom * i + 20), name, fill=0, font_size=13)
         frames.append(page)
     return _animated(frames, frame_ms)
 
