@@ -166,8 +166,9 @@ def tiny_kit(unet: Any) -> released.Kit:
 
 
 @pytest.mark.parametrize("base", ["SDS", "VSD", "SDS-Bridge"])
-def test_every_base_loss_runs_on_latents(unet: Any, base: str) -> None:
-    how, setting = Weighing(n=4, n_reward_steps=2, n_denoise=1), released.Setting(Steps(n=2, lr=0.1), 100.0, 7.5, 8)
+def test_every_base_loss_runs_on_latents(unet: Any, base: str, tmp_path: Path) -> None:
+    setting = released.Setting(Steps(n=2, lr=0.1), 100.0, 7.5, tmp_path, 8)
+    how = Weighing(n=4, n_reward_steps=2, n_denoise=1)
     found = released.generate(tiny_kit(unet), ["a fox", "two foxes"], base, how, setting, 0)
     assert list(found) == [base, f"Reward{base}", "random weights"]
     assert found[base]["CLIP"].shape == (2,)
@@ -176,8 +177,33 @@ def test_every_base_loss_runs_on_latents(unet: Any, base: str) -> None:
     assert list(released.means(found)["method"]) == list(found)
 
 
-def test_edits_of_latents_start_from_the_picture(unet: Any) -> None:
-    how, setting = Weighing(n=4, n_reward_steps=0, n_denoise=1), released.Setting(Steps(n=1, lr=1e-9), 7.5, 7.5, 8)
+def test_a_run_that_was_interrupted_makes_only_what_is_missing(unet: Any, tmp_path: Path) -> None:
+    setting = released.Setting(Steps(n=2, lr=0.1), 100.0, 7.5, tmp_path, 8)
+    kit, how = tiny_kit(unet), Weighing(n=4, n_reward_steps=2, n_denoise=1)
+    rated, calls = kit.raters["ImageReward"], []
+
+    def dying(pixels: Any, texts: Any) -> Any:
+        calls.append(len(pixels))
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return rated(pixels, texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        released.generate(
+            kit._replace(raters=kit.raters | {"ImageReward": dying}), ["a fox", "two foxes"], "SDS", how, setting, 0
+        )
+    made = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(made) == 3  # two of SDS, one of RewardSDS; ratings of SDS took two calls, each RewardSDS takes two
+    again = released.generate(kit, ["a fox", "two foxes"], "SDS", how, setting, 0)
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in made} == made
+    whole = released.generate(kit, ["a fox", "two foxes"], "SDS", how, setting._replace(folder=tmp_path / "other"), 0)
+    for name, scores in whole.items():
+        assert scores["CLIP"].tolist() == again[name]["CLIP"].tolist()
+
+
+def test_edits_of_latents_start_from_the_picture(unet: Any, tmp_path: Path) -> None:
+    setting = released.Setting(Steps(n=1, lr=1e-9), 7.5, 7.5, tmp_path, 8)
+    how = Weighing(n=4, n_reward_steps=0, n_denoise=1)
     shown = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
     found = released.edit(tiny_kit(unet), [released.Example(shown, "a fox", "a red fox")], how, setting, 0)
     expected = float((shown[0].mean() + 1) / 2)
@@ -185,9 +211,9 @@ def test_edits_of_latents_start_from_the_picture(unet: Any) -> None:
     assert found["DDS"]["ImageReward"].tolist() == pytest.approx([expected], abs=1e-4)  # steps of nothing
 
 
-def test_vsd_without_a_companion_is_refused(unet: Any) -> None:
+def test_vsd_without_a_companion_is_refused(unet: Any, tmp_path: Path) -> None:
     kit = tiny_kit(unet)._replace(companion=None)
-    setting = released.Setting(Steps(n=1), 7.5, 7.5, 8)
+    setting = released.Setting(Steps(n=1), 7.5, 7.5, tmp_path, 8)
     with pytest.raises(ReprobookError, match="set the parameter companion"):
         released.generate(kit, ["a fox"], "VSD", Weighing(n=4, n_reward_steps=1), setting, 0)
 

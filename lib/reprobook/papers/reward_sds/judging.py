@@ -2,7 +2,8 @@
 
 Other families than the reward model (no gradient descent, no layers, other pictures), so what the reward model is
 fooled by need not fool them. Far from all digits the regression falls back to the mean: it is cautious there. Between
-digits it may exaggerate; what the ten nearest digits of the class have cannot exceed what real digits have.
+digits, and on blurred ones, it exaggerates; what the ten nearest digits of the class have cannot exceed what real
+digits have.
 """
 
 from __future__ import annotations

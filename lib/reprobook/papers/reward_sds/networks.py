@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.reward_sds.diffusion import add_noise, linear_alphas, signal_noise
+from reprobook.papers.reward_sds.diffusion import linear_alphas, signal_noise
 from reprobook.papers.reward_sds.digits import ATTRIBUTES, N_CLASSES, SIDE, check_pictures, spoiled
 from reprobook.train import shuffled
 
@@ -95,15 +95,20 @@ class UNetPrior(DigitPrior):
         return self.net(x.view(-1, 1, SIDE, SIDE), t, class_labels=y).sample.flatten(1)
 
 
+def denoising_error(found: Tensor, x: Tensor, s: Tensor) -> Tensor:
+    """Mean squared error of clean pictures ``found`` (M, 784), times 1 / max(s_t^2, 0.1): that of v-prediction, with a
+    cap where little noise is left. (The error of the *noise* would weigh the first t ten thousand times as much.)"""
+    return ((found - x).square() / (s**2).clamp(min=0.1)).mean()
+
+
 def prior_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared error of the clean picture at random t and noise, times 1 / max(s_t^2, 0.1): that of v-prediction,
-    with a cap where little noise is left. batch: clean pictures (M, 784), conditions (M,)."""
+    """Mean :func:`denoising_error` at random t and noise. batch: clean pictures (M, 784), conditions (M,)."""
     x, y = batch
     plain: Any = getattr(model, "module", model)  # inside, if several processes train it
     t = torch.randint(len(plain.alphas_cumprod), (len(x),), device=x.device)
     eps = torch.randn_like(x)
     a, s = signal_noise(plain.alphas_cumprod, t, 2)
-    return ((model(a * x + s * eps, t, y) - x).square() / (s**2).clamp(min=0.1)).mean()
+    return denoising_error(model(a * x + s * eps, t, y), x, s)
 
 
 def prior_batches(digits: Digits, batch_size: int, seed: int) -> Callable[[int], tuple[Tensor, Tensor]]:
@@ -123,6 +128,9 @@ def prior_batches(digits: Digits, batch_size: int, seed: int) -> Callable[[int],
     return batch
 
 
+OWN_NOISE = 7919  # added to the seed of what a companion draws: an optimisation with this seed draws other noise
+
+
 class LowRank(nn.Module):
     """A frozen linear layer with a low-rank addition of its own for each of ``n_owners`` pictures (LoRA)."""
 
@@ -139,8 +147,8 @@ class LowRank(nn.Module):
 
 
 class Companion:
-    """The small network of VSD: a copy of the prior with LoRA layers of each picture's own, trained by the ordinary
-    denoising loss on the pictures as they are now, with one fresh t and noise a picture and no reward (Section 3.1)."""
+    """The small network of VSD: a copy of the prior with LoRA layers of each picture's own, trained by the prior's own
+    loss on the pictures as they are now, with one fresh t and noise a picture and no reward (Section 3.1)."""
 
     def __init__(self, prior: ResidualPrior, y: Tensor, rank: int = 4, lr: float = 3e-4, seed: int = 0) -> None:
         with torch.random.fork_rng():
@@ -150,7 +158,7 @@ class Companion:
                 for k, layer in enumerate(layers):
                     layers[k] = LowRank(cast("nn.Linear", layer), len(y), rank)
             self.net.leave = LowRank(self.net.leave, len(y), rank)  # type: ignore[assignment]
-        self.y, self.generator = y, torch.Generator().manual_seed(seed)
+        self.y, self.generator = y, torch.Generator().manual_seed(seed + OWN_NOISE)
         self.optimiser = torch.optim.AdamW([p for p in self.net.parameters() if p.requires_grad], lr, weight_decay=0)
 
     def __call__(self, z: Noised) -> Tensor:
@@ -165,9 +173,9 @@ class Companion:
         """One update on pictures x (B, 784)."""
         t = torch.randint(len(self.net.alphas_cumprod), (len(x),), generator=self.generator).to(x.device)
         eps = torch.randn(x.shape, generator=self.generator).to(x)
-        x_t = add_noise(self.net.alphas_cumprod, x, eps[:, None], t)[:, 0]
+        a, s = signal_noise(self.net.alphas_cumprod, t, 2)
         self.optimiser.zero_grad()
-        (self.net.noise(x_t, t, self.y) - eps).square().mean(1).sum().backward()  # a mean for each picture
+        (len(x) * denoising_error(self.net(a * x + s * eps, t, self.y), x, s)).backward()  # a mean for each picture
         self.optimiser.step()
 
 

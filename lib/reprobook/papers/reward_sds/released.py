@@ -5,6 +5,7 @@ ImageReward is the reward; CLIPScore and the aesthetic score are measured and no
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,8 +20,10 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.reward_sds.diffusion import add_noise, signal_noise
 from reprobook.papers.reward_sds.loop import picture
 from reprobook.papers.reward_sds.losses import bridge, dds, sds, vsd
+from reprobook.papers.reward_sds.networks import OWN_NOISE
 from reprobook.papers.reward_sds.raters import open_raters
 from reprobook.papers.reward_sds.study import pair_rows, run_row
+from reprobook.project import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -79,7 +82,7 @@ class LoraCompanion:
         trained = [p for p in unet.parameters() if p.requires_grad]
         for p in trained:
             p.data = p.data.float()  # half precision would lose AdamW's small steps
-        self.prior, self.y, self.generator = prior, y, torch.Generator().manual_seed(seed)
+        self.prior, self.y, self.generator = prior, y, torch.Generator().manual_seed(seed + OWN_NOISE)
         self.optimiser = torch.optim.AdamW(trained, lr, weight_decay=0)
 
     @torch.no_grad()
@@ -167,11 +170,13 @@ def decoded(vae: Any, latents: Tensor, batch: int = 5) -> Tensor:
 
 
 class Setting(NamedTuple):
-    """Iterations, guidance of the loss and of the candidates' denoising, side of a latent, rate of VSD's companion."""
+    """Iterations, guidance of the loss and of the candidates' denoising, side of a latent, rate of VSD's companion;
+    ``folder``: of finished latents, each of which is made once, so that an interrupted run goes on where it was."""
 
     steps: Steps
     guidance: float
     exploring: float
+    folder: Path
     side: int = 64
     companion_lr: float = 3e-4
 
@@ -185,18 +190,24 @@ class Example(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What one optimisation needs: its loss, the latent (1, 4, h, w) it starts from, the text that raters read."""
+    """What one optimisation needs: its loss, the latent (1, 4, h, w) it starts from, the text that raters read, and
+    what else tells it from other ones (the base loss; of an edit, the text that is edited); the seed of its noise."""
 
     loss: Callable[[], Loss]
     start: Tensor
     text: str
+    key: str
+    seed: int
 
 
 def generate(kit: Kit, prompts: Sequence[str], base: str, how: Weighing, setting: Setting, seed: int) -> Scores:
     """One latent a prompt from noise: the base loss, its Reward form, and the same weights on random candidates."""
-    start = picture((1, 4, setting.side, setting.side), seed).detach().to(kit.device)
-    jobs = [Job(partial(_loss, kit, base, text, setting, seed), start, text) for text in prompts]
-    return _scored(kit, pair_rows(how, base), jobs, setting, seed)
+    jobs = []
+    for k, text in enumerate(prompts):
+        own = seed + 1_000_003 * k
+        start = picture((1, 4, setting.side, setting.side), own).detach().to(kit.device)
+        jobs.append(Job(partial(_loss, kit, base, text, setting, own), start, text, base, own))
+    return _scored(kit, pair_rows(how, base), jobs, setting)
 
 
 def _loss(kit: Kit, base: str, text: str, setting: Setting, seed: int) -> Loss:
@@ -213,12 +224,13 @@ def _loss(kit: Kit, base: str, text: str, setting: Setting, seed: int) -> Loss:
 def edit(kit: Kit, examples: Sequence[Example], how: Weighing, setting: Setting, seed: int) -> Scores:
     """DDS, RewardDDS, random weights, and the unchanged picture, scored against the target prompt."""
     jobs = []
-    for each in examples:
+    for k, each in enumerate(examples):
         with torch.no_grad():
             z = kit.vae.encode(each.picture[None].to(kit.device, kit.vae.dtype)).latent_dist.mean
         latent = z.float() * kit.vae.config.scaling_factor
-        jobs.append(Job(partial(_edit_loss, kit, each, latent, setting), latent, each.target))
-    found = _scored(kit, pair_rows(how, "DDS"), jobs, setting, seed)
+        make = partial(_edit_loss, kit, each, latent, setting)
+        jobs.append(Job(make, latent, each.target, f"DDS, {each.source}", seed + 1_000_003 * k))
+    found = _scored(kit, pair_rows(how, "DDS"), jobs, setting)
     return found | {"unchanged": _ratings(kit, [(job.start, job.text) for job in jobs])}
 
 
@@ -232,13 +244,19 @@ def _ratings(kit: Kit, ends: Sequence[tuple[Tensor, str]]) -> dict[str, np.ndarr
     return {name: np.array([each[name] for each in values]) for name in kit.raters}
 
 
-def _scored(kit: Kit, rows: Mapping[str, Row], jobs: Sequence[Job], setting: Setting, seed: int) -> Scores:
+def _scored(kit: Kit, rows: Mapping[str, Row], jobs: Sequence[Job], setting: Setting) -> Scores:
     def end(row: Row, job: Job) -> Tensor:
         def reward(latents: Tensor, _: Tensor) -> Tensor:
             return kit.raters[REWARD](decoded(kit.vae, latents), [job.text] * len(latents))
 
-        loss = job.loss()
-        return run_row(row, lambda _: loss, lambda _: job.start, setting.steps, reward, seed=seed).x
+        key = repr((job.key, job.text, row, setting._replace(folder=Path()), job.seed)).encode()
+        path = setting.folder / f"{hashlib.sha256(key + job.start.cpu().numpy().tobytes()).hexdigest()[:20]}.pt"
+        if not path.is_file():
+            loss = job.loss()
+            made = io.BytesIO()
+            torch.save(run_row(row, lambda _: loss, lambda _: job.start, setting.steps, reward, seed=job.seed).x, made)
+            atomic_write(path, made.getvalue())
+        return torch.load(path, map_location=kit.device)
 
     return {name: _ratings(kit, [(end(row, job), job.text) for job in jobs]) for name, row in rows.items()}
 

@@ -145,6 +145,12 @@ def run_row(
     return Ends(x, spent, (time.perf_counter() - began) / size)
 
 
+def dial_rows(strengths: Sequence[float], restarts: int) -> dict[str, Row]:
+    """The reward's own gradient at each of ``strengths``, the best of ``restarts`` by the reward: as many evaluations
+    of the prior as the method needs."""
+    return {f"reward gradient, {c:g}, best of restarts": Row(ascent=c, restarts=restarts) for c in strengths}
+
+
 def scheme_rows(how: Weighing) -> dict[str, Row]:
     """The other five schemes of the paper's Table 5."""
     return {scheme: Row(replace(how, scheme=scheme)) for scheme in SCHEMES if scheme != how.scheme}
@@ -157,13 +163,13 @@ def pair_rows(how: Weighing, base: str = "SDS") -> dict[str, Row]:
 
 def size_rows(how: Weighing, n_steps: int, ns: Sequence[int], ks: Sequence[float], ss: Sequence[int]) -> dict[str, Row]:
     """One sweep each over N, K (a share of ``n_steps`` iterations) and S, the others as in ``how``; and the
-    paper's small setting: N = 2, a tenth of the iterations with a reward, S = 1. Fewer than four candidates have no two
-    best and two worst: they get the best and the worst."""
+    paper's small setting: N = 2, a tenth of the iterations with a reward, S = 1, by reward and by coin. Fewer than four
+    candidates have no two best and two worst: they get the best and the worst."""
     rows = {f"N = {n}": Row(replace(how, n=n, scheme=how.scheme if n > 3 else "best and worst")) for n in ns}
     rows |= {f"K = {k:g} of all": Row(replace(how, n_reward_steps=max(1, round(k * n_steps)))) for k in ks}
     rows |= {f"S = {s}": Row(replace(how, n_denoise=s)) for s in ss}
     small = replace(how, n=2, scheme="best and worst", n_reward_steps=max(1, n_steps // 10), n_denoise=1)
-    return rows | {"small setting": Row(small)}
+    return rows | {"small setting": Row(small), "small, random weights": Row(replace(small, ranking="coin"))}
 
 
 def part_rows(how: Weighing) -> dict[str, Row]:
@@ -289,8 +295,8 @@ def with_unet(lab: Lab, seed: int, *, fit: Callable[..., Any], channels: Sequenc
     return lab._replace(prior=prior)
 
 
-def tasks(attributes: Sequence[str] = ATTRIBUTES) -> Tasks:
-    """Slant and thickness of all classes, openness of those with loops: 24 tasks."""
+def tasks(attributes: Sequence[str] = ATTRIBUTES[:2]) -> Tasks:
+    """Slant and thickness of all classes, 20 tasks; ``openness`` has a task for each class with loops."""
     pairs = [(k, ATTRIBUTES.index(j)) for j in attributes for k in range(N_CLASSES) if j != "openness" or k in LOOPED]
     return Tasks(*torch.tensor(pairs).T)
 
@@ -396,11 +402,13 @@ def best_of_samples(lab: Lab, asked: Tasks, n_calls: float, seed: int, n_steps: 
     return Ends(chosen, n * n_steps, (time.perf_counter() - began) / len(best))
 
 
-def tuned_sds(lab: Lab, asked: Tasks, guidances: Sequence[float], settings: Settings, seed: int) -> Ends:
-    """SDS under the guidance whose pictures the *judge* likes best on average: more than a baseline could ask for."""
-    tried = [digit_ends(lab, asked, {"SDS": Row()}, replace(settings, guidance=c), seed)["SDS"] for c in guidances]
-    best = max(tried, key=lambda each: float(digit_scores(lab, asked, each.x)["judged"].mean()))
-    return best._replace(calls=sum(each.calls for each in tried), seconds=sum(each.seconds for each in tried))
+def tuned_sds(lab: Lab, asked: Tasks, guidances: Sequence[float], settings: Settings, seed: int) -> tuple[float, Ends]:
+    """SDS under the guidance whose pictures the *judge* likes best on average, more than a baseline could ask for: that
+    guidance, and its pictures with the calls of all."""
+    tried = {c: digit_ends(lab, asked, {"SDS": Row()}, replace(settings, guidance=c), seed)["SDS"] for c in guidances}
+    best = max(tried, key=lambda c: float(digit_scores(lab, asked, tried[c].x)["judged"].mean()))
+    calls, seconds = (sum(getattr(each, what) for each in tried.values()) for what in ("calls", "seconds"))
+    return best, tried[best]._replace(calls=calls, seconds=seconds)
 
 
 def at_equal_distance(
@@ -409,8 +417,8 @@ def at_equal_distance(
     """Scores of a baseline with a dial, turned as far as its pictures stay within ``distance`` (B,) of real digits.
 
     ``pictures``: those of the dial's positions, (B, 784) each, the weakest first. ``between`` two positions scores and
-    distances are taken as straight lines. A task whose pictures are all further away is read where they are nearest:
-    whatever is unclear is decided for the baseline."""
+    distances are taken as straight lines. A task whose pictures are all further away is read where they are nearest,
+    most often the weakest position; ``reached`` says which tasks have one that is near enough."""
     found = [digit_scores(lab, asked, x) for x in pictures]
     places = np.linspace(0, len(found) - 1, (len(found) - 1) * between + 1)
 
@@ -422,7 +430,8 @@ def at_equal_distance(
     within = way <= distance[:, None] + 1e-6
     last = way.shape[1] - 1 - within[:, ::-1].argmax(1)
     chosen = np.where(within.any(1), last, way.argmin(1))
-    return {what: along(what)[np.arange(len(way)), chosen] for what in ("judged", "neighbours")}
+    scores = {what: along(what)[np.arange(len(way)), chosen] for what in ("judged", "neighbours")}
+    return scores | {"reached": within.any(1).astype(float)}
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
@@ -492,16 +501,18 @@ def edit_curves(lab: Lab, todo: Edits, tracks: Mapping[str, Tensor]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def at_equal_change(lab: Lab, todo: Edits, tracks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """The judged attribute (B,) of each track where it has moved away from its source as far as the least moved one has
+def at_equal_change(lab: Lab, todo: Edits, tracks: Mapping[str, Tensor]) -> dict[str, dict[str, np.ndarray]]:
+    """Scores (B,) of each track where it has moved away from its source as far as the least moved one has
     at its end, and is read between the iterations beside that point: methods are compared at equal preservation."""
     moved = {name: (x - todo.x).square().sum(2).sqrt().cummax(0).values for name, x in tracks.items()}
     common = torch.stack([each[-1] for each in moved.values()]).min(0).values.numpy()
     found = {}
     for name, x in tracks.items():
-        values = np.stack([digit_scores(lab, todo.asked, each)["judged"] for each in x])
-        way = moved[name].numpy()
-        found[name] = np.array([np.interp(common[b], way[:, b], values[:, b]) for b in range(len(common))])
+        scores, way = [digit_scores(lab, todo.asked, each) for each in x], moved[name].numpy()
+        found[name] = {}
+        for what in scores[0]:
+            values = np.stack([each[what] for each in scores]).T
+            found[name][what] = np.array([np.interp(*each) for each in zip(common, way.T, values, strict=True)])
     return found
 
 
@@ -555,13 +566,17 @@ def digit_table(lab: Lab, asked: Tasks, ends: Mapping[str, Ends]) -> pd.DataFram
 
 def blind_ends(lab: Lab, asked: Tasks, seed: int) -> dict[str, Ends]:
     """Rows that nobody steers or optimises: a real digit of the seen half for each task; the one of its class that the
-    reward likes best; a sample of the prior."""
+    reward likes best; the mean picture of the ten that it likes best; a sample of the prior."""
     generator = torch.Generator().manual_seed(seed)
     rows = [(lab.half.y == k).nonzero()[:, 0] for k in asked.classes.tolist()]
     drawn = torch.stack([each[torch.randint(len(each), (1,), generator=generator)[0]] for each in rows])
     reward = attribute_reward(lab, asked)
-    liked = [each[reward(lab.half.x[each], torch.full_like(each, b)).argmax()] for b, each in enumerate(rows)]
-    pictures = {"a real digit": lab.half.x[drawn], "the real digit with most reward": lab.half.x[torch.stack(liked)]}
+    ranks = [reward(lab.half.x[each], torch.full_like(each, b)).topk(10).indices for b, each in enumerate(rows)]
+    liked = lab.half.x[torch.stack([each[rank] for each, rank in zip(rows, ranks, strict=True)])]  # (B, 10, 784)
+    pictures = {
+        "a real digit": lab.half.x[drawn], "the real digit with most reward": liked[:, 0],
+        "the mean of ten real digits": liked.mean(1),
+    }  # fmt: skip
     found = {name: Ends(x, 0.0, 0.0) for name, x in pictures.items()}
     return found | {"a sample of the prior": Ends(sampled(lab, asked.classes, 2.0, 30, seed), 30.0, 0.0)}
 
