@@ -506,7 +506,7 @@ def at_equal_change(lab: Lab, todo: Edits, tracks: Mapping[str, Tensor]) -> dict
     at its end, and is read between the iterations beside that point: methods are compared at equal preservation."""
     moved = {name: (x - todo.x).square().sum(2).sqrt().cummax(0).values for name, x in tracks.items()}
     common = torch.stack([each[-1] for each in moved.values()]).min(0).values.numpy()
-    found = {}
+    found: dict[str, dict[str, np.ndarray]] = {}
     for name, x in tracks.items():
         scores, way = [digit_scores(lab, todo.asked, each) for each in x], moved[name].numpy()
         found[name] = {}
