@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def noise_field(t: int = 400, n: int = 10, seed: int = 0) -> Figure:
 
 def paths(tracks: Mapping[str, Tensor], every: int) -> Figure:
     """The first pixel of particles (points, B, d) over the iterations, a panel a method; the modes are dashed."""
-    fig, axes = plt.subplots(1, len(tracks), figsize=(3.1 * len(tracks), 3.0), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(tracks), figsize=(2.7 * len(tracks), 2.6), sharey=True, squeeze=False)
     for ax, (name, track) in zip(axes[0], tracks.items(), strict=True):
         ax.plot(np.arange(len(track)) * every, track[..., 0].numpy(), lw=0.6, color="tab:blue", alpha=0.5)
         for mode in (-2, 2):
@@ -123,9 +124,11 @@ def against(tracks: pd.DataFrame) -> Figure:
     """Reward (optimised) against the judge's value over the iterations, a line a method; on the diagonal they agree.
     ``tracks``: columns method, step, reward, judged."""
     fig, ax = plt.subplots(figsize=(4.6, 3.8))
+    dialled = [name for name in dict.fromkeys(tracks["method"]) if name.startswith("reward gradient")]
+    shades = dict(zip(dialled, plt.get_cmap("Oranges")(np.linspace(0.35, 0.95, len(dialled))), strict=True))
     for name, part in tracks.groupby("method", sort=False):
         mean = part.groupby("step")[["reward", "judged"]].mean()
-        ax.plot(mean["reward"], mean["judged"], "o-", ms=3, label=str(name))
+        ax.plot(mean["reward"], mean["judged"], "-", lw=2, color=shades.get(name), label=str(name))
     ends = [float(tracks[["reward", "judged"]].min().min()), float(tracks[["reward", "judged"]].max().max())]
     ax.plot(ends, ends, ":", color="0.5")
     ax.set(xlabel="optimised reward (deviations)", ylabel="held-out judge (deviations)")
@@ -159,17 +162,26 @@ def bars(table: pd.DataFrame, value: str, xlabel: str) -> Figure:
 
 
 def tradeoff(table: pd.DataFrame) -> Figure:
-    """Means over seeds: judged attribute against distance; the gradient's strengths are one line."""
+    """Means over seeds: judged attribute against distance; the gradient's strengths are a line from SDS, and one from
+    the best of restarts."""
     mean = table.groupby("method", sort=False)[["distance", "judged"]].mean()
     fig, ax = plt.subplots(figsize=(6.6, 4.2))
-    dial = [name for name in mean.index if name == "SDS" or name.startswith("reward gradient")]
-    ax.plot(*mean.loc[dial].to_numpy().T, "o-", color="tab:orange", ms=4, label="SDS and reward gradient")
-    for name, row in mean.drop(index=dial).iterrows():
-        mark, size = ("*", 11) if name == "RewardSDS" else ("o", 5)
-        ax.plot(row["distance"], row["judged"], mark, ms=size, label=str(name))
+    climbing = [name for name in mean.index if name.startswith("reward gradient")]
+    many = [name for name in climbing if name.endswith("best of restarts")]
+    few = [name for name in climbing if name not in many]
+    for names, color, label in (
+        (["SDS", *few], "tab:orange", "from SDS: reward gradient"),
+        (["best of restarts", *many], "tab:red", "from best of restarts: the same"),
+    ):
+        ax.plot(*mean.loc[names].to_numpy().T, "o-", color=color, ms=4, label=label)
+    rest = mean.drop(index=["SDS", "best of restarts", *climbing])
+    for (name, row), mark in zip(rest.iterrows(), itertools.cycle("svD^<>PXHd"), strict=False):
+        star = name == "RewardSDS"
+        color, size = ("tab:blue", 13) if star else ("0.3", 6)
+        ax.plot(row["distance"], row["judged"], "*" if star else mark, color=color, ls="", ms=size, label=str(name))
     ax.axvline(1.0, ls=":", color="0.5")
     ax.set(xlabel="distance from real digits (times that of real ones)", ylabel="judged attribute (deviations)")
-    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return fig
 
 
