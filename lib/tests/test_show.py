@@ -294,7 +294,36 @@ def test_a_picture_is_the_same_bytes_every_time_and_white_behind() -> None:
         assert first == draw() and first[:8] == b"\x89PNG\r\n\x1a\n"
         assert b"Software" not in first and len(first) < 60_000
     pixels = plt.imread(io.BytesIO(first))
-    assert pixels[0, 0].tolist()[:3] == [1.0, 1.0, 1.0] and pixels[..., 3].min() == 1.0
+    assert pixels[0, 0].tolist()[:3] == [1.0, 1.0, 1.0] and pixels[..., 3:].min(initial=1.0) == 1.0
+
+
+def test_a_drawing_has_a_palette_and_a_photograph_all_its_colours() -> None:
+    from PIL import Image
+    from reprobook.show.figures import few_colours
+
+    def picture(pixels: np.ndarray) -> bytes:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        return stream.getvalue()
+
+    drawing = np.full((80, 90, 3), 255, np.uint8)
+    drawing[20:40, 10:80] = (0, 114, 178)
+    few = few_colours(picture(drawing))
+    assert Image.open(io.BytesIO(few)).mode == "P"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(few)).convert("RGB")), drawing)
+    photograph = picture(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8))
+    assert few_colours(photograph) == photograph
+    with plt.rc_context():
+        show.style()
+        fig, ax = plt.subplots()
+        ax.scatter(*np.random.default_rng(1).random((2, 200)), c=np.arange(200), alpha=0.7)
+        stream = io.BytesIO()
+        fig.savefig(stream, facecolor="white")
+        small = few_colours(stream.getvalue())
+    assert len(small) < 0.6 * len(stream.getvalue())
+    errors = np.asarray(Image.open(io.BytesIO(small)).convert("RGB")).astype(int)
+    errors -= np.asarray(Image.open(stream).convert("RGB")).astype(int)
+    assert np.abs(errors).mean() < 0.5
 
 
 @pytest.mark.parametrize(("width", "points"), [(16.0, 4.0), (9.0, 5.0), (6.0, 12.0)])

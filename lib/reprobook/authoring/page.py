@@ -145,7 +145,7 @@ def _verdicts(chapter: Standing) -> str:
     rows = []
     for cid, found in chapter.found.items():
         says = chapter.facts.claims[cid].says
-        figures = found.challenge or next((f"{label} {text}" for label, text in found.figures.items()), "")
+        figures = found.challenge or found.headline
         rows.append(
             f'<li><a href="#{cid.lower()}">{cid}</a> {show.chip(found.verdict)} '
             f'<span class="rb-says" title="{escape(says, quote=True)}">{escape(says)}</span>'

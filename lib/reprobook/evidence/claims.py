@@ -60,6 +60,20 @@ class Evidence:
         return f"holds in {holds} of {n} runs (old rules)" + (f", {silent} could not tell" if silent else "")
 
     @property
+    def headline(self) -> str:
+        """The figure that a first screen has room for: what made the claim fail, else what keeps it open, tests before
+        controls; the first figure of a claim that is reproduced or of the old kind."""
+        figures = self.figures
+        if told := self.judgement:
+            labelled = [(each.test.effect, each.state) for each in told.tests]
+            labelled += [(f"control {each.test.effect}", each.state) for each in told.controls]
+            for state in ("fails", "undecided"):
+                for label, found in labelled:
+                    if found == state:
+                        return f"{label} {figures[label]}"
+        return next((f"{label} {text}" for label, text in figures.items()), "")
+
+    @property
     def figures(self) -> dict[str, str]:
         """Label -> figure with its spread: of the tests, and of controls that do not hold; or the values that runs of
         the old kind gave."""

@@ -60,6 +60,26 @@ def test_effects_of_new_records_decide_and_say_by_how_much() -> None:
     assert evidence("C1", NEW, {"laptop": new(k=4)}).verdict == "undecided"
 
 
+def test_the_headline_is_what_keeps_a_claim_from_being_reproduced() -> None:
+    tests = [{"effect": "gain", "above": 0.0}, {"effect": "cost", "above": 0.0}]
+    controls = [{"effect": "learned", "above": 0.0, "why": "so"}]
+    claim = Claim.model_validate({**BASE, "tests": tests, "controls": controls})
+
+    def headline(cost: float, learned: float) -> str:
+        effects = {"gain": 0.0, "cost": cost, "learned": learned}
+        runs = [
+            made(seed, effects={name: gain(0.9 + 0.1 * seed + by, 1.1 + by) for name, by in effects.items()})
+            for seed in range(5)
+        ]
+        return evidence("C1", claim, {"laptop": runs}).headline
+
+    assert headline(0.0, 0.0).startswith("gain 1.1 [1, 1.2]: holds")
+    assert headline(-1.05, 0.0).startswith("cost 0.05 [")
+    assert headline(-1.05, -3.0).startswith("control learned −1.9 [")  # a failure before what is open
+    assert headline(0.0, -1.05).startswith("control learned 0.05 [")
+    assert evidence("C1", OLD, {"laptop": [old(0, True)]}).headline.startswith("x 1")
+
+
 def test_old_and_new_records_are_never_mixed() -> None:
     """A claim that has tests is decided by records with effects; while there are none, old runs speak, marked as
     such."""

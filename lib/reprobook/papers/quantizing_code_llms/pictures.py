@@ -14,10 +14,13 @@ from reprobook.papers.quantizing_code_llms.aqlm import Format, Search, fit, obje
 from reprobook.papers.quantizing_code_llms.storage import bits_per_weight
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from matplotlib.figure import Figure
 
 
+BITS = "bits a weight, with codebooks, scales and grids"
 SEARCH = Search(max_epochs=3, steps=20, lr=1e-3)  # of the small examples
 
 
@@ -51,8 +54,14 @@ def codebook(w: torch.Tensor, gram: torch.Tensor, form: Format) -> Figure:
     axes[1].imshow(codes % (2**form.bits), cmap="tab20", aspect="auto", alpha=0.6)
     for (row, column), code in np.ndenumerate(codes.numpy()):
         axes[1].text(column, row, str(code), ha="center", va="center", fontsize=7)
+    for edge in range(form.n_codebooks, codes.shape[1], form.n_codebooks):
+        axes[1].axvline(edge - 0.5, color="k", lw=1)
     axes[1].set(title=f"codes, {form.n_codebooks} a group", xlabel="group and codebook", yticks=[])
     axes[2].imshow(books, **image | {"vmin": -float(books.abs().max()), "vmax": float(books.abs().max())})
+    for edge in range(2**form.bits, len(books), 2**form.bits):
+        axes[2].axhline(edge - 0.5, color="k", lw=1)
+    words = range(0, len(books), max(1, 2**form.bits // 8))
+    axes[2].set(yticks=list(words), yticklabels=[k % 2**form.bits for k in words])
     axes[2].set(title="code words", xlabel="place in group", ylabel=f"word, of {2**form.bits} a codebook")
     for ax in axes:
         ax.grid(False)
@@ -77,28 +86,32 @@ def moved(codebooks: int = 2, bits: int = 4, group: int = 8) -> Figure:
     return fig
 
 
-def over_bits(frame: pd.DataFrame, value: str, label: str) -> Figure:
-    """``value`` of every cell over its ``bits``: means over seeds, a bar from the lowest to the highest seed; the
-    reference is a line. ``frame``: columns ``cell`` (``method bits, calibration[, tuned]``), ``bits``, ``seed``, and
-    the value's."""
+def over_bits(frame: pd.DataFrame, values: Mapping[str, str]) -> Figure:
+    """Each of the columns ``values`` (with its label) of every cell over its ``bits``: means over seeds, a bar from the
+    lowest to the highest seed; the reference is a line. ``frame``: columns ``cell`` (``method bits, calibration[,
+    tuned]``), ``bits``, ``seed``, and those of the values; a cell without a value (NaN) is left out of its panel."""
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(7.4, 3.8))
+    fig, axes = plt.subplots(1, len(values), figsize=(7.4, 3.8) if len(values) == 1 else (10.4, 3.8), squeeze=False)
     frame = frame.assign(method=[re.sub(r" ?\d+( bits)?, ", ", ", name).lstrip(", ") for name in frame["cell"]])
-    ax.axhline(frame.loc[frame["cell"] == "reference", value].mean(), color="0.4", ls="--", lw=1, label="reference")
-    told = (
-        frame[frame["cell"] != "reference"].groupby(["method", "bits"], sort=False)[value].agg(["mean", "min", "max"])
-    )
-    for k, (method, part) in enumerate(told.groupby("method", sort=False)):
-        bits = part.index.get_level_values("bits").to_numpy()
-        order = bits.argsort()
-        middle, low, high = (part[name].to_numpy()[order] for name in ("mean", "min", "max"))
-        ax.errorbar(
-            bits[order], middle, np.stack([middle - low, high - middle]), marker="osD^v<>"[k % 7], capsize=3,
-            color=show.COLOURS[k % 8], label=str(method),
-        )  # fmt: skip
-    ax.set(xlabel="bits a weight, with codebooks, scales and grids", ylabel=label)
-    ax.legend()
+    reference = frame["cell"] == "reference"
+    for ax, (value, label) in zip(axes.flat, values.items(), strict=True):
+        ax.axhline(frame.loc[reference, value].mean(), color="0.4", ls="--", lw=1, label="reference")
+        told = frame[~reference].groupby(["method", "bits"], sort=False)[value].agg(["mean", "min", "max"])
+        for k, (method, part) in enumerate(told.groupby("method", sort=False)):
+            part = part.dropna()
+            bits = part.index.get_level_values("bits").to_numpy()
+            order = bits.argsort()
+            middle, low, high = (part[name].to_numpy()[order] for name in ("mean", "min", "max"))
+            ax.errorbar(
+                bits[order], middle, np.stack([middle - low, high - middle]), marker="osD^v<>"[k % 7], capsize=3,
+                color=show.COLOURS[k % 8], label=str(method),
+            )  # fmt: skip
+        ax.set(xlabel="bits a weight" if len(values) > 1 else BITS, ylabel=label)
+    if len(values) == 1:
+        axes[0, 0].legend()
+    else:
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
 
 
