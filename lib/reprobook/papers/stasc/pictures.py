@@ -90,10 +90,12 @@ def dialogue(lines: Sequence[Sequence[tuple[str, bool]]]) -> Figure:
 def panels(
     curves: pd.DataFrame, columns: Mapping[str, Sequence[str]], measures: Mapping[str, str], x: str = "iteration"
 ) -> Figure:
-    """Small multiples over iterations: a column for each group of runs, a row for each measure (column -> label)."""
+    """Small multiples over iterations: a column for each group of runs, which are named below it, a row for each
+    measure (column -> label)."""
     import matplotlib.pyplot as plt
 
-    size = (3.4 * len(columns) + 0.4, 2.7 * len(measures) + 0.3)
+    most = max(map(len, columns.values()))
+    size = (3.4 * len(columns) + 0.4, 2.7 * len(measures) + 0.3 + (0.25 * most if most > 1 else 0.0))
     fig, axes = plt.subplots(len(measures), len(columns), figsize=size, sharex=True, sharey="row", squeeze=False)
     for j, (title, runs) in enumerate(columns.items()):
         for i, (measure, label) in enumerate(measures.items()):
@@ -103,6 +105,10 @@ def panels(
             ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
             ax.set(title=title if i == 0 else "", xlabel=x if i + 1 == len(measures) else "")
             ax.set_ylabel(label if j == 0 else "")
+            if (legend := ax.get_legend()) is not None:
+                legend.remove()
+                if most > 1 and i + 1 == len(measures):
+                    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
     return fig
 
 
