@@ -46,10 +46,12 @@ def idea(x: float = 0.0, t: int = 400, n: int = 10, scheme: Scheme = "two best a
         colour = "tab:green" if weight > 0 else "tab:red" if weight < 0 else "0.75"
         left.plot([x, start, end], [0, 1, 2], "o-", color=colour, ms=4, lw=1.2)
     left.plot([x], [0], "ks")
+    for mode in (-2, 2):
+        left.axvline(mode, ls="--", color="0.6", lw=1)
     left.set(xlabel="value of the one pixel", xlim=(-3.5, 3.5))
     left.set_yticks([0, 1, 2], ["picture", f"noisy, t = {t}", "denoised"])
     left.set_title("candidates: followed (green), fled (red)")
-    right.bar(range(n), w[clean.argsort(descending=True)].tolist(), color="tab:blue")
+    right.bar(range(1, n + 1), w[clean.argsort(descending=True)].tolist(), color="tab:blue")
     right.set(xlabel="rank by reward", ylabel="weight", title=scheme)
     return fig
 
@@ -125,10 +127,12 @@ def against(tracks: pd.DataFrame) -> Figure:
     ``tracks``: columns method, step, reward, judged."""
     fig, ax = plt.subplots(figsize=(4.6, 3.8))
     dialled = [name for name in dict.fromkeys(tracks["method"]) if name.startswith("reward gradient")]
+    own = {"SDS": ("0.3", 1.8), "RewardSDS": ("tab:blue", 3.0)}
     shades = dict(zip(dialled, plt.get_cmap("Oranges")(np.linspace(0.35, 0.95, len(dialled))), strict=True))
     for name, part in tracks.groupby("method", sort=False):
         mean = part.groupby("step")[["reward", "judged"]].mean()
-        ax.plot(mean["reward"], mean["judged"], "-", lw=2, color=shades.get(name), label=str(name))
+        color, width = own.get(str(name), (shades.get(name), 1.8))
+        ax.plot(mean["reward"], mean["judged"], "-", lw=width, color=color, label=str(name))
     ends = [float(tracks[["reward", "judged"]].min().min()), float(tracks[["reward", "judged"]].max().max())]
     ax.plot(ends, ends, ":", color="0.5")
     ax.set(xlabel="optimised reward (deviations)", ylabel="held-out judge (deviations)")
@@ -170,8 +174,8 @@ def tradeoff(table: pd.DataFrame) -> Figure:
     many = [name for name in climbing if name.endswith("best of restarts")]
     few = [name for name in climbing if name not in many]
     for names, color, label in (
-        (["SDS", *few], "tab:orange", "from SDS: reward gradient"),
-        (["best of restarts", *many], "tab:red", "from best of restarts: the same"),
+        (["SDS", *few], "tab:orange", "reward gradient"),
+        (["best of restarts", *many], "tab:red", "reward gradient, best of restarts"),
     ):
         ax.plot(*mean.loc[names].to_numpy().T, "o-", color=color, ms=4, label=label)
     rest = mean.drop(index=["SDS", "best of restarts", *climbing])
