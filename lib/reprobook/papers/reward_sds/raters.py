@@ -86,7 +86,7 @@ class ImageReward(nn.Module):
         self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, HIDDEN, strict=False)))
 
     @classmethod
-    def load(cls, file: Path) -> ImageReward:
+    def load(cls, file: str | Path) -> ImageReward:
         """The published weights under their own names; sizes are read off their shapes (heads are 64 wide)."""
         from safetensors.torch import load_file
 
@@ -96,7 +96,7 @@ class ImageReward(nn.Module):
             named = re.compile(rf"{part}\.encoder\.layers?\.\d+\.{layer}\.weight")
             found = [value for name, value in state.items() if named.fullmatch(name)]
             if not found:
-                raise ReprobookError(f"{file.name} has no layers of the {part} model of ImageReward")
+                raise ReprobookError(f"{Path(file).name} has no layers of the {part} model of ImageReward")
             sizes.append({"hidden_size": len(found[0]), "num_hidden_layers": len(found),
                           "num_attention_heads": max(1, len(found[0]) // 64),
                           "intermediate_size": 4 * len(found[0])})  # fmt: skip
@@ -109,7 +109,8 @@ class ImageReward(nn.Module):
         text["max_position_embeddings"] = len(state["text.embeddings.position_embeddings.weight"])
         model = cls(vision, text)
         if missing := sorted(set(model.state_dict()) - set(state)):
-            raise ReprobookError(f"{file.name} lacks {len(missing)} weights of ImageReward, the first is {missing[0]}")
+            name = Path(file).name
+            raise ReprobookError(f"{name} lacks {len(missing)} weights of ImageReward, the first is {missing[0]}")
         model.load_state_dict({name: state[name] for name in model.state_dict()})
         return model
 
