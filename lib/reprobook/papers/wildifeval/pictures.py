@@ -1,0 +1,136 @@
+"""Drawings: a task taken apart, scores over the number of constraints, judges by kind, ranks before and after."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reprobook import show
+from reprobook.papers.wildifeval import judging
+from reprobook.papers.wildifeval.kinds import CATEGORIES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from reprobook.papers.wildifeval.tasks import Task
+
+MET, MISSED = show.COLOURS[2], show.COLOURS[1]
+
+
+def taken_apart(task: Task, response: str, scores: Sequence[float] | None = None) -> Figure:
+    """A task, its constraints, a response, the rule's verdict on each constraint (and a judge's ``scores``), and the
+    two scores."""
+    import matplotlib.pyplot as plt
+
+    met = [each.holds(response) for each in task.asked]
+    fig, axes = plt.subplots(1, 2, figsize=(9.6, 1.7 + 0.42 * task.n), width_ratios=(1, 1.25))
+    given = task.prompt.partition("\n- ")[0].replace("\n\n", " ") + " ..."
+    left = [("Task", given), ("Response", response)]
+    at = 1.0
+    for title, text in left:
+        lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 52) or [""]][:14]
+        axes[0].text(0, at, title, weight="bold", va="top")
+        axes[0].text(0, at - 0.07, "\n".join(lines), va="top", fontsize=9)
+        at -= 0.15 + 0.062 * (len(lines) + 0.6) * 5.9 / (1.7 + 0.42 * task.n + 2.0)
+    for k, each in enumerate(task.asked):
+        y, colour = 1 - (k + 0.5) / (task.n + 1), MET if met[k] else MISSED
+        axes[1].text(0.0, y, "✓" if met[k] else "✗", color=colour, weight="bold", va="center", fontsize=12)
+        axes[1].text(0.06, y, textwrap.fill(each.text, 46), va="center", fontsize=9)
+        axes[1].text(0.72, y, each.category, va="center", fontsize=9, color="0.35")
+        if scores is not None:
+            axes[1].text(1.07, y, f"{scores[k]:.2f}", va="center", ha="right", fontsize=9)
+    told = f"soft = {sum(met)}/{task.n} = {np.mean(met):.2f}      strict = {int(all(met))}"
+    axes[1].text(0.0, 0.5 / (task.n + 1), told, weight="bold", va="center")
+    axes[1].text(0.72, 1.02, "category", color="0.35", fontsize=9)
+    if scores is not None:
+        axes[1].text(1.07, 1.02, "judge", ha="right", fontsize=9)
+    for ax in axes:
+        ax.set(xlim=(0, 1.1), ylim=(0, 1.05))
+        ax.axis("off")
+    return fig
+
+
+def over_counts(frame: pd.DataFrame, responders: Sequence[str], rate: float) -> Figure:
+    """Strict and soft over the number of constraints: mean and standard deviation over seeds of each responder, what
+    independent constraints would give for strict (dashed), and the closed forms of the known rate (dotted)."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 2, figsize=(9.4, 3.9), sharey=True)
+    n = np.arange(1, 9)
+    for ax, measure in zip(axes, ("strict", "soft"), strict=True):
+        for k, name in enumerate(responders):
+            colour = show.COLOURS[k % len(show.COLOURS)]
+            part = frame[frame["responder"] == name].groupby("n")
+            mean, sd = part[measure].mean(), part[measure].std().fillna(0.0)
+            ax.plot(mean.index, mean, marker="o", color=colour, label=name)
+            ax.fill_between(mean.index, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
+            if measure == "strict":
+                ax.plot(mean.index, part["independent"].mean(), ls="--", lw=1.2, color=colour)
+        ax.plot(n, rate**n if measure == "strict" else np.full(8, rate), ls=":", color="black", label=f"p = {rate}")
+        ax.set(xlabel="number of constraints n", ylabel=f"{measure} score", ylim=(-0.03, 1.05), title=measure)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def judge_by_category(frame: pd.DataFrame) -> Figure:
+    """Sensitivity, specificity and AUC of every judge by category, a dot a seed."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 3, figsize=(10.2, 4.4), sharey=True)
+    for ax, measure in zip(axes, ("sensitivity", "specificity", "AUC"), strict=True):
+        show.dots(frame[frame["category"] != "all"], measure, "category", "judge", xlabel=measure, zero=False, ax=ax)
+        ax.axvline(0.5, color="0.5", lw=1, ls="--")
+        ax.set(xlim=(-0.05, 1.05))
+        if ax.get_legend():
+            ax.get_legend().remove()
+    handles, labels = axes[2].get_legend_handles_labels()
+    axes[2].legend(handles[-2:], labels[-2:], loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def ranks(frame: pd.DataFrame) -> Figure:
+    """Success by category as the rules see it, as the judge sees it, and after the correction, lines joining a
+    category; a panel for each judge."""
+    import matplotlib.pyplot as plt
+
+    judges = list(dict.fromkeys(frame["judge"]))
+    fig, axes = plt.subplots(1, len(judges), figsize=(4.9 * len(judges), 4.2), sharey=True, squeeze=False)
+    steps = ["true", "judged", "corrected"]
+    for ax, name in zip(axes[0], judges, strict=True):
+        mean = frame[frame["judge"] == name].groupby("category")[steps].mean()
+        for k, category in enumerate(CATEGORIES):
+            length = category == "Length"
+            ax.plot(steps, mean.loc[category], marker="o", color=show.COLOURS[k % len(show.COLOURS)],
+                    lw=3.2 if length else 1.4, label=category)  # fmt: skip
+        ax.set(title=name, ylabel="share of constraints met", ylim=(-0.03, 1.05))
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def bending(s_length: float = 0.9, q_length: float = 0.3, s: float = 0.9, q: float = 0.9, rate: float = 0.6) -> Figure:
+    """What a judge whose errors differ by kind makes of categories that are all equally hard, and of strict."""
+    import matplotlib.pyplot as plt
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.6))
+    errors = {c: (s_length, q_length) if c == "Length" else (s, q) for c in CATEGORIES}
+    seen = [float(judging.judged_as(rate, *errors[c])) for c in CATEGORIES]
+    left.barh(range(8), seen, color=[show.COLOURS[1] if c == "Length" else show.COLOURS[0] for c in CATEGORIES])
+    left.axvline(rate, color="black", ls=":", label="truth, all categories")
+    left.set(yticks=range(8), yticklabels=CATEGORIES, xlabel="share met, as judged", xlim=(0, 1))
+    left.legend(loc="lower right")
+    n = np.arange(1, 9)
+    _line(right, n, rate**n, "strict, truth", ":")
+    _line(right, n, float(np.mean(seen)) ** n, "strict, as judged", "-")
+    _line(right, n, np.full(8, float(np.mean(seen))), "soft, as judged", "--")
+    right.set(xlabel="number of constraints n", ylabel="score", ylim=(0, 1))
+    right.legend(loc="upper right")
+    return fig
+
+
+def _line(ax: Axes, x: np.ndarray, y: np.ndarray, label: str, style: str) -> None:
+    ax.plot(x, y, ls=style, label=label)

@@ -1,0 +1,507 @@
+"""The experiments of the chapter: who answers, who judges, what follows for the claims.
+
+Answers come in a frame with one row a constraint: ``responder``, ``task``, ``topic``, ``n``, ``block``, ``place``,
+``kind``, ``category``, ``asked`` (False: drawn for the task, but nobody asked for it) and ``met`` (the rule's verdict).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from reprobook.nn.lm import load_lm
+from reprobook.papers.wildifeval import curation, judging, printed, published, responders, scores
+from reprobook.papers.wildifeval.judge import Question, judge
+from reprobook.papers.wildifeval.kinds import CATEGORIES
+from reprobook.papers.wildifeval.store import digest, kept
+
+if TYPE_CHECKING:
+    from reprobook.data import ChapterData
+    from reprobook.facts import Facts
+    from reprobook.papers.wildifeval.published import RealTask, Rules
+    from reprobook.papers.wildifeval.tasks import Task, Topic
+
+SMALL, OPTIONAL = "smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"
+KNOWN = 0.7  # success rate of the responder of known rate
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A language model that answers and judges; rows that it made are kept in ``folder``."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    folder: Path
+
+    def answer(
+        self, tasks: Sequence[Task], *, max_new: int, temperature: float, batch_size: int, seed: int
+    ) -> list[str]:
+        """Responses to ``tasks``; those of an interrupted run are found again."""
+        keys = [digest(self.name, task.id, task.prompt, max_new, temperature, seed) for task in tasks]
+
+        def make(rows: list[int]) -> list[dict[str, str]]:
+            part = [tasks[k] for k in rows]
+            found = responders.answers(self.model, self.tokenizer, part, max_new=max_new, temperature=temperature,
+                                       batch_size=batch_size, seed=seed)  # fmt: skip
+            return [{"text": text} for text in found]
+
+        return [row["text"] for row in kept(self.folder / f"answers {self.name}.jsonl", keys, make, chunk=80)]
+
+    def judge(self, questions: Sequence[Question], form: str = "satisfied") -> list[float]:
+        """Scores of ``questions``; NaN where no yes and no no was found."""
+        keys = [digest(self.name, form, tuple(each)) for each in questions]
+
+        def make(rows: list[int]) -> list[dict[str, float | None]]:
+            found = judge(self.model, self.tokenizer, [questions[k] for k in rows], form=form)
+            return [{"score": each.score} for each in found]
+
+        rows = kept(self.folder / f"judged {self.name}.jsonl", keys, make, chunk=96)
+        return [np.nan if row["score"] is None else row["score"] for row in rows]
+
+
+def speakers(data: ChapterData, names: Mapping[str, str], folder: Path, device: Any) -> dict[str, Speaker]:
+    """Role -> model. Where an optional model is not to be had, SmolLM2 stands in, and that is said; each is loaded
+    once."""
+    loaded: dict[str, Speaker] = {}
+    found = {}
+    for role, name in names.items():
+        source = data.path_or_none(name) if name == OPTIONAL else data.path(name)
+        if source is None:
+            print(f"{name} is not to be had here: {SMALL} stands in")
+            name, source = SMALL, data.path(SMALL)
+        if name not in loaded:
+            spread = "auto" if device.type == "cuda" and source.is_dir() else None  # a model may need several GPUs
+            loaded[name] = Speaker(name, *load_lm(source, device=device, device_map=spread), folder)
+        found[role] = loaded[name]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- curation
+
+
+def curate(log: Sequence[Mapping[str, Any]], tasks: Sequence[Task], folder: Path) -> dict[str, list[curation.Row]]:
+    """The pipeline on a log made around ``tasks``: stage -> its rows. Stand-ins: a word list for toxicity; certainty
+    0.99 for a text that holds instructions, else one that grows with its length; a decomposer that lists the
+    constraints the task was made of; the category by construction; one domain."""
+    made = {each.text: each.category for task in tasks for each in task.asked}
+
+    def certainty(text: str) -> float:
+        return 0.99 - 1e-6 * len(text) if "Follow these instructions" in text else len(text) / 1e4
+
+    def answer(text: str) -> str:
+        return f"{curation.HEAD}\n" + "\n".join(f"{k}. {c}" for k, c in enumerate(_listed(text), start=1))
+
+    def domain(rows: Sequence[curation.Row]) -> list[curation.Row]:
+        return curation.domains(rows, _one_domain, set_of, _first)
+
+    steps: dict[str, Callable[[Any], list[curation.Row]]] = {
+        "first message": curation.first_message,
+        "filtered": lambda rows: curation.heuristics(rows, curation.word_list_toxicity),
+        "classified": lambda rows: curation.classify(rows, certainty),
+        "most certain": curation.most_certain,
+        "decomposed": lambda rows: curation.decompose(rows, answer),
+        "de-biased": curation.debias,
+        "within limits": curation.within_limits,
+        "categorised": lambda rows: curation.categorise(rows, lambda text: made.get(text, "Other")),
+        "with domains": domain,
+    }
+    rows: list[curation.Row] = [dict(row) for row in log]
+    found = {"log": rows}
+    for name, step in steps.items():
+        rows = found[name] = curation.run_stage(name, rows, step, folder)
+    return found
+
+
+def _one_domain(texts: Sequence[str]) -> list[str]:  # noqa: ARG001 (a stand-in)
+    return ["Writing"]
+
+
+def _first(text: str, names: Sequence[str]) -> str:  # noqa: ARG001 (a stand-in)
+    return names[0]
+
+
+def set_of(names: Sequence[str]) -> list[str]:
+    """The distinct names, sorted: the merging of domains for a stand-in."""
+    return sorted(set(names))
+
+
+def _listed(text: str) -> list[str]:
+    return [re.sub(r" \(\d+\)$", "", line[2:]) for line in text.splitlines() if line.startswith("- ")]
+
+
+def parser_table(tasks: Sequence[Task]) -> pd.DataFrame:
+    """Constraints that both parsers find in answers that list those of ``tasks``, every third in small letters."""
+    rows = []
+    for rule in ("theirs", "ours"):
+        right = found = 0
+        for task in tasks:
+            items = [c.text if k % 3 else c.text[:1].lower() + c.text[1:] for k, c in enumerate(task.asked)]
+            answer = f"{curation.HEAD}\n" + "\n".join(f"{k}. {item}" for k, item in enumerate(items, start=1))
+            parsed = curation.parse_decomposition(answer, rule)
+            found, right = found + len(parsed), right + (parsed == items)
+        listed = sum(task.n for task in tasks)
+        rows.append({"rule": rule, "listed": listed, "found": found, "answers read right": right / len(tasks)})
+    return pd.DataFrame(rows)
+
+
+def classified(encoder: str | Path, tasks: Sequence[Task], device: Any) -> pd.DataFrame:
+    """Categories of the tasks' constraints by the nearest examples, against those they were made of: a row a category
+    with its number of distinct texts, the share put ``right``, and the mean ``silhouette`` (cosine) of its texts among
+    all: how apart it stands."""
+    from sklearn.metrics import silhouette_samples
+
+    from reprobook.nn.encoder import encode, load_encoder
+
+    net, tokenizer = load_encoder(encoder, device=device)
+    truth = {each.text: each.category for task in tasks for each in (*task.asked, *task.others)}
+    vectors = encode(net, tokenizer, list(truth)).numpy()
+    known = dict(zip(truth, vectors, strict=True))
+
+    def look_up(texts: Sequence[str]) -> np.ndarray:
+        return np.stack([known[t] if t in known else encode(net, tokenizer, [t]).numpy()[0] for t in texts])
+
+    category = curation.nearest_category(look_up)
+    labels = list(truth.values())
+    frame = pd.DataFrame({"category": labels, "right": [category(t) == c for t, c in truth.items()],
+                          "silhouette": silhouette_samples(vectors, labels, metric="cosine")})  # fmt: skip
+    means = {"texts": ("right", "size"), "right": ("right", "mean"), "silhouette": ("silhouette", "mean")}
+    return frame.groupby("category").agg(**means).reset_index()
+
+
+# ------------------------------------------------------------------------------------------------- responders
+
+
+def checked(name: str, tasks: Sequence[Task], texts: Sequence[str]) -> pd.DataFrame:
+    """The rules' verdicts on one responder's texts, asked constraints first."""
+    rows = []
+    for task, text in zip(tasks, texts, strict=True):
+        block = task.id.rpartition("-")[0]
+        for place, each in enumerate((*task.asked, *task.others), start=1):
+            rows.append({"responder": name, "task": task.id, "topic": task.topic, "n": task.n, "block": block,
+                         "place": place, "kind": each.kind, "category": each.category, "asked": place <= task.n,
+                         "met": float(each.holds(text))})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def writers(where: Sequence[Topic], seed: int) -> dict[str, Callable[[Task], str]]:
+    """Responders without a network: the ceiling, the known rate, and the blind ones."""
+    return {
+        "template": responders.template, f"known rate {KNOWN}": responders.known_rate(KNOWN, seed),
+        "fixed text": responders.fixed, "copy": responders.copy, "n-gram": responders.ngram(where, seed),
+    }  # fmt: skip
+
+
+def asked(frame: pd.DataFrame, responder: str) -> pd.DataFrame:
+    """What one responder made of the constraints it was asked for."""
+    return frame[(frame["responder"] == responder) & frame["asked"]]
+
+
+def responder_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a responder: tasks, strict, soft (means over tasks), constraints met that were asked for and that were
+    not."""
+    rows = []
+    for name, part in frame.groupby("responder", sort=False):
+        tasks = scores.task_scores(part[part["asked"]])
+        means = tasks[["strict", "soft"]].mean().to_dict()
+        rows.append({"responder": name, "tasks": len(tasks), **means,
+                     "asked": part.loc[part["asked"], "met"].mean(),
+                     "not asked": part.loc[~part["asked"], "met"].mean()})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def count_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Scores of every responder by number of constraints, with what independence would give for strict."""
+    parts = []
+    for name in frame["responder"].unique():
+        part = asked(frame, name)
+        product = scores.product_of_rates(part).groupby(part.groupby("task", sort=False)["n"].first()).mean()
+        table = scores.by_count(part).assign(responder=name)
+        parts.append(table.assign(independent=table["n"].map(product)))
+    return pd.concat(parts, ignore_index=True)[["responder", "n", "tasks", "strict", "independent", "soft", "half",
+                                                "normalised"]]  # fmt: skip
+
+
+def category_table(frame: pd.DataFrame, by: str = "category") -> pd.DataFrame:
+    """Share of met constraints by category (or kind): asked and not asked, a row for each responder and category."""
+    told = frame.pivot_table(index=["responder", by], columns="asked", values="met", sort=False)
+    return told.rename(columns={True: "asked", False: "not asked"}).reset_index()[
+        ["responder", by, "asked", "not asked"]
+    ]
+
+
+def minus_others(part: pd.DataFrame, category: str, value: str = "met") -> pd.Series:
+    """For each block of tasks: success in ``category`` minus the mean success of the other categories. In a block all
+    categories are asked equally often and at the same positions."""
+    by = part.groupby(["block", "category"])[value].mean().unstack()
+    return by[category] - by.drop(columns=category).mean(axis=1)
+
+
+def effects_of(frame: pd.DataFrame, name: str) -> dict[str, dict[str, Any]]:
+    """What the claims need of one model: effect -> arguments of ``Chapter.compare`` or ``Chapter.effect``."""
+    part, tasks = asked(frame, name), scores.task_scores(asked(frame, name))
+    topic = part.groupby("task", sort=False)["topic"].first()[tasks.index]
+    found: dict[str, dict[str, Any]] = {}
+    centred = tasks.assign(soft=tasks["soft"] - tasks["soft"].mean())
+    slope = scores.slope_scores(centred, "soft")
+    found["slope of soft"] = {"values": slope, "unit": "soft score", "over": "task", "groups": topic[slope.index]}
+    strict = {n: each["strict"].to_numpy() for n, each in tasks.groupby("n")}
+    if {1, 4} <= strict.keys():
+        found["strict, 1 minus 4"] = {"a": strict[1], "b": strict[4], "unit": "strict score", "over": "task"}
+    few = tasks[tasks["n"].between(2, 4)]
+    if len(few):
+        product = scores.product_of_rates(part)[few.index]
+        found["strict minus product"] = {"a": few["strict"], "b": product, "unit": "strict score", "over": "task",
+                                         "groups": topic[few.index]}  # fmt: skip
+    mine = frame[(frame["responder"] == name) & (frame["n"] < len(CATEGORIES))]
+    by = mine.groupby(["block", "asked"])["met"].mean().unstack()
+    found["asked minus not asked"] = {"a": by[True], "b": by[False], "unit": "share met", "over": "block of tasks"}
+    for category, short in (("Length", "length"), ("Format and Structure", "format"), ("Focus / Emphasis", "focus")):
+        gap = minus_others(part, category)
+        found[f"{short} minus others"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
+    idle = mine[~mine["asked"] & (mine["category"] == "Length")].groupby("block")["met"].mean()
+    found["length, not asked"] = {"values": idle, "unit": "share met", "over": "block of tasks"}
+    for other in ("template", "n-gram", "fixed text"):
+        theirs = scores.task_scores(asked(frame, other)).loc[tasks.index, "soft"]
+        a, b = (theirs, tasks["soft"]) if other == "template" else (tasks["soft"], theirs)
+        label = "template minus it" if other == "template" else f"it minus {other}"
+        found[label] = {"a": a, "b": b, "unit": "soft score", "over": "task", "groups": topic}
+    return found
+
+
+def known_rate_effects(frame: pd.DataFrame, rate: float = KNOWN) -> dict[str, dict[str, Any]]:
+    """The closed forms at the responder of known rate, end to end through texts and rules: soft = p, strict = p^n."""
+    tasks = scores.task_scores(asked(frame, f"known rate {rate}"))
+    unit = {"unit": "score", "over": "task"}
+    return {
+        "known rate: soft minus p": {"a": tasks["soft"], "b": np.full(len(tasks), rate), **unit},
+        "known rate: strict minus p^n": {"a": tasks["strict"], "b": rate ** tasks["n"], **unit},
+    }  # fmt: skip
+
+
+def compatibility(tasks: Sequence[Task]) -> pd.DataFrame:
+    """How often a constraint's rule says what the writer meant, when the constraint of the row alone is broken (or none
+    is) and when it is asked beside that of the column: 1 everywhere if no constraint disturbs another."""
+    rows = []
+    for task in tasks:
+        for k, broken in enumerate([None, *range(task.n)]):
+            text = responders.write(task, [] if broken is None else [broken])
+            rows += [{"broken": "none" if k == 0 else task.asked[k - 1].category, "category": each.category,
+                      "right": float(each.holds(text) == (j != broken))}
+                     for j, each in enumerate(task.asked)]  # fmt: skip
+    return pd.DataFrame(rows).pivot_table(index="broken", columns="category", values="right").reset_index()
+
+
+# ------------------------------------------------------------------------------------------------- judges
+
+
+@dataclass(frozen=True)
+class Judgeable:
+    """Questions whose truth a rule knows, and a frame with a row for each: ``source``, ``task``, ``topic``, ``n``,
+    ``kind``, ``category``, ``pair`` (twins that differ in it), ``truth``, ``half`` (0: to choose on, 1: to measure)."""
+
+    questions: list[Question]
+    frame: pd.DataFrame
+
+
+def judgeable(tasks: Sequence[Task], texts: Mapping[str, Sequence[str]], seed: int) -> Judgeable:
+    """Questions about twin texts of the writer, and about ``texts`` (responder -> a text a task); halves of tasks."""
+    questions, rows = [], []
+    _, first, second = zip(*responders.halves(tasks, seed), strict=True)
+    sources: dict[str, Sequence[str]] = {"twin 0": first, "twin 1": second}
+    for source, given in {**sources, **texts}.items():
+        name = "twin" if source in sources else source
+        for k, (task, text) in enumerate(zip(tasks, given, strict=True)):
+            for each in task.asked:
+                questions.append(Question(task.prompt, text, each.text))
+                rows.append({"source": name, "task": f"{source} {task.id}",
+                             "topic": task.topic, "n": task.n, "kind": each.kind, "category": each.category,
+                             "block": task.id.rpartition("-")[0], "pair": f"{task.id} {each.kind}",
+                             "truth": float(each.holds(text)), "half": k % 2})  # fmt: skip
+    return Judgeable(questions, pd.DataFrame(rows))
+
+
+def judged(by: Speaker, made: Judgeable, form: str = "satisfied") -> pd.DataFrame:
+    """The frame with the ``score`` of a judge (of the opposite question: turned round) and its ``said``."""
+    score = np.array(by.judge(made.questions, form))
+    frame = made.frame.assign(judge=by.name, form=form, score=1 - score if form == "violated" else score)
+    return frame.assign(said=judging.decisions(frame), met=frame["truth"])
+
+
+def only_twins(made: Judgeable) -> Judgeable:
+    """The questions about twins alone."""
+    keep = np.flatnonzero(made.frame["source"] == "twin")
+    return Judgeable([made.questions[k] for k in keep], made.frame.iloc[keep].reset_index(drop=True))
+
+
+def chosen_threshold(frame: pd.DataFrame) -> float:
+    """The threshold of the best balanced accuracy on the twins of half 0."""
+    return judging.best_threshold(frame[(frame["source"] == "twin") & (frame["half"] == 0)])
+
+
+def quality_table(judges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What :func:`reprobook.papers.wildifeval.judging.quality` says of every judge on the twins, at 0.5."""
+    parts = [judging.quality(frame[frame["source"] == "twin"]).assign(judge=name) for name, frame in judges.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def wording_rows(name: str, plain: pd.DataFrame, turned: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row for each question: how often the judge says yes to it, accuracy, AUC, agreement of both decisions."""
+    same = (plain["said"].to_numpy() == turned["said"].to_numpy()).mean()
+    rows = []
+    for form, frame in (("satisfied?", plain), ("violated?", turned)):
+        found = judging.quality(frame).iloc[-1]
+        yes = found["said yes"] if form == "satisfied?" else 1 - found["said yes"]
+        rows.append({"judge": name, "question": form, "says yes": yes, "accuracy": found["accuracy"],
+                     "AUC": found["AUC"],
+                     "decisions agree": same})  # fmt: skip
+    return rows
+
+
+def judge_effects(frame: pd.DataFrame, least: float) -> dict[str, dict[str, Any]]:
+    """What is recorded of a judge, from its frame: accuracy and AUC of twins over all constraints and by category,
+    what it makes of length, and how far the closed forms carry. ``least``: its threshold chosen on half 0."""
+    twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
+    found: dict[str, dict[str, Any]] = {}
+    right = (twins["said"] == twins["truth"]).astype(float)
+    found["accuracy"] = {"values": right, "unit": "accuracy", "over": "constraint", "groups": twins["topic"]}
+    test = twins[twins["half"] == 1]
+    tuned = (judging.decisions(test, least) == test["truth"]).astype(float)
+    found["accuracy, own threshold"] = {
+        "values": tuned,
+        "unit": "accuracy",
+        "over": "constraint",
+        "groups": test["topic"],
+    }
+    won = judging.twins_won(twins)
+    about = twins.groupby("pair")[["category", "topic"]].first().loc[won.index]
+    found["AUC of twins"] = {"values": won, "unit": "AUC", "over": "pair of texts", "groups": about["topic"]}
+    for category in CATEGORIES:
+        mine = won[about["category"] == category]
+        topic, name = about.loc[mine.index, "topic"], category.replace(" / ", " or ")
+        found[f"AUC of twins, {name}"] = {"values": mine, "unit": "AUC", "over": "pair of texts", "groups": topic}
+    for name, value in (("by rules", "truth"), ("as judged", "said")):
+        gap = minus_others(real, "Length", value)
+        found[f"length minus others, {name}"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
+    return found
+
+
+def correction_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
+    """The table that a benchmark would publish and what is left of it: by category, true and judged share of met
+    constraints of the models' texts, what sensitivity and specificity of the twins predict for it, and the judged share
+    corrected by them. ``least``: threshold."""
+    twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
+    found = judging.rates(twins, least)
+    by = (
+        real.assign(said=judging.decisions(real, least))
+        .groupby("category")[["truth", "said"]]
+        .mean()
+        .reindex(CATEGORIES)
+    )
+    s, q = (found[name].reindex(CATEGORIES) for name in ("s", "q"))
+    return pd.DataFrame({
+        "category": CATEGORIES, "true": by["truth"].to_numpy(), "judged": by["said"].to_numpy(),
+        "predicted": judging.judged_as(by["truth"].to_numpy(), s.to_numpy(), q.to_numpy()),
+        "corrected": judging.corrected(by["said"].to_numpy(), s.to_numpy(), q.to_numpy()),
+        "sensitivity": s.to_numpy(), "specificity": q.to_numpy(),
+    })  # fmt: skip
+
+
+def bend_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
+    """Strict and soft of the models' texts: true, judged, and predicted from the twins' error rates by category with
+    independent errors; a row for each number of constraints."""
+    twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
+    found = judging.rates(twins, least)
+    real = real.assign(said=judging.decisions(real, least))
+    s, q = (found[name].reindex(real["category"]).to_numpy() for name in ("s", "q"))
+    real = real.assign(soft=judging.judged_as(real["truth"].to_numpy(), s, q))
+    tasks = real.groupby("task", sort=False).agg(n=("n", "first"), true=("truth", "mean"), judged=("said", "mean"),
+                                                 predicted=("soft", "mean"), all_true=("truth", "min"),
+                                                 all_judged=("said", "min"))  # fmt: skip
+    tasks["all_predicted"] = judging.judged_strict(real, found)
+    table = tasks.groupby("n").mean().reset_index()
+    return table.set_axis(["n", "soft, true", "soft, judged", "soft, predicted", "strict, true", "strict, judged",
+                           "strict, predicted"], axis=1)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- real users' tasks
+
+
+def cross_check(tasks: Sequence[Task], texts: Sequence[str], rules: Rules) -> pd.DataFrame:
+    """Our rules against those that IFEval published for the same constraint, on the same texts: a row a kind."""
+    rows = []
+    for task, text in zip(tasks, texts, strict=True):
+        for each in (c for c in task.asked if c.kind in published.SAME):
+            rule, needs = published.SAME[each.kind]
+            theirs = rules.holds(rule, needs(each.needs), task.prompt, text)
+            rows.append({"kind": each.kind, "rule of IFEval": rule, "same": float(theirs == each.holds(text))})
+    told = pd.DataFrame(rows).groupby(["kind", "rule of IFEval"])["same"]
+    return told.agg(texts="size", agree="mean").reset_index()
+
+
+def real_table(tasks: Sequence[RealTask], rules: Rules, texts: Mapping[str, str]) -> pd.DataFrame:
+    """A row a rule of IFBench and prompt in ``texts`` (prompt -> response): ``task``, ``n``, ``rule``, ``constraint``,
+    ``met`` (NaN: the rule cannot be run without its downloads)."""
+    rows = []
+    for task in (each for each in tasks if each.prompt in texts):
+        for rule, needs in zip(task.rules, task.needs, strict=True):
+            held = rules.holds(rule, needs, task.prompt, texts[task.prompt])
+            rows.append({"task": task.id, "n": len(task.rules), "rule": rule, "constraint": rules.describe(rule, needs),
+                         "category": rule, "met": np.nan if held is None else float(held)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def real_questions(
+    tasks: Sequence[RealTask], table: pd.DataFrame, texts: Mapping[str, str], n: int, seed: int, most: int = 1500
+) -> tuple[list[Question], np.ndarray]:
+    """``n`` questions about responses of at most ``most`` characters, half of them about constraints that hold, and the
+    truth."""
+    prompts = {task.id: task.prompt for task in tasks}
+    short = {name for name, prompt in prompts.items() if len(prompt) + len(texts.get(prompt, "")) <= most}
+    table = table[table["met"].notna() & table["task"].isin(short)]
+    rng = np.random.default_rng([seed, 41])
+    halves = [table[table["met"] == value] for value in (1.0, 0.0)]
+    part = pd.concat([half.iloc[rng.permutation(len(half))[: n // 2]] for half in halves])
+    asked = [Question(prompts[t], texts[prompts[t]], c) for t, c in zip(part["task"], part["constraint"], strict=True)]
+    return asked, part["met"].to_numpy()
+
+
+def real_quality(by: Speaker, picked: tuple[list[Question], np.ndarray]) -> dict[str, Any]:
+    """Quality of a judge on them, over all."""
+    questions, truth = picked
+    frame = pd.DataFrame({"category": "all", "truth": truth, "score": by.judge(questions)})
+    return judging.quality(frame).iloc[-1].drop("category").to_dict()
+
+
+# ------------------------------------------------------------------------------------------------- stability
+
+
+def simulated_table(facts: Facts, shared: float, n_populations: int, seed: int) -> pd.DataFrame:
+    """The stability study on populations of tasks with the published strict means and a common difficulty, a row for
+    each population and size."""
+    p = facts.frame("scores_v3")["strict"].to_numpy()
+    parts = []
+    for k in range(n_populations):
+        made = scores.simulated(p, printed.TASKS, shared, 1000 * seed + k + 1)
+        table = scores.stability(made, (100, 500, 1000, 5000), printed.REPLICATES, 1000 * seed + k)
+        parts.append(table.assign(population=k))
+    return pd.concat(parts, ignore_index=True)
+
+
+def stability_effects(table: pd.DataFrame, facts: Facts) -> dict[str, dict[str, Any]]:
+    """What C5 asks of the simulated populations."""
+    published = facts.frame("subsampling").set_index("N")
+    tau, width = (table.pivot(index="population", columns="N", values=name) for name in ("tau", "width"))
+    over = {"over": "simulated population of tasks"}
+    return {
+        "simulated minus published tau at 500": {
+            "values": tau[500] - published.loc[500, "tau strict"], "unit": "Kendall's tau", **over},
+        "simulated width at 5000": {"values": width[5000], "unit": "strict score", **over},
+        "simulated tau at 100 minus at 500": {"values": tau[100] - tau[500], "unit": "Kendall's tau", **over},
+    }  # fmt: skip
