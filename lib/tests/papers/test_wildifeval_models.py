@@ -312,12 +312,29 @@ def test_replicates(tmp_path: Path) -> None:
     assert row["tau strict"] == 1 and row["tau soft"] == -1
 
 
+def test_categories_as_released_or_by_a_judge(tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "categories.csv"
+    path.write_text('constraint,categories,Other\n"a, ""b""",Length,0\nc,Other: Sport,1\nd,Length,1\nNA,Editing,0\n')
+    held = {'a, "b"': "Length", "c": "Other", "d": "Other", "NA": "Editing"}
+    assert released.published_categories(path) == held
+    who = study.Speaker("tiny", model, Signs(), tmp_path)
+    said = iter([["7", "Other: x"], ["no", "no"]])
+    monkeypatch.setattr(released, "complete", lambda *_, **__: next(said))
+    asked = {"t": ["b", "a"], "u": ["a"]}
+    assert study.categories_of("judge", asked, None, who, 1) == {"a": "Editing", "b": "Other"}  # type: ignore[arg-type]
+    with pytest.raises(ReprobookError, match=r"tiny .* none of 2 .*'no'"):
+        study.categories_of("judge", asked, None, who, 1)  # type: ignore[arg-type]
+    with pytest.raises(ReprobookError, match="with a judge"):
+        study.categories_of("judge", asked, None, None, 1)  # type: ignore[arg-type]
+
+
 def test_names_are_checked_before_anything_is_fetched() -> None:
-    released.check([], "", [], ["a"])
+    released.check("released", "", [], ["a"])
     for arguments, match in (
-        (([], "b", [], ["a"]), "'b'"),
-        (([], "", ["a"], ["a"]), "judge_model"),
-        ((["x"], "", [], []), "'x'"),
+        (("", "b", [], ["a"]), "'b'"),
+        (("", "", ["a"], ["a"]), "judge_model"),
+        (("judge", "", [], []), "judge_model"),
+        (("x", "", [], []), "'x'.*nearest"),
     ):
         with pytest.raises(ReprobookError, match=match):
             released.check(*arguments)

@@ -40,6 +40,7 @@ LADDERS = (("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Qwen2.5-3B", "Qwen2.5-7B", "Qwen2.5
            ("Llama-3.2-1B", "Llama-3.2-3B"),
            ("Llama-3.1-8B", "Llama-3.1-405B"), ("Gemma-2-2B", "Gemma-2-9B"))  # fmt: skip
 SIZES = (100, 250, 500, 1000, 2000, 3000, 5000)
+FORMS = ("released", "nearest", "judge")  # where categories come from: the file, nearest examples, a local model
 
 
 # ------------------------------------------------------------------------------------------------- loading
@@ -109,6 +110,14 @@ def predictions(folder: str | Path, model: str) -> dict[str, str]:
     return {task: turns[-1]["content"] for task, turns in held.items()}
 
 
+def published_categories(path: str | Path) -> dict[str, str]:
+    """Constraint -> category of the released file (columns ``constraint``, ``categories``, ``Other``), whose names are
+    those of the paper; what is marked as other, whatever its title, is Other."""
+    held = pd.read_csv(path, keep_default_na=False)
+    known = held["categories"].isin(CATEGORIES) & (held["Other"].astype(int) == 0)
+    return dict(zip(held["constraint"], held["categories"].where(known, "Other"), strict=True))
+
+
 def published_scores(folder: str | Path, judge: str, model: str) -> dict[str, dict[str, float]]:
     """Task text -> constraint -> raw score; the older runs' "ERR" counts as 0."""
     path = Path(folder) / "llm_aaj_scores" / f"llm-aaj-{judge}.{model}-0shot-wild-if-eval.json"
@@ -174,11 +183,15 @@ def category_prompt(constraint: str) -> str:
 
 
 def categories_here(by: Speaker, constraints: Iterable[str], batch_size: int) -> dict[str, str]:
-    """Constraint -> category by a local model, greedy, 10 new tokens as in the released code."""
+    """Constraint -> category by a local model, greedy, 10 new tokens as in the released code. Raises
+    :class:`ReprobookError` if the model names none: it cannot read the question, and all would be Other."""
     wanted = sorted(set(constraints))
     prompts = [[{"role": "user", "content": category_prompt(each)}] for each in wanted]
     said = complete(by.model, by.tokenizer, prompts, max_new_tokens=10, batch_size=batch_size)
-    return {each: read_category(text) for each, text in zip(wanted, said, strict=True)}
+    found = {each: read_category(text) for each, text in zip(wanted, said, strict=True)}
+    if set(found.values()) == {"Other"}:
+        raise ReprobookError(f"{by.name} names a category for none of {len(found)} constraints, it says {said[0]!r}")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- the word rule
@@ -312,13 +325,12 @@ def replicates(path: str | Path, full: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def check(models: Sequence[str], judge: str, judged: Sequence[str], known: Sequence[str]) -> None:
+def check(categories: str, judge: str, judged: Sequence[str], known: Sequence[str]) -> None:
     """Raise :class:`ReprobookError` for a name that would come up after hours of fetching."""
-    for what, given, allowed in (
-        ("released model", models, MODELS),
-        ("model", [*judged, *filter(None, [judge])], known),
-    ):
-        if unknown := [name for name in given if name not in allowed]:
-            raise ReprobookError(f"{what} {unknown[0]!r} is not known; allowed: {', '.join(allowed)}")
-    if judged and not judge:
-        raise ReprobookError(f"answering {list(judged)} needs a judge: name one in judge_model")
+    if categories not in ("", *FORMS):
+        raise ReprobookError(f"categories {categories!r} must be one of {', '.join(FORMS)}")
+    if unknown := [name for name in [*judged, *filter(None, [judge])] if name not in known]:
+        raise ReprobookError(f"model {unknown[0]!r} is not known; allowed: {', '.join(known)}")
+    if not judge and (judged or categories == "judge"):
+        what = f"answering {list(judged)}" if judged else "categories 'judge'"
+        raise ReprobookError(f"{what} needs a judge: name one in judge_model")

@@ -11,6 +11,7 @@ import numpy as np
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import complete
+from reprobook.papers.wildifeval.kinds import CATEGORIES
 from reprobook.papers.wildifeval.tasks import write
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def ngram(where: Sequence[Topic], seed: int, n_words: int = 50) -> Callable[[Tas
 
     def draw(task: Task) -> str:
         rng = np.random.default_rng([seed, *task.id.encode()])
-        said, state = [], ("", "")
+        said: list[str] = []
+        state = ("", "")
         while len(said) < n_words or said[-1] != ".":
             choices = follow[state]
             word = choices[int(rng.integers(len(choices)))]
@@ -59,14 +61,13 @@ def ngram(where: Sequence[Topic], seed: int, n_words: int = 50) -> Callable[[Tas
 
 def known_rate(rate: float | Mapping[str, float], seed: int) -> Callable[[Task], str]:
     """Satisfies each constraint with probability ``rate`` (or that of its category), independently."""
-    rates = dict(rate) if isinstance(rate, Mapping) else None
-    if any(not 0 <= p <= 1 for p in (rates.values() if rates is not None else [rate])):  # type: ignore[operator]
+    rates = dict(rate) if isinstance(rate, Mapping) else dict.fromkeys(CATEGORIES, rate)
+    if any(not 0 <= p <= 1 for p in rates.values()):
         raise ReprobookError(f"rate {rate} must be from 0 to 1")
 
     def draw(task: Task) -> str:
         u = np.random.default_rng([seed, 7, *task.id.encode()]).random(task.n)
-        p = [rates[each.category] if rates is not None else rate for each in task.asked]
-        return write(task, [k for k in range(task.n) if u[k] >= p[k]])  # type: ignore[operator]
+        return write(task, [k for k, each in enumerate(task.asked) if u[k] >= rates[each.category]])
 
     return draw
 

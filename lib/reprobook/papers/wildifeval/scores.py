@@ -129,7 +129,7 @@ def kendall(table: pd.DataFrame) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------- significance
 
 
-def mcnemar(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+def mcnemar(a: Sequence[float] | pd.Series, b: Sequence[float] | pd.Series) -> tuple[float, float]:
     """McNemar's chi-square with continuity correction and its p-value, as the released code has it, of strict scores
     of the same tasks. Without a discordant pair: 0 and 1."""
     from scipy.stats import chi2
@@ -185,7 +185,7 @@ def stability(scores: np.ndarray, sizes: Sequence[int], replicates: int = 50, se
     return pd.DataFrame(rows)
 
 
-def simulated(p: Sequence[float], n_tasks: int, shared: float, seed: int) -> np.ndarray:
+def simulated(p: Sequence[float] | np.ndarray, n_tasks: int, shared: float, seed: int) -> np.ndarray:
     """Strict scores (tasks, models) of models with means ``p``, whose tasks have a common difficulty: normal scores
     with correlation ``shared`` between any two models, cut at the quantiles of ``p``."""
     from scipy.stats import norm

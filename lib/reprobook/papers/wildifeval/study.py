@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from reprobook.errors import ReprobookError
 from reprobook.nn.lm import load_lm
-from reprobook.papers.wildifeval import curation, judging, printed, published, responders, scores
+from reprobook.papers.wildifeval import curation, judging, printed, published, released, responders, scores
 from reprobook.papers.wildifeval.judge import Question, judge
 from reprobook.papers.wildifeval.kinds import CATEGORIES
 from reprobook.papers.wildifeval.store import digest, kept
@@ -157,22 +158,43 @@ def classified(encoder: str | Path, tasks: Sequence[Task], device: Any) -> pd.Da
     all: how apart it stands."""
     from sklearn.metrics import silhouette_samples
 
-    from reprobook.nn.encoder import encode, load_encoder
-
-    net, tokenizer = load_encoder(encoder, device=device)
     truth = {each.text: each.category for task in tasks for each in (*task.asked, *task.others)}
-    vectors = encode(net, tokenizer, list(truth)).numpy()
-    known = dict(zip(truth, vectors, strict=True))
-
-    def look_up(texts: Sequence[str]) -> np.ndarray:
-        return np.stack([known[t] if t in known else encode(net, tokenizer, [t]).numpy()[0] for t in texts])
-
-    category = curation.nearest_category(look_up)
+    category, vectors = _nearest(encoder, list(truth), device)
     labels = list(truth.values())
     frame = pd.DataFrame({"category": labels, "right": [category(t) == c for t, c in truth.items()],
                           "silhouette": silhouette_samples(vectors, labels, metric="cosine")})  # fmt: skip
     means = {"texts": ("right", "size"), "right": ("right", "mean"), "silhouette": ("silhouette", "mean")}
     return frame.groupby("category").agg(**means).reset_index()
+
+
+def _nearest(encoder: str | Path, texts: Sequence[str], device: Any) -> tuple[Callable[[str], str], np.ndarray]:
+    """The nearest category of a text, and the vectors of ``texts`` (n, d), which are encoded at once."""
+    from reprobook.nn.encoder import encode, load_encoder
+
+    net, tokenizer = load_encoder(encoder, device=device)
+    vectors = encode(net, tokenizer, list(texts)).numpy()
+    known = dict(zip(texts, vectors, strict=True))
+
+    def look_up(wanted: Sequence[str]) -> np.ndarray:
+        return np.stack([known[t] if t in known else encode(net, tokenizer, [t]).numpy()[0] for t in wanted])
+
+    return curation.nearest_category(look_up), vectors
+
+
+def categories_of(
+    form: str, held: Mapping[str, Sequence[str]], data: ChapterData, judge: Speaker | None, batch_size: int
+) -> dict[str, str]:
+    """Category of each constraint of ``held`` (task -> constraints): as released, by nearest examples, or by a local
+    model (``form``: one of :data:`reprobook.papers.wildifeval.released.FORMS`)."""
+    constraints = sorted({c for each in held.values() for c in each})
+    if form == "released":
+        return released.published_categories(data.path("constraint-categories"))
+    if form == "nearest":
+        category, _ = _nearest(data.path("minilm-l6"), constraints, "cpu")
+        return {c: category(c) for c in constraints}
+    if judge is None:
+        raise ReprobookError(f"categories {form!r} must be one of {', '.join(released.FORMS)}, the last with a judge")
+    return released.categories_here(judge, constraints, batch_size)
 
 
 # ------------------------------------------------------------------------------------------------- responders
@@ -476,7 +498,8 @@ def real_quality(by: Speaker, picked: tuple[list[Question], np.ndarray]) -> dict
     """Quality of a judge on them, over all."""
     questions, truth = picked
     frame = pd.DataFrame({"category": "all", "truth": truth, "score": by.judge(questions)})
-    return judging.quality(frame).iloc[-1].drop("category").to_dict()
+    last = judging.quality(frame).drop(columns="category").iloc[-1]
+    return {str(name): value for name, value in last.items()}
 
 
 # ------------------------------------------------------------------------------------------------- stability
@@ -496,12 +519,12 @@ def simulated_table(facts: Facts, shared: float, n_populations: int, seed: int) 
 
 def stability_effects(table: pd.DataFrame, facts: Facts) -> dict[str, dict[str, Any]]:
     """What C5 asks of the simulated populations."""
-    published = facts.frame("subsampling").set_index("N")
+    published = float(facts.frame("subsampling").set_index("N")["tau strict"][500])
     tau, width = (table.pivot(index="population", columns="N", values=name) for name in ("tau", "width"))
     over = {"over": "simulated population of tasks"}
     return {
         "simulated minus published tau at 500": {
-            "values": tau[500] - published.loc[500, "tau strict"], "unit": "Kendall's tau", **over},
+            "values": tau[500] - published, "unit": "Kendall's tau", **over},
         "simulated width at 5000": {"values": width[5000], "unit": "strict score", **over},
         "simulated tau at 100 minus at 500": {"values": tau[100] - tau[500], "unit": "Kendall's tau", **over},
     }  # fmt: skip
