@@ -362,8 +362,17 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
         judge="j", score=found.frame["truth"], met=found.frame["truth"], said=found.frame["truth"]
     )
     assert study.chosen_threshold(frame) == 1.0
-    effects = study.judge_effects(frame, 0.5)
+    blind = study.blind_judged(found)
+    effects = study.judge_effects(frame, 0.5, blind)
+    minus = effects.pop("AUC of twins minus quoted words")
     assert all(np.mean(effects[name]["values"]) == 1 for name in effects if name.startswith(("AUC", "accuracy")))
+    for measure in ("soft", "strict"):
+        gap = effects[f"{measure}, judged minus predicted"]
+        assert gap["a"].tolist() == pytest.approx(gap["b"].tolist())
+    # quoted words: right on "use" and on the opening, wrong way round on "do not use", a coin without a quotation
+    won = minus["b"].groupby(minus["b"].index.str.split(" ", n=1).str[1]).mean()
+    assert won[["include a word", "opening words"]].tolist() == [1, 1]
+    assert won["avoid a word"] == 0 and won[["lower case", "between", "question"]].tolist() == [0.5] * 3
     assert effects["length minus others, by rules"]["values"].equals(
         effects["length minus others, as judged"]["values"]
     )
@@ -373,6 +382,12 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
     bent = study.bend_table(frame, 0.5)
     assert bent.loc[0, ["soft, judged", "strict, predicted"]].tolist() == pytest.approx([0.75, 0.0])
     assert pictures.ranks(table.assign(judge="j")) and pictures.bending()
+    told = study.quality_table({"j": frame, study.BLIND: blind})
+    assert pictures.judge_by_category(told.assign(seed=0))
+    kinds = study.quality_table({"j": blind}, "kind").set_index("kind")
+    assert kinds.loc["avoid a word", ["sensitivity", "specificity"]].tolist() == [0, 0]
+    assert pictures.calibrated(pd.DataFrame({"judge": "j", "seed": 0, "score": [0.2, 0.7], "truth": [0.1, 0.9]}))
+    assert pictures.taken_apart(made[0], texts["m"][0], [0.5] * 4)
     who = study.Speaker("tiny", model, Signs(), tmp_path)
     twins = study.only_twins(found)
     scored = study.judged(who, study.Judgeable(twins.questions[:6], twins.frame.iloc[:6]), "violated")
@@ -392,9 +407,11 @@ def test_effects_of_a_known_responder() -> None:
     # kinds met: style 2 of 2, include 1, length 1, quality 2, others 0: 6 of 16; length 1/2 against 5/14
     assert np.mean(found["length minus others"]["values"]) == pytest.approx(1 / 2 - 5 / 14)
     assert np.mean(found["format minus others"]["values"]) == pytest.approx(-6 / 14)
+    assert np.mean(found["length minus editing"]["values"]) == pytest.approx(1 / 2)
     assert np.mean(found["slope of soft"]["values"]) == pytest.approx(0, abs=1e-9)  # the mix does not move
     assert np.mean(found["template minus it"]["a"] - found["template minus it"]["b"]) == pytest.approx(1 - 6 / 16)
     table = study.count_table(frame).set_index(["responder", "n"])
     assert table.loc[("fixed text", 8), "soft"] == pytest.approx(6 / 16) and table.loc[("template", 8), "strict"] == 1
     assert study.responder_table(frame).set_index("responder").loc["fixed text", "not asked"] == pytest.approx(6 / 16)
+    assert pictures.by_category(study.category_table(frame).assign(seed=0), ["template", "fixed text"])
     assert pictures.over_counts(study.count_table(frame), ["template"], 0.7) and pictures.taken_apart(made[-1], "Hi.")

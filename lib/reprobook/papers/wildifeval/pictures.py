@@ -28,29 +28,29 @@ def taken_apart(task: Task, response: str, scores: Sequence[float] | None = None
     import matplotlib.pyplot as plt
 
     met = [each.holds(response) for each in task.asked]
-    fig, axes = plt.subplots(1, 2, figsize=(9.6, 1.7 + 0.42 * task.n), width_ratios=(1, 1.25))
     given = task.prompt.partition("\n- ")[0].replace("\n\n", " ") + " ..."
-    left = [("Task", given), ("Response", response)]
-    at = 1.0
-    for title, text in left:
-        lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 52) or [""]][:14]
-        axes[0].text(0, at, title, weight="bold", va="top")
-        axes[0].text(0, at - 0.07, "\n".join(lines), va="top", fontsize=9)
-        at -= 0.15 + 0.062 * (len(lines) + 0.6) * 5.9 / (1.7 + 0.42 * task.n + 2.0)
-    for k, each in enumerate(task.asked):
-        y, colour = 1 - (k + 0.5) / (task.n + 1), MET if met[k] else MISSED
-        axes[1].text(0.0, y, "✓" if met[k] else "✗", color=colour, weight="bold", va="center", fontsize=12)
-        axes[1].text(0.06, y, textwrap.fill(each.text, 46), va="center", fontsize=9)
-        axes[1].text(0.72, y, each.category, va="center", fontsize=9, color="0.35")
-        if scores is not None:
-            axes[1].text(1.07, y, f"{scores[k]:.2f}", va="center", ha="right", fontsize=9)
-    told = f"soft = {sum(met)}/{task.n} = {np.mean(met):.2f}      strict = {int(all(met))}"
-    axes[1].text(0.0, 0.5 / (task.n + 1), told, weight="bold", va="center")
-    axes[1].text(0.72, 1.02, "category", color="0.35", fontsize=9)
+    said = [part for line in response.splitlines() for part in textwrap.wrap(line, 50) or [""]][:14]
+    left = ["Task", *textwrap.wrap(given, 50), "", "Response", *said]
+    height = 0.4 + max(0.2 * len(left), 0.42 * (task.n + 1))
+    fig, axes = plt.subplots(1, 2, figsize=(9.8, height), width_ratios=(1, 1.4))
+    for k, line in enumerate(left):
+        weight = "bold" if line in ("Task", "Response") else "normal"
+        axes[0].text(0, 0.2 * k, line, weight=weight, va="center", fontsize=9)
+    axes[1].text(0.06, 0, "Constraint", weight="bold", va="center", fontsize=9)
+    axes[1].text(0.7, 0, "Category", weight="bold", va="center", fontsize=9)
     if scores is not None:
-        axes[1].text(1.07, 1.02, "judge", ha="right", fontsize=9)
+        axes[1].text(1.1, 0, "Judge", weight="bold", va="center", ha="right", fontsize=9)
+    for k, each in enumerate(task.asked):
+        y, colour = 0.42 * (k + 0.9), MET if met[k] else MISSED
+        axes[1].text(0.0, y, "✓" if met[k] else "✗", color=colour, weight="bold", va="center", fontsize=12)
+        axes[1].text(0.06, y, textwrap.fill(each.text, 40), va="center", fontsize=9)
+        axes[1].text(0.7, y, each.category, va="center", fontsize=9, color="0.35")
+        if scores is not None:
+            axes[1].text(1.1, y, f"{scores[k]:.2f}", va="center", ha="right", fontsize=9)
+    told = f"soft = {sum(met)}/{task.n} = {np.mean(met):.2f}      strict = {int(all(met))}"
+    axes[1].text(0.06, 0.42 * (task.n + 0.9), told, weight="bold", va="center")
     for ax in axes:
-        ax.set(xlim=(0, 1.1), ylim=(0, 1.05))
+        ax.set(xlim=(0, 1.1), ylim=(height - 0.3, -0.1))
         ax.axis("off")
     return fig
 
@@ -77,19 +77,55 @@ def over_counts(frame: pd.DataFrame, responders: Sequence[str], rate: float) -> 
     return fig
 
 
+def by_category(frame: pd.DataFrame, responders: Sequence[str]) -> Figure:
+    """Share of constraints met by category: of those asked for, and of those that nobody asked for; a panel for each
+    responder, a dot a seed."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(responders), figsize=(2.4 + 3.6 * len(responders), 4.4), sharey=True, squeeze=False)
+    part = frame.melt(["responder", "category", "seed"], ["asked", "not asked"], "constraint", "met")
+    part = _sorted(part)
+    for ax, name in zip(axes[0], responders, strict=True):
+        show.dots(part[part["responder"] == name], "met", "category", "constraint", xlabel="share met", title=name,
+                  zero=False, ax=ax)  # fmt: skip
+        ax.set(xlim=(-0.05, 1.05))
+        ax.get_legend().remove()
+    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="constraint")
+    return fig
+
+
+def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows by category in the paper's order."""
+    return frame.sort_values("category", key=lambda column: column.map(CATEGORIES.index), kind="stable")
+
+
+def calibrated(frame: pd.DataFrame) -> Figure:
+    """Share of satisfied constraints over a judge's score, in bins of equal size, mean over seeds; a panel a judge."""
+    judges = list(dict.fromkeys(frame["judge"]))
+    fig, axes = show.panels(judges, size=(3.4, 3.2), ylabel="share satisfied")
+    for k, (ax, name) in enumerate(zip(axes, judges, strict=True)):
+        for _, part in frame[frame["judge"] == name].groupby("seed"):
+            ax.plot(part["score"], part["truth"], "-o", ms=3, lw=0.8, alpha=0.5, color=show.COLOURS[k])
+        ax.plot([0, 1], [0, 1], ls="--", color="0.5")
+        ax.set(xlabel="score of the judge", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    return fig
+
+
 def judge_by_category(frame: pd.DataFrame) -> Figure:
     """Sensitivity, specificity and AUC of every judge by category, a dot a seed."""
     import matplotlib.pyplot as plt
 
+    part = _sorted(frame[frame["category"] != "all"])
     fig, axes = plt.subplots(1, 3, figsize=(10.2, 4.4), sharey=True)
     for ax, measure in zip(axes, ("sensitivity", "specificity", "AUC"), strict=True):
-        show.dots(frame[frame["category"] != "all"], measure, "category", "judge", xlabel=measure, zero=False, ax=ax)
+        show.dots(part, measure, "category", "judge", xlabel=measure, zero=False, ax=ax)
         ax.axvline(0.5, color="0.5", lw=1, ls="--")
         ax.set(xlim=(-0.05, 1.05))
         if ax.get_legend():
             ax.get_legend().remove()
     handles, labels = axes[2].get_legend_handles_labels()
-    axes[2].legend(handles[-2:], labels[-2:], loc="center left", bbox_to_anchor=(1.0, 0.5))
+    n = frame["judge"].nunique()
+    axes[2].legend(handles[-n:], labels[-n:], loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
@@ -122,7 +158,7 @@ def bending(s_length: float = 0.9, q_length: float = 0.3, s: float = 0.9, q: flo
     left.barh(range(8), seen, color=[show.COLOURS[1] if c == "Length" else show.COLOURS[0] for c in CATEGORIES])
     left.axvline(rate, color="black", ls=":", label="truth, all categories")
     left.set(yticks=range(8), yticklabels=CATEGORIES, xlabel="share met, as judged", xlim=(0, 1))
-    left.legend(loc="lower right")
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
     n = np.arange(1, 9)
     _line(right, n, rate**n, "strict, truth", ":")
     _line(right, n, float(np.mean(seen)) ** n, "strict, as judged", "-")

@@ -17,6 +17,7 @@ from reprobook.papers.wildifeval.tasks import write
 if TYPE_CHECKING:
     from reprobook.papers.wildifeval.tasks import Task, Topic
 
+TAIL = 1e-3  # of probability, left out of draws
 # Satisfies what can be satisfied without reading the task.
 FIXED = "why does it matter? because people care about it. they ask again."
 
@@ -87,7 +88,8 @@ def answers(
     model: Any, tokenizer: Any, tasks: Sequence[Task], *, max_new: int, temperature: float, batch_size: int, seed: int
 ) -> list[str]:
     """Zero-shot answers: the task as the only message of the user (paper: at most 1,000 new tokens; temperature 0.7
-    in its text, 0 in its released code)."""
+    in its text, 0 in its released code). Draws leave out the last :data:`TAIL` of probability: to sort a vocabulary of
+    150,000 for each token would cost more than the network."""
     prompts = [[{"role": "user", "content": task.prompt}] for task in tasks]
     return complete(model, tokenizer, prompts, max_new_tokens=max_new, batch_size=batch_size, temperature=temperature,
-                    seed=seed)  # fmt: skip
+                    top_p=1 - TAIL, seed=seed)  # fmt: skip

@@ -19,7 +19,7 @@ from reprobook.errors import ReprobookError
 from reprobook.nn.lm import load_lm
 from reprobook.papers.wildifeval import curation, judging, printed, published, released, responders, scores
 from reprobook.papers.wildifeval.judge import Question, judge
-from reprobook.papers.wildifeval.kinds import CATEGORIES
+from reprobook.papers.wildifeval.kinds import CATEGORIES, words
 from reprobook.papers.wildifeval.store import digest, kept
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SMALL, OPTIONAL = "smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"
 KNOWN = 0.7  # success rate of the responder of known rate
+BLIND = "quoted words"  # the judge that reads no sentence
 
 
 @dataclass(frozen=True)
@@ -258,11 +259,16 @@ def category_table(frame: pd.DataFrame, by: str = "category") -> pd.DataFrame:
     ]
 
 
-def minus_others(part: pd.DataFrame, category: str, value: str = "met") -> pd.Series:
-    """For each block of tasks: success in ``category`` minus the mean success of the other categories. In a block all
-    categories are asked equally often and at the same positions."""
+def minus_others(
+    part: pd.DataFrame, category: str, value: str = "met", others: Sequence[str] = CATEGORIES
+) -> pd.Series:
+    """One number a block of tasks whose mean is the success in ``category`` minus the mean success of the ``others``,
+    every constraint counting alike, as in the paper. In a block all categories are asked equally often and at the same
+    positions."""
     by = part.groupby(["block", "category"])[value].mean().unstack()
-    return by[category] - by.drop(columns=category).mean(axis=1)
+    gap = by[category] - by[[c for c in others if c != category]].mean(axis=1)
+    n = part.groupby("block")["n"].first()
+    return gap * n / n.mean()
 
 
 def effects_of(frame: pd.DataFrame, name: str) -> dict[str, dict[str, Any]]:
@@ -287,6 +293,8 @@ def effects_of(frame: pd.DataFrame, name: str) -> dict[str, dict[str, Any]]:
     for category, short in (("Length", "length"), ("Format and Structure", "format"), ("Focus / Emphasis", "focus")):
         gap = minus_others(part, category)
         found[f"{short} minus others"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
+    gap = minus_others(part, "Length", others=["Editing"])
+    found["length minus editing"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
     idle = mine[~mine["asked"] & (mine["category"] == "Length")].groupby("block")["met"].mean()
     found["length, not asked"] = {"values": idle, "unit": "share met", "over": "block of tasks"}
     for other in ("template", "n-gram", "fixed text"):
@@ -356,6 +364,17 @@ def judged(by: Speaker, made: Judgeable, form: str = "satisfied") -> pd.DataFram
     return frame.assign(said=judging.decisions(frame), met=frame["truth"])
 
 
+def blind_judged(made: Judgeable) -> pd.DataFrame:
+    """As :func:`judged` by a judge that reads no sentence: the share of the words quoted in the constraint that stand
+    in the response, 1/2 without any. It cannot tell "use" from "do not use"."""
+    score = []
+    for each in made.questions:
+        quoted = {word for text in re.findall(r'"([^"]+)"', each.constraint) for word in words(text)}
+        score.append(len(quoted & set(words(each.response))) / len(quoted) if quoted else 0.5)
+    frame = made.frame.assign(judge=BLIND, form="satisfied", score=score)
+    return frame.assign(said=judging.decisions(frame), met=frame["truth"])
+
+
 def only_twins(made: Judgeable) -> Judgeable:
     """The questions about twins alone."""
     keep = np.flatnonzero(made.frame["source"] == "twin")
@@ -367,9 +386,10 @@ def chosen_threshold(frame: pd.DataFrame) -> float:
     return judging.best_threshold(frame[(frame["source"] == "twin") & (frame["half"] == 0)])
 
 
-def quality_table(judges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def quality_table(judges: Mapping[str, pd.DataFrame], by: str = "category") -> pd.DataFrame:
     """What :func:`reprobook.papers.wildifeval.judging.quality` says of every judge on the twins, at 0.5."""
-    parts = [judging.quality(frame[frame["source"] == "twin"]).assign(judge=name) for name, frame in judges.items()]
+    twins = {name: frame[frame["source"] == "twin"] for name, frame in judges.items()}
+    parts = [judging.quality(frame, by=by).assign(judge=name) for name, frame in twins.items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -386,9 +406,10 @@ def wording_rows(name: str, plain: pd.DataFrame, turned: pd.DataFrame) -> list[d
     return rows
 
 
-def judge_effects(frame: pd.DataFrame, least: float) -> dict[str, dict[str, Any]]:
+def judge_effects(frame: pd.DataFrame, least: float, blind: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """What is recorded of a judge, from its frame: accuracy and AUC of twins over all constraints and by category,
-    what it makes of length, and how far the closed forms carry. ``least``: its threshold chosen on half 0."""
+    what it makes of length, and how far the closed forms carry. ``least``: its threshold chosen on half 0; ``blind``:
+    the frame of the judge that reads no sentence."""
     twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
     found: dict[str, dict[str, Any]] = {}
     right = (twins["said"] == twins["truth"]).astype(float)
@@ -404,6 +425,9 @@ def judge_effects(frame: pd.DataFrame, least: float) -> dict[str, dict[str, Any]
     won = judging.twins_won(twins)
     about = twins.groupby("pair")[["category", "topic"]].first().loc[won.index]
     found["AUC of twins"] = {"values": won, "unit": "AUC", "over": "pair of texts", "groups": about["topic"]}
+    theirs = judging.twins_won(blind[blind["source"] == "twin"])[won.index]
+    found[f"AUC of twins minus {BLIND}"] = {"a": won, "b": theirs, "unit": "AUC", "over": "pair of texts",
+                                            "groups": about["topic"]}  # fmt: skip
     for category in CATEGORIES:
         mine = won[about["category"] == category]
         topic, name = about.loc[mine.index, "topic"], category.replace(" / ", " or ")
@@ -411,6 +435,11 @@ def judge_effects(frame: pd.DataFrame, least: float) -> dict[str, dict[str, Any]
     for name, value in (("by rules", "truth"), ("as judged", "said")):
         gap = minus_others(real, "Length", value)
         found[f"length minus others, {name}"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
+    bent = bent_tasks(frame, judging.THRESHOLD)
+    for measure in ("soft", "strict"):
+        found[f"{measure}, judged minus predicted"] = {
+            "a": bent[f"{measure}, judged"], "b": bent[f"{measure}, predicted"], "unit": f"{measure} score",
+            "over": "response"}  # fmt: skip
     return found
 
 
@@ -435,21 +464,24 @@ def correction_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def bend_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Strict and soft of the models' texts: true, judged, and predicted from the twins' error rates by category with
-    independent errors; a row for each number of constraints."""
+def bent_tasks(frame: pd.DataFrame, least: float) -> pd.DataFrame:
+    """A row for each of the models' texts: ``n``; soft and strict as rules see them (``true``), as ``judged``, and as
+    ``predicted`` from the twins' error rates by category with independent errors. ``least``: threshold."""
     twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
     found = judging.rates(twins, least)
-    real = real.assign(said=judging.decisions(real, least))
     s, q = (found[name].reindex(real["category"]).to_numpy() for name in ("s", "q"))
-    real = real.assign(soft=judging.judged_as(real["truth"].to_numpy(), s, q))
-    tasks = real.groupby("task", sort=False).agg(n=("n", "first"), true=("truth", "mean"), judged=("said", "mean"),
-                                                 predicted=("soft", "mean"), all_true=("truth", "min"),
-                                                 all_judged=("said", "min"))  # fmt: skip
-    tasks["all_predicted"] = judging.judged_strict(real, found)
-    table = tasks.groupby("n").mean().reset_index()
-    return table.set_axis(["n", "soft, true", "soft, judged", "soft, predicted", "strict, true", "strict, judged",
-                           "strict, predicted"], axis=1)  # fmt: skip
+    real = real.assign(said=judging.decisions(real, least), expected=judging.judged_as(real["truth"].to_numpy(), s, q))
+    by = real.groupby("task", sort=False)
+    tasks = by[["n"]].first()
+    for name, column in (("true", "truth"), ("judged", "said"), ("predicted", "expected")):
+        tasks[f"soft, {name}"] = by[column].mean()
+        tasks[f"strict, {name}"] = by[column].min()
+    return tasks.assign(**{"strict, predicted": judging.judged_strict(real, found)})
+
+
+def bend_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
+    """Means of :func:`bent_tasks`, a row for each number of constraints."""
+    return bent_tasks(frame, least).groupby("n").mean().reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- real users' tasks
