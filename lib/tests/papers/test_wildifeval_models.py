@@ -262,6 +262,10 @@ def test_released_scores_become_effects(hub: Path) -> None:
     gap = table.loc["Qwen2.5-72B", "strict"] - table.loc["Qwen2.5-7B", "strict"]
     assert np.mean(pair["a"] - pair["b"]) == pytest.approx(gap)
     assert len(found["all models: length minus others"]["values"]) > 3
+    everyone = pd.concat(frames.values())
+    by = everyone.groupby(["task", "category"])["met"].mean().unstack()
+    gap = (by["Length"] - by["Format and Structure"]).mean()
+    assert np.mean(found["all models: length minus format"]["values"]) == pytest.approx(gap)
     exact = released.exact(frames, (10, 24))
     assert exact["tau of strict at 24"] == 1 and exact["std of strict at 10"] > 0
     assert exact["width of soft at 24"] == pytest.approx(0)
@@ -354,14 +358,19 @@ def test_needs_know_the_models() -> None:
 def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> None:
     """With the truth as its score a judge has AUC 1 everywhere, and a corrected table is the true one."""
     topics = [tasks.Topic("Algebra", ("Later authors wrote about it in great detail.",))]
-    made = tasks.make_tasks(topics, [4], 2, 0)
-    texts = {"m": [tasks.write(task, [k % 4]) for k, task in enumerate(made)]}
+    made = tasks.make_tasks(topics, [1, 4], 2, 0)
+    texts = {"m": {task.id: tasks.write(task, [k % 4]) for k, task in enumerate(made) if task.n == 4}}
     found = study.judgeable(made, texts, 0)
-    assert len(found.questions) == len(found.frame) == 16 * 4 * 3
+    assert len(found.questions) == len(found.frame) == 16 * 2 + 16 * 4 * 3
     frame = found.frame.assign(
         judge="j", score=found.frame["truth"], met=found.frame["truth"], said=found.frame["truth"]
     )
     assert study.chosen_threshold(frame) == 1.0
+    many = study.Judgeable(found.questions * 20, pd.concat([found.frame] * 20, ignore_index=True))
+    planted = study.planted_judged(many, 0)
+    rates = planted.groupby([planted["category"] == "Length", "truth"])["said"].mean()
+    expected = {(False, 1.0): 0.9, (False, 0.0): 0.2, (True, 1.0): 0.6, (True, 0.0): 0.05}
+    assert rates.to_dict() == pytest.approx(expected, abs=0.06)
     blind = study.blind_judged(found)
     effects = study.judge_effects(frame, 0.5, blind)
     minus = effects.pop("AUC of twins minus quoted words")
@@ -370,7 +379,7 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
         gap = effects[f"{measure}, judged minus predicted"]
         assert gap["a"].tolist() == pytest.approx(gap["b"].tolist())
     # quoted words: right on "use" and on the opening, wrong way round on "do not use", a coin without a quotation
-    won = minus["b"].groupby(minus["b"].index.str.split(" ", n=1).str[1]).mean()
+    won = minus["b"]
     assert won[["include a word", "opening words"]].tolist() == [1, 1]
     assert won["avoid a word"] == 0 and won[["lower case", "between", "question"]].tolist() == [0.5] * 3
     assert effects["length minus others, by rules"]["values"].equals(
@@ -384,10 +393,10 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
     assert pictures.ranks(table.assign(judge="j")) and pictures.bending()
     told = study.quality_table({"j": frame, study.BLIND: blind})
     assert pictures.judge_by_category(told.assign(seed=0))
-    kinds = study.quality_table({"j": blind}, "kind").set_index("kind")
-    assert kinds.loc["avoid a word", ["sensitivity", "specificity"]].tolist() == [0, 0]
+    kinds = study.quality_table({"j": blind}, "kind").set_index(["constraints", "kind"])
+    assert kinds.loc[(1, "avoid a word"), ["sensitivity", "specificity", "pairs won"]].tolist() == [0, 0, 0]
     assert pictures.calibrated(pd.DataFrame({"judge": "j", "seed": 0, "score": [0.2, 0.7], "truth": [0.1, 0.9]}))
-    assert pictures.taken_apart(made[0], texts["m"][0], [0.5] * 4)
+    assert pictures.taken_apart(made[16], texts["m"][made[16].id], [0.5] * 4)
     who = study.Speaker("tiny", model, Signs(), tmp_path)
     twins = study.only_twins(found)
     scored = study.judged(who, study.Judgeable(twins.questions[:6], twins.frame.iloc[:6]), "violated")

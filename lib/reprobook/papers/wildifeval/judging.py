@@ -51,7 +51,7 @@ def best_threshold(frame: pd.DataFrame) -> float:
 
 def quality(frame: pd.DataFrame, threshold: float = THRESHOLD, by: str = "category") -> pd.DataFrame:
     """A row for each value of ``by`` and one for all: ``n``, ``accuracy``, ``AUC``, ``kappa`` (Cohen), ``sensitivity``,
-    ``specificity``, ``said yes``, ``no answer`` (share without yes and no), ``Brier``."""
+    ``specificity``, ``said yes``, ``no answer`` (share without yes and no), ``Brier``, and for twins ``pairs won``."""
     import pandas as pd
     from sklearn.metrics import accuracy_score, brier_score_loss, cohen_kappa_score, roc_auc_score
 
@@ -65,6 +65,7 @@ def quality(frame: pd.DataFrame, threshold: float = THRESHOLD, by: str = "catego
             "kappa": float(np.nan_to_num(cohen_kappa_score(truth, said))) if said.nunique() > 1 else 0.0,
             "sensitivity": said[truth == 1].mean(), "specificity": 1 - said[truth == 0].mean(), "said yes": said.mean(),
             "no answer": part["score"].isna().mean(), "Brier": brier_score_loss(truth, score),
+            **({"pairs won": twins_won(part).mean()} if "pair" in part else {}),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

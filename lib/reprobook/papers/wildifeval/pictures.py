@@ -112,20 +112,23 @@ def calibrated(frame: pd.DataFrame) -> Figure:
 
 
 def judge_by_category(frame: pd.DataFrame) -> Figure:
-    """Sensitivity, specificity and AUC of every judge by category, a dot a seed."""
+    """Sensitivity, specificity and pairs of twins won of every judge by category for the fewest constraints, and pairs
+    won for the most; a dot a seed."""
     import matplotlib.pyplot as plt
 
     part = _sorted(frame[frame["category"] != "all"])
-    fig, axes = plt.subplots(1, 3, figsize=(10.2, 4.4), sharey=True)
-    for ax, measure in zip(axes, ("sensitivity", "specificity", "AUC"), strict=True):
-        show.dots(part, measure, "category", "judge", xlabel=measure, zero=False, ax=ax)
+    few, many = part["constraints"].min(), part["constraints"].max()
+    fig, axes = plt.subplots(1, 4, figsize=(11.0, 4.6), sharey=True)
+    drawn = [("sensitivity", few), ("specificity", few), ("pairs won", few), ("pairs won", many)]
+    for ax, (measure, n) in zip(axes, drawn, strict=True):
+        show.dots(part[part["constraints"] == n], measure, "category", "judge", xlabel=measure, title=f"n = {n}",
+                  zero=False, ax=ax)  # fmt: skip
         ax.axvline(0.5, color="0.5", lw=1, ls="--")
-        ax.set(xlim=(-0.05, 1.05))
-        if ax.get_legend():
-            ax.get_legend().remove()
-    handles, labels = axes[2].get_legend_handles_labels()
-    n = frame["judge"].nunique()
-    axes[2].legend(handles[-n:], labels[-n:], loc="center left", bbox_to_anchor=(1.0, 0.5))
+        ax.set(xlim=(-0.05, 1.05), xticks=[0, 0.5, 1])
+        ax.get_legend().remove()
+    handles, labels = axes[3].get_legend_handles_labels()
+    n_judges = part["judge"].nunique()
+    axes[3].legend(handles[-n_judges:], labels[-n_judges:], loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 

@@ -254,11 +254,14 @@ def effects(frames: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
         }
     everyone = pd.concat(frames.values())
     by = everyone[everyone["category"] != "Other"].groupby(["task", "category"])["met"].mean().unstack()
+    over = {"unit": "share met", "over": "task"}
     for category, short in (("Length", "length"), ("Format and Structure", "format"), ("Focus / Emphasis", "focus")):
         if category in by:
             gap = (by[category] - by.drop(columns=category).mean(axis=1)).dropna()
-            found[f"all models: {short} minus others"] = {"values": gap, "unit": "share met", "over": "task",
-                                                          "keys": list(gap.index)}  # fmt: skip
+            found[f"all models: {short} minus others"] = {"values": gap, **over, "keys": list(gap.index)}
+    if {"Length", "Format and Structure"} <= set(by):
+        gap = (by["Length"] - by["Format and Structure"]).dropna()
+        found["all models: length minus format"] = {"values": gap, **over, "keys": list(gap.index)}
     return found
 
 

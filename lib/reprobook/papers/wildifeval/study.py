@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SMALL, OPTIONAL = "smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"
 KNOWN = 0.7  # success rate of the responder of known rate
 BLIND = "quoted words"  # the judge that reads no sentence
+PLANTED = "planted errors"  # the judge of known errors: its sensitivity and specificity
+MILD, HARSH = (0.9, 0.8), (0.6, 0.95)  # of most categories, and of length
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,11 @@ class Speaker:
         return [np.nan if row["score"] is None else row["score"] for row in rows]
 
 
-def speakers(data: ChapterData, names: Mapping[str, str], folder: Path, device: Any) -> dict[str, Speaker]:
-    """Role -> model. Where an optional model is not to be had, SmolLM2 stands in, and that is said; each is loaded
-    once."""
+def speakers(
+    data: ChapterData, names: Mapping[str, str], folder: Path, device: Any, dtype: str = "auto"
+) -> dict[str, Speaker]:
+    """Role -> model, in ``dtype``. Where an optional model is not to be had, SmolLM2 stands in, and that is said; each
+    is loaded once."""
     loaded: dict[str, Speaker] = {}
     found = {}
     for role, name in names.items():
@@ -80,7 +84,7 @@ def speakers(data: ChapterData, names: Mapping[str, str], folder: Path, device: 
             name, source = SMALL, data.path(SMALL)
         if name not in loaded:
             spread = "auto" if device.type == "cuda" and source.is_dir() else None  # a model may need several GPUs
-            loaded[name] = Speaker(name, *load_lm(source, device=device, device_map=spread), folder)
+            loaded[name] = Speaker(name, *load_lm(source, dtype=dtype, device=device, device_map=spread), folder)
         found[role] = loaded[name]
     return found
 
@@ -340,15 +344,17 @@ class Judgeable:
     frame: pd.DataFrame
 
 
-def judgeable(tasks: Sequence[Task], texts: Mapping[str, Sequence[str]], seed: int) -> Judgeable:
-    """Questions about twin texts of the writer, and about ``texts`` (responder -> a text a task); halves of tasks."""
+def judgeable(tasks: Sequence[Task], texts: Mapping[str, Mapping[str, str]], seed: int) -> Judgeable:
+    """Questions about twin texts of the writer, and about ``texts`` (responder -> task -> text, for the tasks that it
+    has); halves of tasks."""
     questions, rows = [], []
-    _, first, second = zip(*responders.halves(tasks, seed), strict=True)
-    sources: dict[str, Sequence[str]] = {"twin 0": first, "twin 1": second}
+    pairs = responders.halves(tasks, seed)
+    sources = {f"twin {k}": {task.id: each[k] for task, *each in pairs} for k in range(2)}
     for source, given in {**sources, **texts}.items():
         name = "twin" if source in sources else source
-        for k, (task, text) in enumerate(zip(tasks, given, strict=True)):
-            for each in task.asked:
+        for k, task in enumerate(tasks):
+            text = given.get(task.id, "")
+            for each in task.asked if task.id in given else ():
                 questions.append(Question(task.prompt, text, each.text))
                 rows.append({"source": name, "task": f"{source} {task.id}",
                              "topic": task.topic, "n": task.n, "kind": each.kind, "category": each.category,
@@ -375,21 +381,38 @@ def blind_judged(made: Judgeable) -> pd.DataFrame:
     return frame.assign(said=judging.decisions(frame), met=frame["truth"])
 
 
+def planted_judged(made: Judgeable, seed: int) -> pd.DataFrame:
+    """As :func:`judged` by a judge of known, independent errors, which is harsh on length alone."""
+    known = made.frame["category"].map(lambda c: HARSH if c == "Length" else MILD)
+    s, q = (known.str[k].to_numpy(dtype=float) for k in range(2))
+    yes = np.random.default_rng([seed, 13]).random(len(known)) < np.where(made.frame["truth"] == 1, s, 1 - q)
+    frame = made.frame.assign(judge=PLANTED, form="satisfied", score=np.where(yes, 0.9, 0.1))
+    return frame.assign(said=judging.decisions(frame), met=frame["truth"])
+
+
+def twins_of(frame: pd.DataFrame, n: int | None = None) -> pd.DataFrame:
+    """Rows of twins whose tasks have ``n`` constraints (None: the fewest there are)."""
+    twins = frame[frame["source"] == "twin"]
+    return twins[twins["n"] == (twins["n"].min() if n is None else n)]
+
+
 def only_twins(made: Judgeable) -> Judgeable:
-    """The questions about twins alone."""
-    keep = np.flatnonzero(made.frame["source"] == "twin")
-    return Judgeable([made.questions[k] for k in keep], made.frame.iloc[keep].reset_index(drop=True))
+    """The questions about twins of the fewest constraints alone."""
+    keep = twins_of(made.frame).index
+    return Judgeable([made.questions[k] for k in keep], made.frame.loc[keep].reset_index(drop=True))
 
 
 def chosen_threshold(frame: pd.DataFrame) -> float:
-    """The threshold of the best balanced accuracy on the twins of half 0."""
-    return judging.best_threshold(frame[(frame["source"] == "twin") & (frame["half"] == 0)])
+    """The threshold of the best balanced accuracy on the twins of half 0, of the fewest constraints."""
+    twins = twins_of(frame)
+    return judging.best_threshold(twins[twins["half"] == 0])
 
 
 def quality_table(judges: Mapping[str, pd.DataFrame], by: str = "category") -> pd.DataFrame:
-    """What :func:`reprobook.papers.wildifeval.judging.quality` says of every judge on the twins, at 0.5."""
-    twins = {name: frame[frame["source"] == "twin"] for name, frame in judges.items()}
-    parts = [judging.quality(frame, by=by).assign(judge=name) for name, frame in twins.items()]
+    """What :func:`reprobook.papers.wildifeval.judging.quality` says of every judge on the twins, at 0.5, for each
+    number of ``constraints`` apart."""
+    parts = [judging.quality(twins_of(frame, n), by=by).assign(judge=name, constraints=n)
+             for name, frame in judges.items() for n in sorted(frame["n"].unique())]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
@@ -407,29 +430,35 @@ def wording_rows(name: str, plain: pd.DataFrame, turned: pd.DataFrame) -> list[d
 
 
 def judge_effects(frame: pd.DataFrame, least: float, blind: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """What is recorded of a judge, from its frame: accuracy and AUC of twins over all constraints and by category,
-    what it makes of length, and how far the closed forms carry. ``least``: its threshold chosen on half 0; ``blind``:
-    the frame of the judge that reads no sentence."""
-    twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
+    """What is recorded of a judge, from its frame: accuracy and AUC of twins of the fewest constraints, over all kinds
+    and by category, AUC among more constraints, what it makes of length, and how far the closed forms carry. The
+    writer's texts of one kind are much alike, so errors are taken over kinds, which every seed shares. ``least``: its
+    threshold chosen on half 0; ``blind``: the frame of the judge that reads no sentence."""
+    twins, real = twins_of(frame), frame[frame["source"] != "twin"]
     found: dict[str, dict[str, Any]] = {}
+
+    def over_kinds(value: pd.Series, rows: pd.DataFrame) -> pd.Series:
+        return value.groupby(rows.loc[value.index, "kind"]).mean()
+
+    def add(name: str, unit: str, a: pd.Series, b: pd.Series | None = None) -> None:
+        values = {"values": a} if b is None else {"a": a, "b": b[a.index]}
+        found[name] = {**values, "unit": unit, "over": "kind of constraint", "keys": list(a.index)}
+
     right = (twins["said"] == twins["truth"]).astype(float)
-    found["accuracy"] = {"values": right, "unit": "accuracy", "over": "constraint", "groups": twins["topic"]}
+    add("accuracy", "accuracy", over_kinds(right, twins))
     test = twins[twins["half"] == 1]
     tuned = (judging.decisions(test, least) == test["truth"]).astype(float)
-    found["accuracy, own threshold"] = {
-        "values": tuned,
-        "unit": "accuracy",
-        "over": "constraint",
-        "groups": test["topic"],
-    }
+    add("accuracy, own threshold", "accuracy", over_kinds(tuned, test))
+    about = frame.groupby("pair")[["kind", "category", "topic"]].first()
     won = judging.twins_won(twins)
-    about = twins.groupby("pair")[["category", "topic"]].first().loc[won.index]
-    found["AUC of twins"] = {"values": won, "unit": "AUC", "over": "pair of texts", "groups": about["topic"]}
-    theirs = judging.twins_won(blind[blind["source"] == "twin"])[won.index]
-    found[f"AUC of twins minus {BLIND}"] = {"a": won, "b": theirs, "unit": "AUC", "over": "pair of texts",
-                                            "groups": about["topic"]}  # fmt: skip
+    add("AUC of twins", "AUC", over_kinds(won, about))
+    theirs = over_kinds(judging.twins_won(twins_of(blind)), about)
+    add(f"AUC of twins minus {BLIND}", "AUC", over_kinds(won, about), theirs)
+    if frame["n"].nunique() > 1:
+        most = judging.twins_won(twins_of(frame, int(frame["n"].max())))
+        add("AUC of twins among others", "AUC", over_kinds(most, about))
     for category in CATEGORIES:
-        mine = won[about["category"] == category]
+        mine = won[about.loc[won.index, "category"] == category]
         topic, name = about.loc[mine.index, "topic"], category.replace(" / ", " or ")
         found[f"AUC of twins, {name}"] = {"values": mine, "unit": "AUC", "over": "pair of texts", "groups": topic}
     for name, value in (("by rules", "truth"), ("as judged", "said")):
@@ -447,8 +476,8 @@ def correction_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
     """The table that a benchmark would publish and what is left of it: by category, true and judged share of met
     constraints of the models' texts, what sensitivity and specificity of the twins predict for it, and the judged share
     corrected by them. ``least``: threshold."""
-    twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
-    found = judging.rates(twins, least)
+    real = frame[frame["source"] != "twin"]
+    found = judging.rates(twins_of(frame, int(real["n"].iloc[0])), least)
     by = (
         real.assign(said=judging.decisions(real, least))
         .groupby("category")[["truth", "said"]]
@@ -467,8 +496,8 @@ def correction_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
 def bent_tasks(frame: pd.DataFrame, least: float) -> pd.DataFrame:
     """A row for each of the models' texts: ``n``; soft and strict as rules see them (``true``), as ``judged``, and as
     ``predicted`` from the twins' error rates by category with independent errors. ``least``: threshold."""
-    twins, real = frame[frame["source"] == "twin"], frame[frame["source"] != "twin"]
-    found = judging.rates(twins, least)
+    real = frame[frame["source"] != "twin"]
+    found = judging.rates(twins_of(frame, int(real["n"].iloc[0])), least)
     s, q = (found[name].reindex(real["category"]).to_numpy() for name in ("s", "q"))
     real = real.assign(said=judging.decisions(real, least), expected=judging.judged_as(real["truth"].to_numpy(), s, q))
     by = real.groupby("task", sort=False)
