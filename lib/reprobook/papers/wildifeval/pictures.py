@@ -138,7 +138,7 @@ def ranks(frame: pd.DataFrame) -> Figure:
     import matplotlib.pyplot as plt
 
     judges = list(dict.fromkeys(frame["judge"]))
-    fig, axes = plt.subplots(1, len(judges), figsize=(4.9 * len(judges), 4.2), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(judges), figsize=(2.2 + 2.9 * len(judges), 4.2), sharey=True, squeeze=False)
     steps = ["true", "judged", "corrected"]
     for ax, name in zip(axes[0], judges, strict=True):
         mean = frame[frame["judge"] == name].groupby("category")[steps].mean()
@@ -146,7 +146,8 @@ def ranks(frame: pd.DataFrame) -> Figure:
             length = category == "Length"
             ax.plot(steps, mean.loc[category], marker="o", color=show.COLOURS[k % len(show.COLOURS)],
                     lw=3.2 if length else 1.4, label=category)  # fmt: skip
-        ax.set(title=name, ylabel="share of constraints met", ylim=(-0.03, 1.05))
+        ax.set(title=name, ylim=(-0.03, 1.05), xlim=(-0.3, 2.3))
+    axes[0][0].set_ylabel("share of constraints met")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
