@@ -454,7 +454,7 @@ def judge_effects(frame: pd.DataFrame, least: float, blind: pd.DataFrame) -> dic
     about = frame.groupby("pair")[["kind", "category", "topic"]].first()
     won = judging.twins_won(twins)
     add("AUC of twins", "AUC", over_kinds(won, about))
-    theirs = over_kinds(judging.twins_won(twins_of(blind)), about)
+    theirs = over_kinds(judging.twins_won(twins_of(blind))[won.index], about)
     add(f"AUC of twins minus {BLIND}", "AUC", over_kinds(won, about), theirs)
     if frame["n"].nunique() > 1:
         most = judging.twins_won(twins_of(frame, int(frame["n"].max())))
