@@ -80,6 +80,19 @@ def test_mix_is_balanced_over_number_and_position(n: int) -> None:
         assert {c.category for c in (*task.asked, *task.others)} == set(CATEGORIES)
 
 
+def test_kinds_meet_by_chance_and_are_balanced_in_pairs_of_blocks() -> None:
+    """In a pair of blocks a category's kinds stand in one block each; which two kinds of two categories share a block
+    differs from pair to pair: of 24 blocks all 112 combinations are there."""
+    made = tasks.make_tasks(TOPICS, [8], 24, 4)
+    sets = [frozenset(c.kind for c in made[8 * block].asked) for block in range(24)]
+    for first, second in zip(sets[::2], sets[1::2], strict=True):
+        assert not first & second and first | second == set(KINDS)
+    met = {pair for each in sets for pair in itertools.combinations(sorted(each), 2)}
+    assert len(met) == 112
+    other = tasks.make_tasks(TOPICS, [8], 2, 5)
+    assert frozenset(c.kind for c in other[0].asked) not in sets[:2]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_writer_does_what_it_is_told_and_nothing_else(seed: int) -> None:
@@ -93,8 +106,9 @@ def test_the_writer_does_what_it_is_told_and_nothing_else(seed: int) -> None:
 
 
 def test_compatibility_is_one_everywhere() -> None:
-    table = study.compatibility(tasks.make_tasks(TOPICS, [8], 2, 5)).drop(columns="broken")
-    assert table.shape == (9, 8) and (table == 1.0).all(axis=None)
+    table = study.compatibility(tasks.make_tasks(TOPICS, [8], 24, 5)).set_index("broken")
+    assert table.shape == (17, 16) and table.isna().to_numpy().sum() == 16  # kinds of one category never meet
+    assert ((table == 1.0) | table.isna()).all(axis=None)
 
 
 def test_copy_and_fixed_text_do_not_edit() -> None:
@@ -274,6 +288,16 @@ def test_judged_rates_and_their_inverse() -> None:
     p = np.array([0.1, 0.5, 0.9])
     assert judging.corrected(judging.judged_as(p, 0.8, 0.7), 0.8, 0.7) == pytest.approx(p)
     assert np.isnan(judging.corrected(0.5, 0.52, 0.5)) and judging.corrected(0.9, 0.8, 0.8) == 1.0
+
+
+def test_a_coin_is_seldom_corrected() -> None:
+    """Of a judge that tosses a coin, 8 constraints of each class leave something to invert in under 3 % of all
+    outcomes, by their binomial weights; of one that is always right, always."""
+    k = np.arange(9)
+    weight = np.array([math.comb(8, int(each)) for each in k]) / 256
+    found = judging.corrected(0.5, k[:, None] / 8, k[None, :] / 8, 8.0)
+    assert 0 < (np.outer(weight, weight) * ~np.isnan(found)).sum() < 0.03
+    assert judging.corrected(0.3, 1.0, 1.0, 8.0) == pytest.approx(0.3)
 
 
 def judged_frame(n: int, seed: int = 0) -> pd.DataFrame:

@@ -299,6 +299,10 @@ def test_word_rule() -> None:
     assert released.word_limits("between 300 and 200 words") == (200, 300)
     assert released.word_limits("Keep it under 50 words.") == (0, 50)
     assert released.word_limits("at least 100 words") is None and released.word_limits("two pages") is None
+    assert released.word_limits("at most 1,000 words") == (0, 1000)
+    assert released.word_limits("no less than 100 words") is None
+    assert released.word_limits("at least 100 words but no more than 200 words") == (100, 200)
+    assert released.word_limits("less than 100 words") == (0, 100)
     frame = pd.DataFrame({"constraint": ["up to 3 words", "Be brief"], "task": ["t", "t"], "met": [1.0, 1.0]})
     table = released.word_rule(frame, {"t": "a b  c"})  # single blanks: four parts
     assert table["truth"].tolist() == [0.0]

@@ -26,12 +26,18 @@ def judged_as(p: np.ndarray | float, s: np.ndarray | float, q: np.ndarray | floa
     return s * p + (1 - q) * (1 - p)
 
 
-def corrected(judged: np.ndarray | float, s: np.ndarray | float, q: np.ndarray | float) -> np.ndarray:
-    """The true rate behind a judged one, cut to [0, 1]; NaN where s + q - 1 is below 0.1: nothing to invert."""
-    judged, s, q = (np.asarray(each, dtype=float) for each in (judged, s, q))
+def corrected(
+    judged: np.ndarray | float, s: np.ndarray | float, q: np.ndarray | float, n: np.ndarray | float = np.inf
+) -> np.ndarray:
+    """The true rate behind a judged one, cut to [0, 1]; NaN where s + q - 1 is below 0.1, or its 95 % interval reaches
+    0 (Wald, a success and a failure added to each class): nothing to invert. ``n``: constraints of each class that
+    ``s`` and ``q`` were counted on; infinite: they are known."""
+    judged, s, q, n = (np.asarray(each, dtype=float) for each in (judged, s, q, n))
     gain = s + q - 1
+    p, r = ((n * each + 1) / (n + 2) if np.isfinite(n).all() else each for each in (s, q))
+    error = np.sqrt((p * (1 - p) + r * (1 - r)) / (n + 2))
     value = np.full(np.broadcast(judged, gain).shape, np.nan)
-    np.divide(judged + q - 1, gain, out=value, where=gain >= LEAST_YOUDEN)
+    np.divide(judged + q - 1, gain, out=value, where=(gain >= LEAST_YOUDEN) & (p + r - 1 > 1.96 * error))
     return np.clip(value, 0.0, 1.0)
 
 
@@ -89,8 +95,9 @@ def twins_won(frame: pd.DataFrame) -> pd.Series:
 
 
 def rates(frame: pd.DataFrame, threshold: float = THRESHOLD, by: str = "category") -> pd.DataFrame:
-    """Sensitivity ``s`` and specificity ``q`` for each value of ``by``."""
-    return quality(frame, threshold, by).set_index(by)[["sensitivity", "specificity"]].set_axis(["s", "q"], axis=1)
+    """Sensitivity ``s`` and specificity ``q`` for each value of ``by``, and the number ``n`` of constraints."""
+    found = quality(frame, threshold, by).set_index(by)
+    return found.rename(columns={"sensitivity": "s", "specificity": "q"})[["s", "q", "n"]]
 
 
 def judged_strict(truth: pd.DataFrame, found: pd.DataFrame) -> pd.Series:

@@ -1,7 +1,9 @@
 """Constraints that a rule can verify: two kinds in each of the paper's eight categories, and their rules.
 
-Rules read the text without the markers of a numbered list and whatever its case, so that numbering a list or
-lower-casing the text breaks no other constraint.
+Rules read the text without the markers of a list and whatever its case, so that laying it out as a list breaks no
+other constraint. Kinds were chosen by a pilot of their own: asked for alone, the larger of the two small models
+fulfils each in 0.2 to 0.95 of 16 tasks; of the candidates that passed, those that need something of the task came
+first, for a text that reads nothing cannot fulfil them.
 """
 
 from __future__ import annotations
@@ -55,35 +57,34 @@ def sentences(response: str) -> list[str]:
     return [part.strip() for part in _END.split(plain(response)) if _WORD.search(part)]
 
 
-def phrase_in(phrase: str, text: str) -> bool:
-    """Whether the words of ``phrase`` stand in ``text`` one behind the other."""
+def count_of(phrase: str, text: str) -> int:
+    """How often the words of ``phrase`` stand in ``text`` one behind the other."""
     wanted, there = words(phrase), words(text)
-    return any(there[k : k + len(wanted)] == wanted for k in range(len(there) - len(wanted) + 1))
+    return sum(there[k : k + len(wanted)] == wanted for k in range(len(there) - len(wanted) + 1))
 
 
-def _lower(response: str) -> bool:
-    return not any(letter.isupper() for letter in response)
+def _exclaims(response: str) -> bool:
+    return "!" in response
 
 
-def _asks(response: str) -> bool:
-    return "?" in response
-
-
-def _includes(response: str, word: str) -> bool:
-    return phrase_in(word, response)
+def _includes(response: str, phrase: str) -> bool:
+    return count_of(phrase, response) > 0
 
 
 def _avoids(response: str, word: str) -> bool:
-    return not phrase_in(word, response)
+    return count_of(word, response) == 0
 
 
-def _numbered(response: str, k: int) -> bool:
-    found = re.findall(r"^[ \t]*(\d+)[.)][ \t]*\S", response, re.MULTILINE)
-    return [int(number) for number in found] == list(range(1, k + 1))
+def _often(response: str, phrase: str, least: int) -> bool:
+    return count_of(phrase, response) >= least
 
 
-def _paragraphs(response: str, k: int) -> bool:
-    return len([part for part in re.split(r"\n[ \t]*\n", response.strip()) if part.strip()]) == k
+def _bullets(response: str, k: int) -> bool:
+    return len(re.findall(r"^[ \t]*[-*•][ \t]+\S", response, re.MULTILINE)) == k
+
+
+def _brackets(response: str, word: str) -> bool:
+    return f"({word})" in response.lower()
 
 
 def _at_most(response: str, most: int) -> bool:
@@ -94,20 +95,12 @@ def _between(response: str, least: int, most: int) -> bool:
     return least <= len(words(response)) <= most
 
 
-def _opens(response: str, phrase: str) -> bool:
-    return words(response)[: len(words(phrase))] == words(phrase)
-
-
-def _closes(response: str, phrase: str) -> bool:
-    return words(response)[-len(words(phrase)) :] == words(phrase)
-
-
 def _first_sentence(response: str, word: str) -> bool:
-    return phrase_in(word, sentences(response)[0])
+    return count_of(word, sentences(response)[0]) > 0
 
 
-def _often(response: str, word: str, least: int) -> bool:
-    return words(response).count(word.lower()) >= least
+def _last_sentence(response: str, word: str) -> bool:
+    return count_of(word, sentences(response)[-1]) > 0
 
 
 def _new_starts(response: str) -> bool:
@@ -119,28 +112,24 @@ def _ends(response: str) -> bool:
     return response.rstrip().rstrip("\"')]*").endswith((".", "!", "?"))
 
 
-def _quotes(response: str, edited: str) -> bool:
-    return phrase_in(edited, response)
-
-
 # kind -> its category and its rule, called with the response and what the constraint needs.
 KINDS: dict[str, tuple[str, Callable[..., bool]]] = {
-    "lower case": ("Style and Tone", _lower),
-    "question": ("Style and Tone", _asks),
+    "exclamation": ("Style and Tone", _exclaims),
+    "tone word": ("Style and Tone", _includes),
     "include a word": ("Include / Avoid", _includes),
     "avoid a word": ("Include / Avoid", _avoids),
-    "numbered list": ("Format and Structure", _numbered),
-    "paragraphs": ("Format and Structure", _paragraphs),
+    "bullet points": ("Format and Structure", _bullets),
+    "word in brackets": ("Format and Structure", _brackets),
     "at most": ("Length", _at_most),
     "between": ("Length", _between),
-    "opening words": ("Persona and Role", _opens),
-    "closing words": ("Persona and Role", _closes),
+    "first person": ("Persona and Role", _includes),
+    "trade at the end": ("Persona and Role", _last_sentence),
     "first sentence": ("Focus / Emphasis", _first_sentence),
     "name it often": ("Focus / Emphasis", _often),
     "new starts": ("Ensure Quality", _new_starts),
     "ends whole": ("Ensure Quality", _ends),
-    "replace": ("Editing", _quotes),
-    "remove": ("Editing", _quotes),
+    "quote": ("Editing", _includes),
+    "keep words": ("Editing", _includes),
 }
 
 

@@ -133,20 +133,23 @@ def judge_by_category(frame: pd.DataFrame) -> Figure:
 
 
 def ranks(frame: pd.DataFrame) -> Figure:
-    """Success by category as the rules see it, as the judge sees it, and after the correction, lines joining a
-    category; a panel for each judge."""
+    """Success by category as the rules see it and as the judge sees it, lines joining a category; a panel for each
+    judge. Where its errors are known, also after the correction by the measured and by the known ones."""
     import matplotlib.pyplot as plt
 
     judges = list(dict.fromkeys(frame["judge"]))
     fig, axes = plt.subplots(1, len(judges), figsize=(2.2 + 2.9 * len(judges), 4.2), sharey=True, squeeze=False)
-    steps = ["true", "judged", "corrected"]
     for ax, name in zip(axes[0], judges, strict=True):
+        steps = ["true", "judged", "corrected", "by known errors"]
         mean = frame[frame["judge"] == name].groupby("category")[steps].mean()
+        if mean["by known errors"].isna().all():
+            mean = mean[steps[:2]]
+        steps = [step.replace("by known ", "by known\n") for step in mean]
         for k, category in enumerate(CATEGORIES):
             length = category == "Length"
             ax.plot(steps, mean.loc[category], marker="o", color=show.COLOURS[k % len(show.COLOURS)],
                     lw=3.2 if length else 1.4, label=category)  # fmt: skip
-        ax.set(title=name, ylim=(-0.03, 1.05), xlim=(-0.3, 2.3))
+        ax.set(title=name, ylim=(-0.03, 1.05), xlim=(-0.3, len(steps) - 0.7))
     axes[0][0].set_ylabel("share of constraints met")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig

@@ -116,11 +116,10 @@ class Rules:
 
 # Ours -> the rule of IFEval that says the same, with what it needs.
 SAME: dict[str, Any] = {
-    "lower case": ("change_case:english_lowercase", lambda needs: {}),  # noqa: ARG005
     "include a word": ("keywords:existence", lambda needs: {"keywords": [needs[0]]}),
     "avoid a word": ("keywords:forbidden_words", lambda needs: {"forbidden_words": [needs[0]]}),
     "at most": ("length_constraints:number_words", lambda needs: {"num_words": needs[0] + 1, "relation": "less than"}),
     "name it often": ("keywords:frequency", lambda needs: {"keyword": needs[0], "frequency": needs[1],
                                                            "relation": "at least"}),
-    "closing words": ("startend:end_checker", lambda needs: {"end_phrase": needs[0] + "."}),
+    "bullet points": ("detectable_format:number_bullet_lists", lambda needs: {"num_bullets": needs[0]}),
 }  # fmt: skip

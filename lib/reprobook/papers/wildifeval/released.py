@@ -196,20 +196,23 @@ def categories_here(by: Speaker, constraints: Iterable[str], batch_size: int) ->
 
 # ------------------------------------------------------------------------------------------------- the word rule
 
-_COUNT = re.compile(r"(\d+)(?:\s*(?:-|–|to|and)\s*(\d+))?\s+words?\b", re.IGNORECASE)
+_COUNT = re.compile(r"(\d[\d,]*)(?:\s*(?:-|–|to|and)\s*(\d[\d,]*))?\s+words?\b", re.IGNORECASE)
+_LOWER = re.compile(r"\b(?:at least|(?:no|not) (?:less|fewer) than)\s+(\d[\d,]*)(?:\s+words?)?", re.IGNORECASE)
 _UPPER = re.compile(r"\b(?:within|up to|at most|no more than|less|maximum|max|under)\b", re.IGNORECASE)
 
 
 def word_limits(constraint: str) -> tuple[int, int] | None:
     """Least and most words of a length constraint with an upper bound; None for others. The released code swaps the two
     numbers of "between", so those never pass there; here the smaller is the least."""
-    found = _COUNT.search(constraint)
+    least, rest = _LOWER.search(constraint), _LOWER.sub(" ", constraint)
+    found = _COUNT.search(rest)
     if not found:
         return None
-    first, second = int(found[1]), int(found[2]) if found[2] else None
-    if "between" in constraint.lower() and second is not None:
+    first, second = (int(number.replace(",", "")) if number else None for number in found.groups())
+    if "between" in rest.lower() and first is not None and second is not None:
         return min(first, second), max(first, second)
-    return (0, second or first) if _UPPER.search(constraint) else None
+    low = int(least[1].replace(",", "")) if least else 0
+    return (low, second or first or 0) if _UPPER.search(rest) else None
 
 
 def word_rule(frame: pd.DataFrame, texts: Mapping[str, str]) -> pd.DataFrame:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from reprobook.papers.wildifeval.tasks import Task, Topic
 
 TAIL = 1e-3  # of probability, left out of draws
-# Satisfies what can be satisfied without reading the task.
-FIXED = "why does it matter? because people care about it. they ask again."
+# Satisfies the kinds that need nothing of the task, and most bounds and forbidden words.
+FIXED = "Why does it matter? I think people care about it. They ask again!"
 
 
 def template(task: Task) -> str:
@@ -33,8 +33,13 @@ def copy(task: Task) -> str:
 
 
 def fixed(task: Task) -> str:  # noqa: ARG001 (every responder is called alike)
-    """Blind to the task: one text for all, made to satisfy as many kinds as a text can without reading."""
+    """Blind to the task: one text for all, made to satisfy the kinds that need nothing of it."""
     return FIXED
+
+
+def topic_thrice(task: Task) -> str:
+    """Blind to the constraints: the topic of the task in three sentences, and nothing else."""
+    return f"{task.topic}. It is {task.topic}! Who knows {task.topic}?"
 
 
 def ngram(where: Sequence[Topic], seed: int, n_words: int = 50) -> Callable[[Task], str]:

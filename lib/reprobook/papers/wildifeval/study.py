@@ -6,8 +6,9 @@ Answers come in a frame with one row a constraint: ``responder``, ``task``, ``to
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,11 @@ class Speaker:
             return [{"text": text} for text in found]
 
         return [row["text"] for row in kept(self.folder / f"answers {self.name}.jsonl", keys, make, chunk=80)]
+
+    def cut(self, tasks: Sequence[Task], texts: Sequence[str], max_new: int) -> set[str]:
+        """Ids of the tasks whose text has, read again, the most tokens that were allowed: it did not end by itself."""
+        lengths = [len(self.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+        return {task.id for task, length in zip(tasks, lengths, strict=True) if length >= max_new}
 
     def judge(self, questions: Sequence[Question], form: str = "satisfied") -> list[float]:
         """Scores of ``questions``; NaN where no yes and no no was found."""
@@ -223,7 +229,8 @@ def writers(where: Sequence[Topic], seed: int) -> dict[str, Callable[[Task], str
     """Responders without a network: the ceiling, the known rate, and the blind ones."""
     return {
         "template": responders.template, f"known rate {KNOWN}": responders.known_rate(KNOWN, seed),
-        "fixed text": responders.fixed, "copy": responders.copy, "n-gram": responders.ngram(where, seed),
+        "fixed text": responders.fixed, "topic thrice": responders.topic_thrice, "copy": responders.copy,
+        "n-gram": responders.ngram(where, seed),
     }  # fmt: skip
 
 
@@ -257,6 +264,15 @@ def count_table(frame: pd.DataFrame) -> pd.DataFrame:
                                                 "normalised"]]  # fmt: skip
 
 
+def cut_table(
+    tasks: Sequence[Task], texts: Mapping[str, Sequence[str]], cut: Mapping[str, Collection[str]]
+) -> pd.DataFrame:
+    """Mean words of each model's texts by number of constraints, and the share of them ``cut`` at the limit."""
+    rows = [{"responder": name, "n": task.n, "words": len(words(text)), "cut": float(task.id in ids)}
+            for name, ids in cut.items() for task, text in zip(tasks, texts[name], strict=True)]  # fmt: skip
+    return pd.DataFrame(rows).groupby(["responder", "n"], sort=False).mean().reset_index()
+
+
 def category_table(frame: pd.DataFrame, by: str = "category") -> pd.DataFrame:
     """Share of met constraints by category (or kind): asked and not asked, a row for each responder and category."""
     told = frame.pivot_table(index=["responder", by], columns="asked", values="met", sort=False)
@@ -277,17 +293,27 @@ def minus_others(
     return gap * n / n.mean()
 
 
-def effects_of(frame: pd.DataFrame, name: str) -> dict[str, dict[str, Any]]:
-    """What the claims need of one model: effect -> arguments of ``Chapter.compare`` or ``Chapter.effect``."""
+def slope_of(part: pd.DataFrame) -> dict[str, Any]:
+    """Change of soft over the range of n from 2 on, over the tasks of ``part`` (constraints that were asked for)."""
+    tasks = scores.task_scores(part)
+    values = scores.slope_scores(tasks.assign(soft=tasks["soft"] - tasks["soft"].mean()), "soft")
+    topic = part.groupby("task", sort=False)["topic"].first()
+    return {"values": values, "unit": "soft score", "over": "task", "groups": topic[values.index]}
+
+
+def effects_of(frame: pd.DataFrame, name: str, cut: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """What the claims need of one model: effect -> arguments of ``Chapter.compare`` or ``Chapter.effect``. ``cut``:
+    tasks whose text ended at the limit of tokens."""
     part, tasks = asked(frame, name), scores.task_scores(asked(frame, name))
     topic = part.groupby("task", sort=False)["topic"].first()[tasks.index]
-    found: dict[str, dict[str, Any]] = {}
-    centred = tasks.assign(soft=tasks["soft"] - tasks["soft"].mean())
-    slope = scores.slope_scores(centred, "soft")
-    found["slope of soft"] = {"values": slope, "unit": "soft score", "over": "task", "groups": topic[slope.index]}
+    found: dict[str, dict[str, Any]] = {"slope of soft": slope_of(part)}
+    found["slope of soft without bullet points"] = slope_of(part[part["kind"] != "bullet points"])
+    whole = part[~part["task"].isin(cut)]
+    if whole.loc[whole["n"] >= 2, "n"].nunique() > 1:
+        found["slope of soft without cut texts"] = slope_of(whole)
     strict = {n: each["strict"].to_numpy() for n, each in tasks.groupby("n")}
-    if {1, 4} <= strict.keys():
-        found["strict, 1 minus 4"] = {"a": strict[1], "b": strict[4], "unit": "strict score", "over": "task"}
+    if {2, 4} <= strict.keys():
+        found["strict, 2 minus 4"] = {"a": strict[2], "b": strict[4], "unit": "strict score", "over": "task"}
     few = tasks[tasks["n"].between(2, 4)]
     if len(few):
         product = scores.product_of_rates(part)[few.index]
@@ -295,15 +321,17 @@ def effects_of(frame: pd.DataFrame, name: str) -> dict[str, dict[str, Any]]:
                                          "groups": topic[few.index]}  # fmt: skip
     mine = frame[(frame["responder"] == name) & (frame["n"] < len(CATEGORIES))]
     by = mine.groupby(["block", "asked"])["met"].mean().unstack()
-    found["asked minus not asked"] = {"a": by[True], "b": by[False], "unit": "share met", "over": "block of tasks"}
+    over: dict[str, Any] = {"unit": "share met", "over": "block of tasks"}
     for category, short in (("Length", "length"), ("Format and Structure", "format"), ("Focus / Emphasis", "focus")):
-        gap = minus_others(part, category)
-        found[f"{short} minus others"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
-    gap = minus_others(part, "Length", others=["Editing"])
-    found["length minus editing"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
+        found[f"{short} minus others"] = {"values": minus_others(part, category), **over}
+        told = mine[mine["category"] == category].groupby(["block", "asked"])["met"].mean().unstack()
+        found[f"{short}, asked minus not asked"] = {"a": told[True], "b": told[False], **over}
+    for other, short in (("Format and Structure", "format"), ("Editing", "editing")):
+        found[f"length minus {short}"] = {"values": minus_others(part, "Length", others=[other]), **over}
+    found["asked minus not asked"] = {"a": by[True], "b": by[False], **over}
     idle = mine[~mine["asked"] & (mine["category"] == "Length")].groupby("block")["met"].mean()
-    found["length, not asked"] = {"values": idle, "unit": "share met", "over": "block of tasks"}
-    for other in ("template", "n-gram", "fixed text"):
+    found["length, not asked"] = {"values": idle, **over}
+    for other in ("template", "n-gram", "fixed text", "topic thrice"):
         theirs = scores.task_scores(asked(frame, other)).loc[tasks.index, "soft"]
         a, b = (theirs, tasks["soft"]) if other == "template" else (tasks["soft"], theirs)
         label = "template minus it" if other == "template" else f"it minus {other}"
@@ -322,16 +350,17 @@ def known_rate_effects(frame: pd.DataFrame, rate: float = KNOWN) -> dict[str, di
 
 
 def compatibility(tasks: Sequence[Task]) -> pd.DataFrame:
-    """How often a constraint's rule says what the writer meant, when the constraint of the row alone is broken (or none
-    is) and when it is asked beside that of the column: 1 everywhere if no constraint disturbs another."""
+    """How often the rule of the column's kind says what the writer meant, in tasks that ask for the row's kind too,
+    when that alone is broken (row "none": nothing is): 1 everywhere if no constraint disturbs another, NaN where two
+    kinds never met."""
     rows = []
     for task in tasks:
         for k, broken in enumerate([None, *range(task.n)]):
             text = responders.write(task, [] if broken is None else [broken])
-            rows += [{"broken": "none" if k == 0 else task.asked[k - 1].category, "category": each.category,
+            rows += [{"broken": "none" if k == 0 else task.asked[k - 1].kind, "kind": each.kind,
                       "right": float(each.holds(text) == (j != broken))}
                      for j, each in enumerate(task.asked)]  # fmt: skip
-    return pd.DataFrame(rows).pivot_table(index="broken", columns="category", values="right").reset_index()
+    return pd.DataFrame(rows).pivot_table(index="broken", columns="kind", values="right").reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- judges
@@ -348,20 +377,21 @@ class Judgeable:
 
 def judgeable(tasks: Sequence[Task], texts: Mapping[str, Mapping[str, str]], seed: int) -> Judgeable:
     """Questions about twin texts of the writer, and about ``texts`` (responder -> task -> text, for the tasks that it
-    has); halves of tasks."""
+    has). Every other task of a block is one half: with several constraints both halves have the same kinds."""
     questions, rows = [], []
     pairs = responders.halves(tasks, seed)
     sources = {f"twin {k}": {task.id: each[k] for task, *each in pairs} for k in range(2)}
     for source, given in {**sources, **texts}.items():
         name = "twin" if source in sources else source
-        for k, task in enumerate(tasks):
+        for task in tasks:
             text = given.get(task.id, "")
+            block, _, row = task.id.rpartition("-")
             for each in task.asked if task.id in given else ():
                 questions.append(Question(task.prompt, text, each.text))
                 rows.append({"source": name, "task": f"{source} {task.id}",
                              "topic": task.topic, "n": task.n, "kind": each.kind, "category": each.category,
-                             "block": task.id.rpartition("-")[0], "pair": f"{task.id} {each.kind}",
-                             "truth": float(each.holds(text)), "half": k % 2})  # fmt: skip
+                             "block": block, "pair": f"{task.id} {each.kind}",
+                             "truth": float(each.holds(text)), "half": int(row) % 2})  # fmt: skip
     return Judgeable(questions, pd.DataFrame(rows))
 
 
@@ -384,11 +414,11 @@ def blind_judged(made: Judgeable) -> pd.DataFrame:
 
 
 def planted_judged(made: Judgeable, seed: int) -> pd.DataFrame:
-    """As :func:`judged` by a judge of known, independent errors, which is harsh on length alone."""
+    """As :func:`judged` by a judge of known, independent errors (columns ``s``, ``q``), which is harsh on length."""
     known = made.frame["category"].map(lambda c: HARSH if c == "Length" else MILD)
     s, q = (known.str[k].to_numpy(dtype=float) for k in range(2))
     yes = np.random.default_rng([seed, 13]).random(len(known)) < np.where(made.frame["truth"] == 1, s, 1 - q)
-    frame = made.frame.assign(judge=PLANTED, form="satisfied", score=np.where(yes, 0.9, 0.1))
+    frame = made.frame.assign(judge=PLANTED, form="satisfied", score=np.where(yes, 0.9, 0.1), s=s, q=q)
     return frame.assign(said=judging.decisions(frame), met=frame["truth"])
 
 
@@ -405,8 +435,8 @@ def only_twins(made: Judgeable) -> Judgeable:
 
 
 def chosen_threshold(frame: pd.DataFrame) -> float:
-    """The threshold of the best balanced accuracy on the twins of half 0, of the fewest constraints."""
-    twins = twins_of(frame)
+    """The threshold of the best balanced accuracy on the twins of half 0, of the most constraints."""
+    twins = twins_of(frame, int(frame["n"].max()))
     return judging.best_threshold(twins[twins["half"] == 0])
 
 
@@ -424,7 +454,8 @@ def wording_rows(name: str, plain: pd.DataFrame, turned: pd.DataFrame) -> list[d
     rows = []
     for form, frame in (("satisfied?", plain), ("violated?", turned)):
         found = judging.quality(frame).iloc[-1]
-        yes = found["said yes"] if form == "satisfied?" else 1 - found["said yes"]
+        score = frame["score"] if form == "satisfied?" else 1 - frame["score"]
+        yes = judging.decisions(frame.assign(score=score)).mean()  # a missing answer is no yes to either question
         rows.append({"judge": name, "question": form, "says yes": yes, "accuracy": found["accuracy"],
                      "AUC": found["AUC"],
                      "decisions agree": same})  # fmt: skip
@@ -432,10 +463,10 @@ def wording_rows(name: str, plain: pd.DataFrame, turned: pd.DataFrame) -> list[d
 
 
 def judge_effects(frame: pd.DataFrame, least: float, blind: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """What is recorded of a judge, from its frame: accuracy and AUC of twins of the fewest constraints, over all kinds
-    and by category, AUC among more constraints, what it makes of length, and how far the closed forms carry. The
-    writer's texts of one kind are much alike, so errors are taken over kinds, which every seed shares. ``least``: its
-    threshold chosen on half 0; ``blind``: the frame of the judge that reads no sentence."""
+    """What is recorded of a judge, from its frame: accuracy and AUC of twins of the fewest constraints; of the most,
+    AUC over all kinds and by category, and accuracy at ``least``, its threshold chosen on half 0; what it makes of
+    length, and how far the closed forms carry. The writer's texts of one kind are much alike, so errors are taken over
+    kinds, which every seed shares. ``blind``: the frame of the judge that reads no sentence."""
     twins, real = twins_of(frame), frame[frame["source"] != "twin"]
     found: dict[str, dict[str, Any]] = {}
 
@@ -448,7 +479,8 @@ def judge_effects(frame: pd.DataFrame, least: float, blind: pd.DataFrame) -> dic
 
     right = (twins["said"] == twins["truth"]).astype(float)
     add("accuracy", "accuracy", over_kinds(right, twins))
-    test = twins[twins["half"] == 1]
+    many = twins_of(frame, int(frame["n"].max()))
+    test = many[many["half"] == 1]
     tuned = (judging.decisions(test, least) == test["truth"]).astype(float)
     add("accuracy, own threshold", "accuracy", over_kinds(tuned, test))
     about = frame.groupby("pair")[["kind", "category", "topic"]].first()
@@ -456,58 +488,66 @@ def judge_effects(frame: pd.DataFrame, least: float, blind: pd.DataFrame) -> dic
     add("AUC of twins", "AUC", over_kinds(won, about))
     theirs = over_kinds(judging.twins_won(twins_of(blind))[won.index], about)
     add(f"AUC of twins minus {BLIND}", "AUC", over_kinds(won, about), theirs)
+    most = judging.twins_won(many)
     if frame["n"].nunique() > 1:
-        most = judging.twins_won(twins_of(frame, int(frame["n"].max())))
         add("AUC of twins among others", "AUC", over_kinds(most, about))
     for category in CATEGORIES:
-        mine = won[about.loc[won.index, "category"] == category]
+        mine = most[about.loc[most.index, "category"] == category]
         topic, name = about.loc[mine.index, "topic"], category.replace(" / ", " or ")
         found[f"AUC of twins, {name}"] = {"values": mine, "unit": "AUC", "over": "pair of texts", "groups": topic}
     for name, value in (("by rules", "truth"), ("as judged", "said")):
         gap = minus_others(real, "Length", value)
         found[f"length minus others, {name}"] = {"values": gap, "unit": "share met", "over": "block of tasks"}
     bent = bent_tasks(frame, judging.THRESHOLD)
-    for measure in ("soft", "strict"):
-        found[f"{measure}, judged minus predicted"] = {
-            "a": bent[f"{measure}, judged"], "b": bent[f"{measure}, predicted"], "unit": f"{measure} score",
-            "over": "response"}  # fmt: skip
+    for measure, form in itertools.product(("soft", "strict"), ("predicted", "known errors")):
+        if f"{measure}, {form}" in bent:
+            found[f"{measure}, judged minus {form}"] = {
+                "a": bent[f"{measure}, judged"], "b": bent[f"{measure}, {form}"], "unit": f"{measure} score",
+                "over": "response"}  # fmt: skip
     return found
 
 
 def correction_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:
     """The table that a benchmark would publish and what is left of it: by category, true and judged share of met
-    constraints of the models' texts, what sensitivity and specificity of the twins predict for it, and the judged share
-    corrected by them. ``least``: threshold."""
+    constraints of the models' texts, what sensitivity and specificity of the twins predict for it, the judged share
+    corrected by them, and, of planted errors, by the known ones (else NaN). ``least``: threshold."""
     real = frame[frame["source"] != "twin"]
     found = judging.rates(twins_of(frame, int(real["n"].iloc[0])), least)
     by = (
         real.assign(said=judging.decisions(real, least))
-        .groupby("category")[["truth", "said"]]
+        .groupby("category")[["truth", "said", *({"s", "q"} & {*real})]]
         .mean()
-        .reindex(CATEGORIES)
+        .reindex(index=CATEGORIES, columns=["truth", "said", "s", "q"])
     )
-    s, q = (found[name].reindex(CATEGORIES) for name in ("s", "q"))
+    s, q, n = (found[name].reindex(CATEGORIES) for name in ("s", "q", "n"))
     return pd.DataFrame({
         "category": CATEGORIES, "true": by["truth"].to_numpy(), "judged": by["said"].to_numpy(),
         "predicted": judging.judged_as(by["truth"].to_numpy(), s.to_numpy(), q.to_numpy()),
-        "corrected": judging.corrected(by["said"].to_numpy(), s.to_numpy(), q.to_numpy()),
+        "corrected": judging.corrected(by["said"].to_numpy(), s.to_numpy(), q.to_numpy(), n.to_numpy() / 2),
+        "by known errors": judging.corrected(by["said"].to_numpy(), by["s"].to_numpy(), by["q"].to_numpy()),
         "sensitivity": s.to_numpy(), "specificity": q.to_numpy(),
     })  # fmt: skip
 
 
 def bent_tasks(frame: pd.DataFrame, least: float) -> pd.DataFrame:
-    """A row for each of the models' texts: ``n``; soft and strict as rules see them (``true``), as ``judged``, and as
-    ``predicted`` from the twins' error rates by category with independent errors. ``least``: threshold."""
+    """A row for each of the models' texts: ``n``; soft and strict as rules see them (``true``), as ``judged``, as
+    ``predicted`` from the twins' error rates by category with independent errors, and, of planted errors, from the
+    ``known errors``. ``least``: threshold."""
     real = frame[frame["source"] != "twin"]
     found = judging.rates(twins_of(frame, int(real["n"].iloc[0])), least)
     s, q = (found[name].reindex(real["category"]).to_numpy() for name in ("s", "q"))
     real = real.assign(said=judging.decisions(real, least), expected=judging.judged_as(real["truth"].to_numpy(), s, q))
+    if "s" in real:
+        real["known"] = judging.judged_as(*(real[name].to_numpy() for name in ("truth", "s", "q")))
     by = real.groupby("task", sort=False)
     tasks = by[["n"]].first()
-    for name, column in (("true", "truth"), ("judged", "said"), ("predicted", "expected")):
-        tasks[f"soft, {name}"] = by[column].mean()
-        tasks[f"strict, {name}"] = by[column].min()
-    return tasks.assign(**{"strict, predicted": judging.judged_strict(real, found)})
+    for name, column in (("true", "truth"), ("judged", "said")):
+        tasks[f"soft, {name}"], tasks[f"strict, {name}"] = by[column].mean(), by[column].min()
+    tasks["soft, predicted"] = by["expected"].mean()
+    tasks["strict, predicted"] = judging.judged_strict(real, found)
+    if "known" in real:  # of a truth of 0 or 1 it is the probability of a yes
+        tasks["soft, known errors"], tasks["strict, known errors"] = by["known"].mean(), by["known"].prod()
+    return tasks
 
 
 def bend_table(frame: pd.DataFrame, least: float) -> pd.DataFrame:

@@ -16,12 +16,14 @@ import numpy as np
 
 from reprobook.data.text import visible_text, wikipedia_articles
 from reprobook.errors import ReprobookError
-from reprobook.papers.wildifeval.kinds import CATEGORIES, Constraint, of_category, words
+from reprobook.papers.wildifeval.kinds import CATEGORIES, Constraint, count_of, of_category, words
 
 ROLES = ("doctor", "teacher", "farmer", "sailor", "judge", "baker", "pilot", "painter")
 INCLUDED = ("window", "river", "lantern", "garden", "bridge", "ticket", "candle", "ladder")
 AVOIDED = ("and", "is", "with", "for", "very", "from")
-NEW_WORDS = ("pumpkin", "violin", "umbrella", "basket", "kettle", "pencil", "carpet", "button")
+BRACKETED = ("pumpkin", "violin", "umbrella", "basket", "kettle", "pencil", "carpet", "button")
+TONES = {"surprised": "wow", "polite": "please", "sad": "alas", "cheerful": "hooray", "doubtful": "perhaps",
+         "frank": "honestly"}  # fmt: skip
 # Sentences of the writer: none holds a word to be avoided, each begins with a word of its own.
 _FILLERS = (
     "Books tell more.", "People ask often.", "Time will show.", "Much can be said.", "Learn it step by step.",
@@ -33,12 +35,12 @@ _FILLERS = (
     "Teachers often start at this point.",
     "Careful people check a second source.",
 )  # fmt: skip
-_QUESTION, _FIRST = "Who knows more?", "Here"
 _STARTS = {
-    text.split()[0].lower()
-    for text in (*_FILLERS, _QUESTION, _FIRST, "As", "Near", "Let", "Yours", "Some", "We", "Think")
-}
-_MENTIONS = ("Let us name {}.", "We return to {}.", "Think of {}.")
+    text.split()[0].lower().strip(",")
+    for text in (*_FILLERS, "Here", "How", "Near", "We", "Let", "Think", "Some", "So", "Yours")
+} | {*TONES.values()}
+_ASKED = {*INCLUDED, *BRACKETED, *TONES.values(), *ROLES}
+_MENTIONS = ("Let us name {}.", "Think of {}.", "We return to {}.")
 _SOURCE = re.compile(r"[A-Z][a-z]+(?:,? [a-z]+){5,9}\.")
 
 
@@ -81,7 +83,7 @@ def topics(path: str | Path) -> list[Topic]:
         if not (article.title.isalpha() and len(article.title) > 3):
             continue
         parts = re.split(r"(?<=[.!?])\s+", visible_text(article.markup))
-        usable = [part for part in dict.fromkeys(parts) if _SOURCE.fullmatch(part) and _editable(part, article.title)]
+        usable = [part for part in dict.fromkeys(parts) if _SOURCE.fullmatch(part) and _usable(part, article.title)]
         if usable:
             found.append(Topic(article.title, tuple(usable)))
     if not found:
@@ -89,13 +91,11 @@ def topics(path: str | Path) -> list[Topic]:
     return found
 
 
-def _editable(sentence: str, topic: str) -> list[str]:
-    """Words that may be replaced: of five letters or more, once in the sentence, neither first nor last. None where
-    the sentence names the topic or begins as the writer's do."""
+def _usable(sentence: str, topic: str) -> bool:
+    """Whether the sentence neither names the topic, nor begins as the writer's do, nor holds a word that may be asked
+    for."""
     said = words(sentence)
-    if topic.lower() in sentence.lower() or said[0] in _STARTS or set(said) & {*INCLUDED, *NEW_WORDS}:
-        return []
-    return [word for word in said[1:-1] if len(word) >= 5 and said.count(word) == 1]
+    return topic.lower() not in sentence.lower() and said[0] not in _STARTS and not set(said) & _ASKED
 
 
 # ------------------------------------------------------------------------------------------------- making tasks
@@ -109,47 +109,46 @@ def make_constraint(
     def any_of(choices: Sequence[str]) -> str:
         return choices[int(rng.integers(len(choices)))]
 
-    k, word = int(rng.integers(3, 5)), any_of(_editable(source, topic))
-    most, new = 5 * int(rng.integers(9, 13)), any_of(NEW_WORDS)
+    k, most = int(rng.integers(3, 5)), 5 * int(rng.integers(9, 13))
+    tone, kept = any_of(list(TONES)), " ".join(words(source)[1:4])
     made: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
-        "lower case": ("Use lower-case letters only, no capital letters.", ()),
-        "question": ("Ask the reader at least one question, with a question mark.", ()),
+        "exclamation": ("Use at least one exclamation mark.", ()),
+        "tone word": (f'Sound {tone}: use the word "{TONES[tone]}".', (TONES[tone],)),
         "include a word": (f'Use the word "{(included := any_of(INCLUDED))}".', (included,)),
         "avoid a word": (f'Do not use the word "{(avoided := any_of(free))}".', (avoided,)),
-        "numbered list": (f"Write a numbered list with exactly {k} items.", (k,)),
-        "paragraphs": (f"Write exactly {k - 1} paragraphs, with a blank line between paragraphs.", (k - 1,)),
+        "bullet points": (f'Write a list with exactly {k} bullet points, each beginning with "-".', (k,)),
+        "word in brackets": (f'Put the word "{(word := any_of(BRACKETED))}" in round brackets: ({word}).', (word,)),
         "at most": (f"Use at most {most} words.", (most,)),
-        "between": (f"Use between {most - 10} and {most + 10} words.", (most - 10, most + 10)),
-        "opening words": (f'Speak as a {role}: begin with the words "As a {role}".', (f"As a {role}",)),
-        "closing words": (f'Speak as a {role}: end with the words "Yours, the {role}".', (f"Yours, the {role}",)),
+        "between": (f"Use between {most - 20} and {most + 20} words.", (most - 20, most + 20)),
+        "first person": (f'Speak as a {role}, in the first person: use the word "I".', ("I",)),
+        "trade at the end": (f'Speak as a {role}: name your trade, "{role}", in your last sentence.', (role,)),
         "first sentence": (f'Name "{topic}" in your first sentence.', (topic,)),
         "name it often": (f'Name "{topic}" at least 3 times.', (topic, 3)),
         "new starts": ("Write at least two sentences, and begin each sentence with a different word.", ()),
         "ends whole": ("Finish your last sentence with a full stop, a question mark or an exclamation mark.", ()),
-        "replace": (f'Quote the given sentence, but with "{new}" in place of "{word}".', (_edited(source, word, new),)),
-        "remove": (f'Quote the given sentence, but without the word "{word}".', (_edited(source, word, ""),)),
+        "quote": ("Quote the given sentence word for word.", (source,)),
+        "keep words": (f'Keep the words "{kept}" of the given sentence.', (kept,)),
     }
     return Constraint(kind, *made[kind])
 
 
-def _edited(source: str, word: str, new: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(rf"\b{word}\b", new, source)).replace(" ,", ",").replace(" .", ".")
-
-
 def make_tasks(where: Sequence[Topic], counts: Sequence[int], n_blocks: int, seed: int) -> list[Task]:
     """``8 n_blocks`` tasks for each number of constraints in ``counts``. In a block each category stands once at each
-    position; the two kinds of a category take turns from block to block.
+    position. For every pair of blocks the kind of each category is drawn, and the other one stands in the second: kinds
+    are asked equally often (``n_blocks`` even), and which of them meet is chance.
 
     Raises :class:`ReprobookError` for a count outside 1 to 8."""
     if not where or n_blocks < 1 or any(not 1 <= n <= len(CATEGORIES) for n in counts):
         raise ReprobookError(f"counts {list(counts)} must be from 1 to 8, n_blocks {n_blocks} and topics at least one")
     rng, made = np.random.default_rng([seed, 30]), []
+    flip = np.zeros(len(CATEGORIES), dtype=int)
     for n in counts:
         for block in range(n_blocks):
             order = rng.permutation(len(CATEGORIES))
+            flip = 1 - flip if block % 2 else rng.integers(2, size=len(CATEGORIES))
             for row in range(len(order)):
                 turn = [CATEGORIES[each] for each in np.roll(order, -row)]
-                kinds = [of_category(c)[(block + CATEGORIES.index(c)) % 2] for c in turn]
+                kinds = [of_category(c)[flip[CATEGORIES.index(c)]] for c in turn]
                 made.append(_task(f"n{n}-{block}-{row}", where, kinds, n, rng))
     return made
 
@@ -175,26 +174,27 @@ def write(task: Task, broken: Collection[int] = ()) -> str:
     def right(kind: str) -> bool:
         return kind in asked and kind not in wrong
 
-    start = f"As a {task.role}, I write" if right("opening words") else "Here I write"
-    parts = [f"{start} about {'one thing' if 'first sentence' in wrong else task.topic}."]
-    edits = asked.keys() & {"replace", "remove"}
-    parts += [task.source if kind in wrong else str(asked[kind][0]) for kind in edits]
+    who = "I" if right("first person") else "we"
+    parts = [f"Here {who} write about {'one thing' if 'first sentence' in wrong else task.topic}."]
+    if right("exclamation"):
+        parts.append("How fine!")
+    if right("tone word"):
+        parts.append(f"{asked['tone word'][0]}, so be it.".capitalize())
+    if right("quote") or right("keep words"):
+        parts.append(task.source)
     if right("include a word"):
-        parts.append(f"Near a {asked['include a word'][0]} we rest.")
+        parts.append(f"Near a {asked['include a word'][0]}.")
+    if right("word in brackets"):
+        parts.append(f"So it goes ({asked['word in brackets'][0]}).")
     if "avoid a word" in wrong:
         parts.append(f"Some say {asked['avoid a word'][0]}.")
-    if right("question"):
-        parts.append(_QUESTION)
     if right("name it often"):
-        parts += [text.format(task.topic) for text in _MENTIONS]
-    end = [f"Yours, the {task.role}."] if right("closing words") else []
+        parts += [text.format(task.topic) for text in _MENTIONS[: 3 - count_of(task.topic, " ".join(parts))]]
+    end = [f"Yours, the {task.role}."] if right("trade at the end") else []
     if "new starts" in wrong:
-        parts += ["Books tell more.", "Books help."]
-    parts = _filled(parts, end, task, wrong)
-    text = _laid_out(parts, asked, wrong)
-    if "ends whole" in wrong:
-        text = text.rstrip(".?!")
-    return text.lower() if right("lower case") else text
+        parts += ["Books help."] * 2
+    text = _laid_out(_filled(parts, end, task, wrong), asked, wrong)
+    return text.rstrip(".?!") if "ends whole" in wrong else text
 
 
 def _filled(parts: list[str], end: list[str], task: Task, wrong: Collection[str]) -> list[str]:
@@ -202,9 +202,8 @@ def _filled(parts: list[str], end: list[str], task: Task, wrong: Collection[str]
     least, most = 0, 1000
     for each in task.asked:
         if each.category == "Length":
-            bound = int(each.needs[-1])
-            least = bound + 6 if each.kind in wrong else int(each.needs[0]) if each.kind == "between" else 0
-            most = 1000 if each.kind in wrong else bound
+            low, high = (0, *each.needs)[-2:]
+            least, most = (int(high) + 6, 1000) if each.kind in wrong else (int(low), int(high))
     while len(words(" ".join([*parts, *end]))) < least or len(parts) + len(end) < 5:
         started = {part.split()[0] for part in parts}
         parts = [*parts, next(text for text in _FILLERS if text.split()[0] not in started)]
@@ -214,15 +213,8 @@ def _filled(parts: list[str], end: list[str], task: Task, wrong: Collection[str]
 
 
 def _laid_out(parts: Sequence[str], asked: Mapping[str, tuple[str | int, ...]], wrong: Collection[str]) -> str:
-    """Sentences as a numbered list or in paragraphs where that is asked for; a broken list has an item too many or
-    no numbers, broken paragraphs are one."""
-    for kind, joint in (("numbered list", "\n"), ("paragraphs", "\n\n")):
-        if kind not in asked:
-            continue
-        k = int(asked[kind][0])
-        if kind in wrong:
-            k = 1 if kind == "paragraphs" else k + 1
-        groups = [" ".join(group) for group in np.array_split(np.array(parts, dtype=object), k)]
-        numbered = kind == "numbered list"
-        return joint.join(f"{j}. {group}" if numbered else group for j, group in enumerate(groups, start=1))
-    return " ".join(parts)
+    """Sentences as bullet points where that is asked for; a broken list has one too many."""
+    if "bullet points" not in asked:
+        return " ".join(parts)
+    k = int(asked["bullet points"][0]) + ("bullet points" in wrong)
+    return "\n".join(f"- {' '.join(group)}" for group in np.array_split(np.array(parts, dtype=object), k))
