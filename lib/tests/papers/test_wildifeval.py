@@ -31,22 +31,22 @@ FACTS = load("wildifeval")
 @pytest.mark.parametrize(
     ("kind", "needs", "good", "bad"),
     [
-        ("lower case", (), "all small here, 3 of them.", "Not here."),
-        ("question", (), "Is it so? Yes.", "It is so."),
+        ("tone word", ("alas",), "Alas, no.", "At last, no."),
+        ("tone twice", ("alas", 2), "Alas, no. ALAS!", "Alas, a lass."),
         ("include a word", ("river",), "The River runs.", "Rivers run."),
         ("avoid a word", ("and",), "Sand or band.", "Sand and band."),
-        ("numbered list", (3,), "Here:\n1. a\n2) b\n3. c\nEnd.", "1. a\n2. b\n4. c"),
-        ("paragraphs", (2,), "One. Two.\n \nThree.", "One.\nTwo."),
-        ("at most", (4,), "1. It isn't so bad", "It is not so bad"),
+        ("bullet points", (3,), "Here:\n- a\n  * b\n• c\nEnd.", "- a\n-b\n- c\n1. d"),
+        ("word in brackets", ("kettle",), "Tea (Kettle) now.", "Tea (a kettle) now, kettle."),
+        ("at least", (4,), "1. It isn't so bad", "2. It's so bad"),
         ("between", (3, 4), "one two three", "one two"),
-        ("opening words", ("As a judge",), "1. as a Judge, I say", "Well, as a judge"),
-        ("closing words", ("Yours, the judge",), "So be it.\nYours, the judge.", "Yours, the judge. Bye"),
+        ("first person", ("I",), "So do I.", "It is so."),
+        ("trade at the end", ("judge",), "Well. Ask the Judge!", "Ask the judge. Or the judges."),
         ("first sentence", ("Asia",), "1. It is asia!\n2. No", "It is. Asia too."),
         ("name it often", ("Asia", 3), "Asia, asia, ASIA.", "Asia, Asian, Asia"),
         ("new starts", (), "A dog. The dog.", "The dog. the cat."),
         ("ends whole", (), 'He said "no."', "He said"),
-        ("replace", ("Rocks carry pencil of time.",), "So: rocks carry PENCIL of time!", "Rocks carry signs of time."),
-        ("remove", ("Rocks carry of time.",), "1. Rocks carry of time.", "Rocks carry signs of time."),
+        ("quote", ("Rocks carry signs of time.",), "So: rocks carry SIGNS of time!", "Rocks carry signs of a time."),
+        ("keep words", ("carry signs of",), "1. They carry\nsigns of age.", "They carry old signs of age."),
     ],
 )
 def test_rules(kind: str, needs: tuple[str | int, ...], good: str, bad: str) -> None:
@@ -111,17 +111,35 @@ def test_compatibility_is_one_everywhere() -> None:
     assert ((table == 1.0) | table.isna()).all(axis=None)
 
 
-def test_copy_and_fixed_text_do_not_edit() -> None:
+def test_an_echo_of_the_task_is_no_answer() -> None:
     made = tasks.make_tasks(TOPICS, [8], 2, 1)
+    assert study.checked("copy", made, [responders.copy(task) for task in made])["met"].sum() == 0
     for task in made:
+        echoed = f'{task.prompt}\n\n1. {task.asked[0].text.upper()}\nSo.\n\nBe it "{task.source}"'
+        assert task.own_lines(echoed).split("\n") == ["", "", "So.", "", f'Be it "{task.source}"']
         editing = next(each for each in task.asked if each.category == "Editing")
-        assert not editing.holds(responders.copy(task)) and not editing.holds(responders.fixed(task))
-    # by hand: lower case, question, avoid, at most, new starts and ends whole hold: 6 kinds of 16
+        assert editing.holds(task.own_lines(echoed))
+        text = responders.template(task)
+        assert task.own_lines(text) == text and not editing.holds(responders.fixed(task))
+
+
+def test_what_blind_texts_meet() -> None:
+    made = tasks.make_tasks(TOPICS, [8], 2, 1)
+    # by hand: what needs nothing of the task, what forbids, and the range of words: 5 kinds of 16
     met = study.checked("fixed", made, [responders.FIXED] * len(made)).groupby("kind")["met"].mean()
     assert sorted(met.index[met == 1]) == sorted(
-        ["at most", "avoid a word", "ends whole", "lower case", "new starts", "question"]
+        ["avoid a word", "between", "ends whole", "first person", "new starts"]
     )
-    assert met.sum() == 6
+    assert met.sum() == 5
+    # the topic alone: focus
+    met = study.checked("topic", made, [responders.topic_thrice(t) for t in made]).groupby("kind")["met"].mean()
+    assert met[["first sentence", "name it often", "ends whole", "new starts"]].tolist() == [1] * 4
+    assert (
+        met[
+            ["between", "at least", "bullet points", "word in brackets", "quote", "keep words", "trade at the end"]
+        ].sum()
+        == 0
+    )
 
 
 def test_known_rate_gives_the_closed_forms() -> None:

@@ -23,6 +23,7 @@ from reprobook.papers.wildifeval import (
     pictures,
     published,
     released,
+    scores,
     store,
     study,
     tasks,
@@ -370,11 +371,20 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
         judge="j", score=found.frame["truth"], met=found.frame["truth"], said=found.frame["truth"]
     )
     assert study.chosen_threshold(frame) == 1.0
+    twins = found.frame[(found.frame["source"] == "twin") & (found.frame["n"] == 4)]
+    kinds = twins.groupby("half")["kind"].value_counts().unstack(0)  # to choose on and to measure on: the same kinds
+    assert len(kinds) == 16 and kinds[0].equals(kinds[1])
     many = study.Judgeable(found.questions * 20, pd.concat([found.frame] * 20, ignore_index=True))
     planted = study.planted_judged(many, 0)
     rates = planted.groupby([planted["category"] == "Length", "truth"])["said"].mean()
     expected = {(False, 1.0): 0.9, (False, 0.0): 0.2, (True, 1.0): 0.6, (True, 0.0): 0.05}
     assert rates.to_dict() == pytest.approx(expected, abs=0.06)
+    bent = study.bent_tasks(study.planted_judged(found, 0), 0.5)
+    real = found.frame[found.frame["source"] == "m"]
+    yes = np.where(real["category"] == "Length", 0.6 * real["truth"] + 0.05 * (1 - real["truth"]),
+                   0.9 * real["truth"] + 0.2 * (1 - real["truth"])).reshape(-1, 4)  # fmt: skip
+    assert bent["soft, known errors"].tolist() == pytest.approx(yes.mean(1).tolist())
+    assert bent["strict, known errors"].tolist() == pytest.approx(yes.prod(1).tolist())
     blind = study.blind_judged(found)
     effects = study.judge_effects(frame, 0.5, blind)
     minus = effects.pop("AUC of twins minus quoted words")
@@ -382,10 +392,10 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
     for measure in ("soft", "strict"):
         gap = effects[f"{measure}, judged minus predicted"]
         assert gap["a"].tolist() == pytest.approx(gap["b"].tolist())
-    # quoted words: right on "use" and on the opening, wrong way round on "do not use", a coin without a quotation
+    # quoted words: right on "use", wrong way round on "do not use", a coin without a quotation
     won = minus["b"]
-    assert won[["include a word", "opening words"]].tolist() == [1, 1]
-    assert won["avoid a word"] == 0 and won[["lower case", "between", "question"]].tolist() == [0.5] * 3
+    assert won[["include a word", "tone word", "keep words"]].tolist() == [1, 1, 1]
+    assert won["avoid a word"] == 0 and won[["at least", "between", "quote"]].tolist() == [0.5] * 3
     assert effects["length minus others, by rules"]["values"].equals(
         effects["length minus others, as judged"]["values"]
     )
@@ -410,6 +420,24 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
     )
 
 
+def test_a_missing_answer_is_a_yes_to_neither_question() -> None:
+    frame = pd.DataFrame({"category": "x", "truth": [1.0, 0.0, 1.0, 0.0], "score": [0.9, 0.2, np.nan, np.nan]})
+    frame = frame.assign(said=[1.0, 0.0, 0.0, 0.0])
+    plain, turned = study.wording_rows("j", frame, frame)
+    assert plain["says yes"] == 0.25 and turned["says yes"] == 0.25  # turned round: 0.1 and 0.8, and two silent
+    assert plain["decisions agree"] == 1.0
+
+
+def test_texts_that_end_at_the_limit(model: Any, tmp_path: Path) -> None:
+    who = study.Speaker("tiny", model, Signs(), tmp_path)
+    made = tasks.make_tasks([tasks.Topic("Algebra", ("Later authors wrote about it.",))], [1], 1, 0)
+    texts = ["ab" * (2 + k) for k in range(8)]  # a token a letter: 4, 6, ... 18
+    cut = who.cut(made, texts, 14)
+    assert cut == {"n1-0-5", "n1-0-6", "n1-0-7"}
+    table = study.cut_table(made, {"m": texts}, {"m": cut})
+    assert table.to_dict("records") == [{"responder": "m", "n": 1, "words": 1.0, "cut": 3 / 8}]
+
+
 def test_effects_of_a_known_responder() -> None:
     """The fixed text: soft by kind is known, so the categories' gaps are."""
     topics = [tasks.Topic("Algebra", ("Later authors wrote about it in great detail.",))]
@@ -417,14 +445,30 @@ def test_effects_of_a_known_responder() -> None:
     texts = {name: [write(t) for t in made] for name, write in study.writers(topics, 0).items()}
     frame = pd.concat([study.checked(name, made, each) for name, each in texts.items()])
     found = study.effects_of(frame, "fixed text")
-    # kinds met: style 2 of 2, include 1, length 1, quality 2, others 0: 6 of 16; length 1/2 against 5/14
-    assert np.mean(found["length minus others"]["values"]) == pytest.approx(1 / 2 - 5 / 14)
-    assert np.mean(found["format minus others"]["values"]) == pytest.approx(-6 / 14)
+    # kinds met: include, length, persona 1 of 2, quality 2, others 0: 5 of 16; length 1/2 against 4/14
+    assert np.mean(found["length minus others"]["values"]) == pytest.approx(1 / 2 - 4 / 14)
+    assert np.mean(found["format minus others"]["values"]) == pytest.approx(-5 / 14)
     assert np.mean(found["length minus editing"]["values"]) == pytest.approx(1 / 2)
+    assert np.mean(found["length minus format"]["values"]) == pytest.approx(1 / 2)
     assert np.mean(found["slope of soft"]["values"]) == pytest.approx(0, abs=1e-9)  # the mix does not move
-    assert np.mean(found["template minus it"]["a"] - found["template minus it"]["b"]) == pytest.approx(1 - 6 / 16)
+    for name in ("length", "format", "focus"):  # a text that reads nothing gains nothing from being asked
+        told = found[f"{name}, asked minus not asked"]
+        assert told["a"].tolist() == told["b"].tolist()
+    tasks_of = scores.task_scores(study.asked(frame, "fixed text"))
+    # strict: both of two kinds, or all of four, among those met
+    strict = found["strict, 2 minus 4"]
+    assert strict["a"].mean() == tasks_of.query("n == 2")["strict"].mean() and strict["b"].mean() < strict["a"].mean()
+    # without bullet points, which it never meets, and without the texts of eight constraints
+    without = study.effects_of(frame, "fixed text", {t.id for t in made if t.n == 8})
+    assert np.mean(without["slope of soft without cut texts"]["values"]) == pytest.approx(0, abs=1e-9)
+    assert len(without["slope of soft without cut texts"]["values"]) == 32
+    part = study.asked(frame, "fixed text").query("n >= 2 and kind != 'bullet points'")
+    soft = part.groupby("task", sort=False).agg(n=("n", "first"), soft=("met", "mean"))
+    slope = 6 * np.polyfit(soft["n"], soft["soft"], 1)[0]
+    assert np.mean(without["slope of soft without bullet points"]["values"]) == pytest.approx(slope)
+    assert np.mean(found["template minus it"]["a"] - found["template minus it"]["b"]) == pytest.approx(1 - 5 / 16)
     table = study.count_table(frame).set_index(["responder", "n"])
-    assert table.loc[("fixed text", 8), "soft"] == pytest.approx(6 / 16) and table.loc[("template", 8), "strict"] == 1
-    assert study.responder_table(frame).set_index("responder").loc["fixed text", "not asked"] == pytest.approx(6 / 16)
+    assert table.loc[("fixed text", 8), "soft"] == pytest.approx(5 / 16) and table.loc[("template", 8), "strict"] == 1
+    assert study.responder_table(frame).set_index("responder").loc["fixed text", "not asked"] == pytest.approx(5 / 16)
     assert pictures.by_category(study.category_table(frame).assign(seed=0), ["template", "fixed text"])
     assert pictures.over_counts(study.count_table(frame), ["template"], 0.7) and pictures.taken_apart(made[-1], "Hi.")

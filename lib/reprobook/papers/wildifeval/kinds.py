@@ -2,8 +2,8 @@
 
 Rules read the text without the markers of a list and whatever its case, so that laying it out as a list breaks no
 other constraint. Kinds were chosen by a pilot of their own: asked for alone, the larger of the two small models
-fulfils each in 0.2 to 0.95 of 16 tasks; of the candidates that passed, those that need something of the task came
-first, for a text that reads nothing cannot fulfil them.
+fulfils each in 0.2 to 0.95 of 16 tasks, and length, format and focus more often than unasked; of the new candidates
+that passed, those that need something of the task came first, for a text that reads nothing cannot fulfil them.
 """
 
 from __future__ import annotations
@@ -63,10 +63,6 @@ def count_of(phrase: str, text: str) -> int:
     return sum(there[k : k + len(wanted)] == wanted for k in range(len(there) - len(wanted) + 1))
 
 
-def _exclaims(response: str) -> bool:
-    return "!" in response
-
-
 def _includes(response: str, phrase: str) -> bool:
     return count_of(phrase, response) > 0
 
@@ -87,8 +83,8 @@ def _brackets(response: str, word: str) -> bool:
     return f"({word})" in response.lower()
 
 
-def _at_most(response: str, most: int) -> bool:
-    return len(words(response)) <= most
+def _at_least(response: str, least: int) -> bool:
+    return len(words(response)) >= least
 
 
 def _between(response: str, least: int, most: int) -> bool:
@@ -114,13 +110,13 @@ def _ends(response: str) -> bool:
 
 # kind -> its category and its rule, called with the response and what the constraint needs.
 KINDS: dict[str, tuple[str, Callable[..., bool]]] = {
-    "exclamation": ("Style and Tone", _exclaims),
     "tone word": ("Style and Tone", _includes),
+    "tone twice": ("Style and Tone", _often),
     "include a word": ("Include / Avoid", _includes),
     "avoid a word": ("Include / Avoid", _avoids),
     "bullet points": ("Format and Structure", _bullets),
     "word in brackets": ("Format and Structure", _brackets),
-    "at most": ("Length", _at_most),
+    "at least": ("Length", _at_least),
     "between": ("Length", _between),
     "first person": ("Persona and Role", _includes),
     "trade at the end": ("Persona and Role", _last_sentence),

@@ -118,7 +118,7 @@ class Rules:
 SAME: dict[str, Any] = {
     "include a word": ("keywords:existence", lambda needs: {"keywords": [needs[0]]}),
     "avoid a word": ("keywords:forbidden_words", lambda needs: {"forbidden_words": [needs[0]]}),
-    "at most": ("length_constraints:number_words", lambda needs: {"num_words": needs[0] + 1, "relation": "less than"}),
+    "at least": ("length_constraints:number_words", lambda needs: {"num_words": needs[0], "relation": "at least"}),
     "name it often": ("keywords:frequency", lambda needs: {"keyword": needs[0], "frequency": needs[1],
                                                            "relation": "at least"}),
     "bullet points": ("detectable_format:number_bullet_lists", lambda needs: {"num_bullets": needs[0]}),

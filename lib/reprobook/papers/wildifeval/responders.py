@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from reprobook.papers.wildifeval.tasks import Task, Topic
 
 TAIL = 1e-3  # of probability, left out of draws
-# Satisfies the kinds that need nothing of the task, and most bounds and forbidden words.
-FIXED = "Why does it matter? I think people care about it. They ask again!"
+# Satisfies the kinds that need nothing of the task, all ranges of words, and holds no word that is ever forbidden.
+FIXED = (
+    "Why does it matter? I think people care about it. They ask again, so old books keep many pages on it. Teachers "
+    "often start here. Nobody knows everything, but small facts help. Take your time! Good questions lead on to more. "
+    "Some details remain open until today."
+)
 
 
 def template(task: Task) -> str:
@@ -28,7 +32,7 @@ def template(task: Task) -> str:
 
 
 def copy(task: Task) -> str:
-    """Blind to what a response is: the prompt itself."""
+    """Blind to what a response is: the prompt itself, of which nothing counts."""
     return task.prompt
 
 

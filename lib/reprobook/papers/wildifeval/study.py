@@ -214,10 +214,10 @@ def categories_of(
 
 
 def checked(name: str, tasks: Sequence[Task], texts: Sequence[str]) -> pd.DataFrame:
-    """The rules' verdicts on one responder's texts, asked constraints first."""
+    """The rules' verdicts on one responder's texts, but for lines that repeat the task; asked constraints first."""
     rows = []
     for task, text in zip(tasks, texts, strict=True):
-        block = task.id.rpartition("-")[0]
+        block, text = task.id.rpartition("-")[0], task.own_lines(text)
         for place, each in enumerate((*task.asked, *task.others), start=1):
             rows.append({"responder": name, "task": task.id, "topic": task.topic, "n": task.n, "block": block,
                          "place": place, "kind": each.kind, "category": each.category, "asked": place <= task.n,
@@ -385,13 +385,14 @@ def judgeable(tasks: Sequence[Task], texts: Mapping[str, Mapping[str, str]], see
         name = "twin" if source in sources else source
         for task in tasks:
             text = given.get(task.id, "")
+            own = task.own_lines(text)
             block, _, row = task.id.rpartition("-")
             for each in task.asked if task.id in given else ():
                 questions.append(Question(task.prompt, text, each.text))
                 rows.append({"source": name, "task": f"{source} {task.id}",
                              "topic": task.topic, "n": task.n, "kind": each.kind, "category": each.category,
                              "block": block, "pair": f"{task.id} {each.kind}",
-                             "truth": float(each.holds(text)), "half": int(row) % 2})  # fmt: skip
+                             "truth": float(each.holds(own)), "half": int(row) % 2})  # fmt: skip
     return Judgeable(questions, pd.DataFrame(rows))
 
 

@@ -37,7 +37,7 @@ _FILLERS = (
 )  # fmt: skip
 _STARTS = {
     text.split()[0].lower().strip(",")
-    for text in (*_FILLERS, "Here", "How", "Near", "We", "Let", "Think", "Some", "So", "Yours")
+    for text in (*_FILLERS, "Here", "Near", "We", "Let", "Think", "Some", "So", "Yours")
 } | {*TONES.values()}
 _ASKED = {*INCLUDED, *BRACKETED, *TONES.values(), *ROLES}
 _MENTIONS = ("Let us name {}.", "Think of {}.", "We return to {}.")
@@ -75,6 +75,11 @@ class Task:
         return (f'Given sentence: "{self.source}"\n\nWrite a short text of a few sentences about {self.topic}. '
                 f"Follow these instructions:\n{listed}")  # fmt: skip
 
+    def own_lines(self, response: str) -> str:
+        """The response without lines that say the same words as one of the prompt: an echo is no answer."""
+        given = [words(line) for line in self.prompt.splitlines()]
+        return "\n".join(line for line in response.splitlines() if not words(line) or words(line) not in given)
+
 
 def topics(path: str | Path) -> list[Topic]:
     """Subjects of one word with their sentences of 6 to 10 plain words, of a ``pages-articles`` dump."""
@@ -109,17 +114,17 @@ def make_constraint(
     def any_of(choices: Sequence[str]) -> str:
         return choices[int(rng.integers(len(choices)))]
 
-    k, most = int(rng.integers(3, 5)), 5 * int(rng.integers(9, 13))
+    k, bound = int(rng.integers(3, 5)), 5 * int(rng.integers(9, 13))
     tone, kept = any_of(list(TONES)), " ".join(words(source)[1:4])
     made: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
-        "exclamation": ("Use at least one exclamation mark.", ()),
         "tone word": (f'Sound {tone}: use the word "{TONES[tone]}".', (TONES[tone],)),
+        "tone twice": (f'Sound {tone}: use the word "{TONES[tone]}" at least twice.', (TONES[tone], 2)),
         "include a word": (f'Use the word "{(included := any_of(INCLUDED))}".', (included,)),
         "avoid a word": (f'Do not use the word "{(avoided := any_of(free))}".', (avoided,)),
         "bullet points": (f'Write a list with exactly {k} bullet points, each beginning with "-".', (k,)),
         "word in brackets": (f'Put the word "{(word := any_of(BRACKETED))}" in round brackets: ({word}).', (word,)),
-        "at most": (f"Use at most {most} words.", (most,)),
-        "between": (f"Use between {most - 20} and {most + 20} words.", (most - 20, most + 20)),
+        "at least": (f"Use at least {bound + 25} words.", (bound + 25,)),
+        "between": (f"Use between {bound - 20} and {bound + 20} words.", (bound - 20, bound + 20)),
         "first person": (f'Speak as a {role}, in the first person: use the word "I".', ("I",)),
         "trade at the end": (f'Speak as a {role}: name your trade, "{role}", in your last sentence.', (role,)),
         "first sentence": (f'Name "{topic}" in your first sentence.', (topic,)),
@@ -176,10 +181,10 @@ def write(task: Task, broken: Collection[int] = ()) -> str:
 
     who = "I" if right("first person") else "we"
     parts = [f"Here {who} write about {'one thing' if 'first sentence' in wrong else task.topic}."]
-    if right("exclamation"):
-        parts.append("How fine!")
     if right("tone word"):
         parts.append(f"{asked['tone word'][0]}, so be it.".capitalize())
+    if right("tone twice"):
+        parts.append(", ".join([str(asked["tone twice"][0])] * 2).capitalize() + ".")
     if right("quote") or right("keep words"):
         parts.append(task.source)
     if right("include a word"):
@@ -202,8 +207,10 @@ def _filled(parts: list[str], end: list[str], task: Task, wrong: Collection[str]
     least, most = 0, 1000
     for each in task.asked:
         if each.category == "Length":
-            low, high = (0, *each.needs)[-2:]
-            least, most = (int(high) + 6, 1000) if each.kind in wrong else (int(low), int(high))
+            low, high = int(each.needs[0]), int((*each.needs, 1000)[1])
+            if each.kind in wrong:
+                low, high = (0, low - 1) if each.kind == "at least" else (high + 6, 1000)
+            least, most = low, high
     while len(words(" ".join([*parts, *end]))) < least or len(parts) + len(end) < 5:
         started = {part.split()[0] for part in parts}
         parts = [*parts, next(text for text in _FILLERS if text.split()[0] not in started)]
