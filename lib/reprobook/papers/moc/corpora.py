@@ -227,8 +227,8 @@ def consecutive(segments: Sequence[Segment], size: int, clip: int, language: str
 
 
 def joins(segments: Sequence[Segment], n: int, n_segments: int, clip: int, seed: int = 0) -> list[Document]:
-    """``n`` documents, each of passages of ``n_segments`` different groups, clipped as in :func:`consecutive`; no passage
-    comes twice."""
+    """``n`` documents, each of passages of ``n_segments`` different groups, clipped as in :func:`consecutive`; no
+    passage comes twice."""
     rng = np.random.default_rng([seed, n_segments])
     groups: dict[str, list[Segment]] = {}
     for k in rng.permutation(len(segments)).tolist():

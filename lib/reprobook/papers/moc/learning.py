@@ -199,14 +199,12 @@ class MetaChunkers:
         self.use(role)
         return history
 
-    def train_all(self, texts: Sequence[Document]) -> dict[str, Any]:
-        """Shared, then single, router and experts; an expert sees the texts of its class (all of them if there are
-        fewer than a batch). Returns the histories."""
+    def train_all(self, texts: Sequence[Document], practice: Sequence[Document]) -> dict[str, Any]:
+        """Shared, on ``practice`` in copying anchors; then single, router and experts on ``texts``. An expert sees the
+        texts of its class (all of them if there are fewer than a batch). Returns the histories."""
         t, classes = self.tuning, [granularity(mean_length(each), self.bounds) for each in texts]
-        told = {
-            "shared": self.train("shared", texts, t.shared),
-            "single": self.train("single", texts, t.single, "shared"),
-        }
+        told = {"shared": self.train("shared", [copying(each, self.seed) for each in practice], t.shared)}
+        told["single"] = self.train("single", texts, t.single, "shared")
         told["router"] = self.train("router", texts, t.router, "shared")
         for k in range(N_CLASSES):
             own = [text for text, each in zip(texts, classes, strict=True) if each == k]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,18 @@ import pandas as pd
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import complete
 from reprobook.nn.encoder import encode
+from reprobook.nn.lm import load_lm
 from reprobook.papers.moc import boundaries, chunkers, corpora, metrics, recovery, retrieval
+from reprobook.papers.moc.learning import Written
 from reprobook.papers.moc.metrics import ALONE
 from reprobook.papers.moc.printed import spearman
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from reprobook.data import ChapterData
     from reprobook.papers.moc.corpora import Cuts, Document, Question
-    from reprobook.papers.moc.learning import MetaChunkers, Written
+    from reprobook.papers.moc.learning import MetaChunkers
     from reprobook.papers.moc.metrics import Scorer
 
 CORPORA = ("wikipedia", "joins", "manual en", "manual zh")
@@ -131,8 +134,8 @@ CONVENTIONS = {
 
 
 def stickiness_frame(documents: Sequence[Document], cuts: Chunkings, scorer: Scorer, k: float = 0.8) -> pd.DataFrame:
-    """One row a chunker, document and convention: Chunk Stickiness, mean degree, share of isolated chunks. ``documents``
-    may be the first ones of ``cuts``."""
+    """One row a chunker, document and convention: Chunk Stickiness, mean degree, share of isolated chunks.
+    ``documents`` may be the first ones of ``cuts``."""
     rows = []
     for name, each in cuts.items():
         for document, c in zip(documents, each, strict=False):  # the first documents alone, if so few are given
@@ -273,17 +276,19 @@ def separation(pairs: pd.DataFrame, scorers: Mapping[str, Scorer], encoder: tupl
 
 # ------------------------------------------------------------------------------------------------ answers
 
-_READ = (
+READ = (
     "Passages:\n{passages}\n\nComplete the sentence as the passages have it. Write nothing but its missing second "
     "half.\n\n{question}"
 )
 
 
-def reading_prompts(questions: Sequence[Question], found: Sequence[Sequence[str]], tokenizer: Any) -> list[str]:
-    """Chat prompts with the found chunks and the first half of a sentence; none found: without passages."""
+def reading_prompts(
+    questions: Sequence[Question], found: Sequence[Sequence[str]], tokenizer: Any, template: str = READ
+) -> list[str]:
+    """Chat prompts with the found chunks and what is asked; none found: without passages."""
     texts = []
     for question, chunks in zip(questions, found, strict=True):
-        told = _READ.format(passages="\n".join(f"- {c.strip()}" for c in chunks) or "-", question=question.text)
+        told = template.format(passages="\n".join(f"- {c.strip()}" for c in chunks) or "-", question=question.text)
         turns = [{"role": "user", "content": told}]
         texts.append(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     return texts
@@ -292,11 +297,14 @@ def reading_prompts(questions: Sequence[Question], found: Sequence[Sequence[str]
 def answers_frame(
     documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question], encoder: tuple[Any, Any], k: int,
     reader: tuple[Any, Any], scorers: Mapping[str, tuple[Scorer, Any]], *, max_new_tokens: int = 32,
+    template: str = READ, words: Callable[[str], list[str]] | None = None, **sampling: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """One row a chunker (and *no passages*) and question: the paper's measures of the reader's answer, and information
-    support (CP) under each scorer (with its tokenizer)."""
+    support (CP) under each scorer (with its tokenizer). Lines of a question's answer are answers that are all right;
+    the first is the one whose likelihood counts. ``words`` cuts answers into words."""
     asked = [q for q in questions if q.kind == "statement"]
     language = documents[0].language
+    cut = words or (lambda text: retrieval.tokens(text, language))
     vectors = encode(*encoder, [q.text for q in asked])
     held: dict[str, list[list[str]]] = {"no passages": [[] for _ in asked]}
     for name, each in cuts.items():
@@ -305,16 +313,16 @@ def answers_frame(
         held[name] = [[texts[i] for i in row] for row in best]
     rows = []
     for name, found in held.items():
-        prompts = reading_prompts(asked, found, reader[1])
-        told = complete(*reader, prompts, max_new_tokens=max_new_tokens, stop_strings=["\n"])
+        prompts = reading_prompts(asked, found, reader[1], template)
+        told = complete(*reader, prompts, max_new_tokens=max_new_tokens, stop_strings=["\n"], **sampling)
         support = {
             f"CP, {label}": metrics.information_support(
-                scorer, reading_prompts(asked, found, tokenizer), [q.answer for q in asked]
+                scorer, reading_prompts(asked, found, tokenizer, template), [q.answer.split("\n")[0] for q in asked]
             )
             for label, (scorer, tokenizer) in scorers.items()
         }
         for i, (question, answer) in enumerate(zip(asked, told, strict=True)):
-            scores = retrieval.answer_scores(answer, [question.answer], lambda text: retrieval.tokens(text, language))
+            scores = retrieval.answer_scores(answer, question.answer.split("\n"), cut)
             told_of = {label: float(values[i]) for label, values in support.items()}
             rows.append({"chunker": name, "document": question.document, "question": question.text, **scores,
                          **told_of, "answer": answer})  # fmt: skip
@@ -377,22 +385,59 @@ def noise_frame(texts: Sequence[Document], markers: Sequence[str], rates: Sequen
     return pd.DataFrame(rows)
 
 
-class Learned(NamedTuple):
-    """Chunkers that were trained here, and texts of articles that they have not seen."""
-
-    made: MetaChunkers
-    held_out: list[Document]
-    histories: dict[str, Any]
-
-
-def split_lessons(texts: Sequence[Document], n_test: int, seed: int) -> tuple[list[Document], list[Document]]:
-    """Training and ``n_test`` held-out texts; no article is in both."""
+def split_lessons(
+    texts: Sequence[Document], n_test: int, seed: int, without: Sequence[str] = ()
+) -> tuple[list[Document], list[Document]]:
+    """Training and ``n_test`` held-out texts; no article is in both, and none of ``without`` in either."""
     rng = np.random.default_rng([seed, 17])
-    groups = sorted({each.group for each in texts})
+    groups = sorted({each.group for each in texts} - set(without))
     held = set(rng.permutation(groups)[: max(1, len(groups) // 5)].tolist())
+    train = [each for each in texts if each.group in groups and each.group not in held]
     test = [each for each in texts if each.group in held]
-    chosen = [test[k] for k in rng.permutation(len(test))[:n_test]]
-    train = [each for each in texts if each.group not in held]
-    if not train or not chosen:
-        raise ReprobookError(f"{len(texts)} texts of {len(groups)} articles cannot be split: take more")
-    return train, chosen
+    if not train or len(test) < n_test:
+        raise ReprobookError(
+            f"{len(train)} texts to train on and {len(test)} to test on; {n_test} are wanted: take more"
+        )
+    return train, [test[k] for k in rng.permutation(len(test))[:n_test]]
+
+
+LABELS = {"smollm2-135m-instruct": "smollm2", "qwen2.5-coder-0.5b-instruct": "qwen"}
+
+
+def open_models(data: ChapterData, names: Sequence[str], device: Any) -> dict[str, tuple[Any, Any]]:
+    """Label -> model and tokenizer of the named language models that can be had; a missing optional one is said."""
+    found = {}
+    for name in dict.fromkeys(names):
+        if name not in LABELS:
+            raise ReprobookError(f"model {name!r} must be one of {', '.join(LABELS)}")
+        if (path := data.path_or_none(name)) is None:
+            print(f"{name} is not to be had here: its rows are missing")
+        else:
+            found[LABELS[name]] = load_lm(path, device=device)
+    return found
+
+
+def learned_table(made: MetaChunkers, texts: Sequence[Document]) -> tuple[pd.DataFrame, dict[str, Written]]:
+    """What single chunker and mixture make of held-out texts, packing beside them: a row each; and what both wrote."""
+    told = [each.text for each in texts]
+    classes = made.route(told)
+    written = {"single": made.write(told, "single")}
+    parts = {k: np.flatnonzero(classes == k) for k in sorted(set(classes.tolist()))}
+    by_expert = {k: made.write([told[row] for row in rows], f"expert {k}") for k, rows in parts.items()}
+    order = np.argsort(np.concatenate(list(parts.values())))
+    written["mixture"] = Written(*(_joined([each[f] for each in by_expert.values()], order) for f in range(5)))
+    rows = []
+    for name, each in written.items():
+        rows.append(
+            {"chunker": name, **{k: v.mean() for k, v in gate(each, texts).items()}, "tokens": each.tokens.mean()}
+        )
+    packed = [chunkers.packed(d, len(d.cuts) + 1) for d in texts]
+    f1 = [boundaries.boundary_f1(c, d.cuts) for c, d in zip(packed, texts, strict=True)]
+    return pd.DataFrame([*rows, {"chunker": "packing, true number of chunks", "boundary F1": np.mean(f1)}]), written
+
+
+def _joined(parts: Sequence[Any], order: np.ndarray) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)[order]
+    flat = [each for part in parts for each in part]
+    return [flat[k] for k in order]
