@@ -172,12 +172,11 @@ def _numbered(document: Document, begin: int, end: int) -> str:
     return "\n".join(f"ID {k}: {document.text[starts[k] : starts[k + 1]].strip()}" for k in range(begin, end))
 
 
-def direct(texts: Sequence[str], ask: Ask) -> tuple[list[Cuts], list[str]]:
-    """Whole-text chunking by a language model, without training: cuts of the source where the reply's chunks begin, and
-    the replies."""
+def direct(texts: Sequence[str], ask: Ask) -> list[Cuts]:
+    """Whole-text chunking by a language model, without training: cuts of the source where the reply's chunks begin."""
     replies = ask([_DIRECT.format(text=text) for text in texts])
     found = []
     for text, reply in zip(texts, replies, strict=True):
         parts = [part.strip() for part in re.split(r"\n?-{3,}\n?", reply) if part.strip()]
         found.append(recover_robust(text, [(part[:30], part[-30:]) for part in parts]))
-    return found, replies
+    return found

@@ -302,7 +302,7 @@ class Question:
 
 def heading_questions(document: Document) -> list[Question]:
     """One for each segment; of titles that come twice only the first."""
-    found = {}
+    found: dict[str, Question] = {}
     for title, span in zip(document.titles, spans(document.text, document.cuts), strict=True):
         found.setdefault(title, Question("heading", document.id, title, "", span, span))
     return list(found.values())
@@ -325,7 +325,7 @@ def statement_questions(document: Document, n: int, seed: int = 0, least: int = 
         found[segment].append(Question("statement", document.id, asked, answer, (first, last), (begin, end)))
     rng = np.random.default_rng([seed, len(document.text)])
     for part in found:
-        rng.shuffle(part)  # type: ignore[arg-type]
+        rng.shuffle(part)
     depth = max(map(len, found), default=0)
     order = [part[k] for k in range(depth) for part in (found[j] for j in rng.permutation(len(found))) if len(part) > k]
     return order[:n]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import types
@@ -183,10 +184,8 @@ def written_by(
         del split
     for k, name in enumerate(llms):
         model, tokenizer = lm.load_lm(data.path(name), device=device, device_map="auto" if "72b" in name else None)
-        ask = chunkers.asking(model, tokenizer, max_new_tokens)
-        found[f"direct, {name}"] = windows(
-            texts, "zh", WINDOW["single"], lambda parts, ask=ask: chunkers.direct(parts, ask)[0]
-        )
+        cut = functools.partial(chunkers.direct, ask=chunkers.asking(model, tokenizer, max_new_tokens))
+        found[f"direct, {name}"] = windows(texts, "zh", WINDOW["single"], cut)
         if k == 0:
             found["LumberChunker"] = chunkers.lumber(documents, chunkers.asking(model, tokenizer, 16), shown=290)
         del model
@@ -222,35 +221,43 @@ def words(text: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------ what is compared
 
 
-def clarity(
-    documents: Sequence[Document], cuts: study.Chunkings, data: ChapterData, scorers: Sequence[str],
-    encoder: tuple[Any, Any], device: Any,
-) -> pd.DataFrame:  # fmt: skip
-    """Boundary Clarity of all chunkers under the named scorers, a model in memory at a time."""
-    frames = []
+MEASURE = {"dureader": "F1"}  # of answers; elsewhere ROUGE-L
+
+
+def asked(
+    documents: Sequence[Document], questions: Sequence[Question], cuts: study.Chunkings, encoder: tuple[Any, Any],
+    k: int, data: ChapterData, scorers: Sequence[str], device: Any, max_new_tokens: int, seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Boundary Clarity of all chunkers under the named scorers, a model in memory at a time; and the answers of
+    Qwen2-7B, sampled as in the paper (its top-k 5 within top-p 0.9 is left out: at temperature 0.1 it changes
+    nothing)."""
+    clear: pd.DataFrame | None = None
     for name in scorers:
         model, tokenizer = lm.load_lm(data.path(name), device=device)
-        frames.append(study.clarity_frame(documents, cuts, {name: LMScorer(model, tokenizer)}, encoder))
+        frame = study.clarity_frame(documents, cuts, {name: LMScorer(model, tokenizer)}, encoder)
+        more = frame.drop(columns="dissimilarity")
+        clear = frame if clear is None else clear.merge(more, on=["chunker", "document"])
         del model
-    first, *others = frames
-    for other in others:
-        first = first.merge(other.drop(columns="dissimilarity"), on=["chunker", "document"])
-    return first
+    if clear is None:
+        raise ReprobookError("paper_scorers names no model: nothing can say how clear a boundary is")
+    reader = lm.load_lm(data.path("qwen2-7b-instruct"), device=device)
+    answers = study.answers_frame(
+        documents, cuts, questions, encoder, k, reader, {}, max_new_tokens=max_new_tokens, template=READ, words=words,
+        temperature=0.1, top_p=0.9, seed=seed,
+    )  # fmt: skip
+    return clear, answers
 
 
-def effects(
-    name: str, cuts: study.Chunkings, measures: pd.DataFrame, answers: pd.DataFrame, scorer: str
-) -> dict[str, np.ndarray]:
-    """The effects of one question set, numbers by document: the rank correlation of clarity with BLEU-1, ROUGE-L of the
-    single chunker minus packing and of the mixture minus the single one."""
-    key = {"corpus": name, "length": 0}
-    found = {}
-    if measures["document"].nunique() > 1 and len(cuts) > 2:
-        found[f"{name}: rank of BC"] = study.rank_values(
-            measures.assign(**key), answers.assign(**key), f"BC nll, {scorer}", "BLEU-1"
-        )
-    for a, b in (("single", "packing"), ("mixture", "single")):
-        if a in cuts and b in cuts:
-            pair = study.paired(answers, "ROUGE-L", a, b)
-            found[f"{name}: ROUGE-L, {a} minus {b}"] = (pair["a"] - pair["b"]).to_numpy()
+def effects(name: str, clear: pd.DataFrame, answers: pd.DataFrame, scorer: str) -> dict[str, np.ndarray]:
+    """The effects of one question set, numbers by text: the rank correlation of clarity with the answers over chunkers,
+    differences of answers (C3, C4) and of clarity (C2)."""
+    outcome, bc, key = MEASURE.get(name, "ROUGE-L"), f"BC nll, {scorer}", dict[str, Any](corpus=name, length=0)
+    scored = answers[answers["chunker"] != "no passages"]
+    found = {f"{name}: rank of BC": study.rank_values(clear.assign(**key), scored.assign(**key), bc, outcome)}
+    wanted = [("answers", scored, outcome, "single", "packing"), ("answers", scored, outcome, "mixture", "single"),
+              ("BC", clear, bc, "semantic", "fixed"), ("BC", clear, bc, "packing", "semantic")]  # fmt: skip
+    for what, frame, column, a, b in wanted:
+        if {a, b} <= set(frame["chunker"]):
+            pair = study.paired(frame, column, a, b)
+            found[f"{name}: {what}, {a} minus {b}"] = (pair["a"] - pair["b"]).to_numpy()
     return found

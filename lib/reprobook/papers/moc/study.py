@@ -97,6 +97,14 @@ def lengths_table(documents: Sequence[Document], cuts: Chunkings) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def apart(cuts: Chunkings) -> float:
+    """The largest deviation of a document's number of chunks from the median of all chunkers, as a share of it: 0, by
+    construction."""
+    counts = np.array([[len(c) + 1 for c in each] for each in cuts.values()])
+    middle = np.median(counts, axis=0)
+    return round(float((np.abs(counts - middle) / middle).max()), 6)
+
+
 # ------------------------------------------------------------------------------------------------ measures
 
 
@@ -200,7 +208,8 @@ def rank_values(
     )
     documents = [each for each in x.columns if each in y.columns]
     x, y = (frame.loc[x.index, documents] for frame in (x, y))
-    parts = [np.flatnonzero(x.index.droplevel("chunker") == key) for key in x.index.droplevel("chunker").unique()]
+    cells = [key[:2] for key in x.index]  # corpus and length
+    parts = [np.array([k for k, each in enumerate(cells) if each == cell]) for cell in dict.fromkeys(cells)]
     a, b = x.to_numpy(), y.to_numpy()
 
     def theta(rows: np.ndarray) -> float:
@@ -401,7 +410,8 @@ def split_lessons(
     return train, [test[k] for k in rng.permutation(len(test))[:n_test]]
 
 
-LABELS = {"smollm2-135m-instruct": "smollm2", "qwen2.5-coder-0.5b-instruct": "qwen"}
+SMALL = "smollm2-135m-instruct"  # always there
+LABELS = {SMALL: "smollm2", "qwen2.5-coder-0.5b-instruct": "qwen"}
 
 
 def open_models(data: ChapterData, names: Sequence[str], device: Any) -> dict[str, tuple[Any, Any]]:
@@ -410,7 +420,8 @@ def open_models(data: ChapterData, names: Sequence[str], device: Any) -> dict[st
     for name in dict.fromkeys(names):
         if name not in LABELS:
             raise ReprobookError(f"model {name!r} must be one of {', '.join(LABELS)}")
-        if (path := data.path_or_none(name)) is None:
+        path = data.path(name) if name == SMALL else data.path_or_none(name)
+        if path is None:
             print(f"{name} is not to be had here: its rows are missing")
         else:
             found[LABELS[name]] = load_lm(path, device=device)
