@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -24,16 +25,16 @@ TRUE = "true boundaries"
 
 
 def page(document: Document, cuts: Mapping[str, Cuts], width: int = 92, lines: int = 22) -> Figure:
-    """The beginning of a document as text, a coloured bar before each character at which a chunker cuts; the chunkers'
-    bars stand one below the other within a line."""
+    """The beginning of a document as text, a coloured bar before each character at which a chunker cuts; the bars of
+    several chunkers stand one below the other within a line."""
     import matplotlib.pyplot as plt
 
     wide = 2 if document.language == "zh" else 1
     told = _lines(document.text, width // wide)[:lines]
     fig, ax = plt.subplots(figsize=(9.4, 0.27 * len(told) + 0.9))
     for row, (begin, line) in enumerate(told):
-        for column, letter in enumerate(line):
-            ax.text(wide * column + 0.5, row, letter, family="monospace", fontsize=7.6, ha="center", va="center")
+        for word in re.finditer(r"\S+" if wide == 1 else r"\S", line):
+            ax.text(wide * word.start(), row, word.group(), family="monospace", fontsize=7.6, va="center")
         for k, (name, each) in enumerate(cuts.items()):
             colour = "black" if name == TRUE else show.COLOURS[k % 6]
             top, height = row - 0.45 + 0.9 * k / len(cuts), 0.9 / len(cuts)
