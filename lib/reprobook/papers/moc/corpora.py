@@ -24,10 +24,7 @@ from reprobook.errors import ReprobookError
 Cuts = tuple[int, ...]  # characters at which a new chunk begins, rising, without 0 and the end
 LANGUAGES = ("en", "zh")
 LONGEST = 600  # characters of a sentence; text without marks is cut there
-_ENDS = {
-    "en": re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])"),
-    "zh": re.compile(r"(?<=[。！？；…])[」』”’）)]*\s*"),
-}
+_ENDS = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])|(?<=[。！？；…])[」』”’）)]*\s*")
 _HEADING = re.compile(r"^==+ *(.*?) *==+ *$", re.MULTILINE)
 _NO_PROSE = re.compile(r"^[ =*#:;|!{}].*$", re.MULTILINE)
 _EMPTY_TALK = re.compile(r"see also|references|external links|notes|further reading|bibliography|sources", re.I)
@@ -55,7 +52,7 @@ class Document:
     @functools.cached_property
     def sentences(self) -> np.ndarray:
         """Characters at which its sentences begin, 0 and the end among them; every segment begins a sentence."""
-        return np.union1d(borders(self.text, self.language), self.cuts).astype(int)
+        return np.union1d(borders(self.text), self.cuts).astype(int)
 
     @functools.cached_property
     def words(self) -> np.ndarray:
@@ -88,10 +85,11 @@ def spans(text: str, cuts: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip([0, *cuts], [*cuts, len(text)], strict=True))
 
 
-def borders(text: str, language: str, longest: int = LONGEST) -> np.ndarray:
-    """Characters at which sentences begin, 0 and the end among them. The blank behind a sentence belongs to it; what
-    has no mark within ``longest`` characters is cut behind the last blank before that, or there."""
-    found = np.array([0, *(m.end() for m in _ENDS[language].finditer(text)), len(text)])
+def borders(text: str, longest: int = LONGEST) -> np.ndarray:
+    """Characters at which sentences begin, 0 and the end among them, by the marks of both scripts. The blank behind a
+    sentence belongs to it; what has no mark within ``longest`` characters is cut behind the last blank before that, or
+    there."""
+    found = np.array([0, *(m.end() for m in _ENDS.finditer(text)), len(text)])
     found = np.unique(found)
     more: list[int] = []
     for k in np.flatnonzero(np.diff(found) > longest).tolist():
@@ -192,7 +190,7 @@ def clipped(segment: Segment, most: int, language: str) -> Segment:
     words = word_borders(segment.text, language)
     if len(words) - 1 <= most:
         return segment
-    ends = borders(segment.text, language)[1:]
+    ends = borders(segment.text)[1:]
     fitting = ends[ends <= words[most]]
     end = int(fitting[-1] if len(fitting) else ends[0])
     return Segment(segment.title, segment.text[:end].strip(), segment.group)
@@ -257,7 +255,7 @@ def chosen(documents: Sequence[Document], n: int, seed: int) -> list[Document]:
 # ------------------------------------------------------------------------------------------------- windows
 
 
-def windows(texts: Sequence[str], language: str, size: int, split: Callable[[list[str]], list[Cuts]]) -> list[Cuts]:
+def windows(texts: Sequence[str], size: int, split: Callable[[list[str]], list[Cuts]]) -> list[Cuts]:
     """Cuts of long texts by a chunker for short ones, ``split(pieces) -> cuts``: a sliding window with the paper's
     chunk buffer. Whole sentences are packed up to ``size`` characters; the last chunk of a window begins the next one,
     and a window of one chunk is a chunk. All texts are asked about together, round by round.
@@ -265,7 +263,7 @@ def windows(texts: Sequence[str], language: str, size: int, split: Callable[[lis
     The windows hand on positions and no text, so nothing is lost or told twice."""
     if size < 1:
         raise ReprobookError(f"the size of a window is {size}; it must be at least 1")
-    ends = [borders(text, language, min(LONGEST, size)) for text in texts]
+    ends = [borders(text, min(LONGEST, size)) for text in texts]
     found, at = [list[int]() for _ in texts], [0] * len(texts)
     while going := [k for k, text in enumerate(texts) if at[k] < len(text)]:
         last = [_window_end(ends[k], at[k], size) for k in going]

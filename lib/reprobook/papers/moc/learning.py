@@ -65,7 +65,7 @@ def lessons(paragraphs: Sequence[Segment], size: int, longest: int = 60) -> list
     for at, first in enumerate(paragraphs):
         part, used, k = [first], len(first.text) + 1, at + 1
         while k < len(paragraphs) and used < size and _runs_on(paragraphs[k - 1], paragraphs[k], longest):
-            ends = borders(paragraphs[k].text, "en")
+            ends = borders(paragraphs[k].text)
             fitting = ends[(ends > 0) & (used + ends <= size)]
             if not len(fitting):
                 break
@@ -91,9 +91,9 @@ def _runs_on(before: Segment, after: Segment, longest: int) -> bool:
     return before.group == after.group and max(len(each.text.split()) for each in (before, after)) <= longest
 
 
-def chunk_prompt(text: str, marker: str, language: str = "en") -> Messages:
+def chunk_prompt(text: str, marker: str) -> Messages:
     """The user's turn; the text stands there one sentence a line, which shows where chunks may end."""
-    ends = borders(text, language)
+    ends = borders(text)
     lines = "\n".join(text[a:b].strip() for a, b in itertools.pairwise(ends))
     return [{"role": "user", "content": _CHUNK.format(marker=marker, lines=lines)}]
 
@@ -157,13 +157,13 @@ class MetaChunkers:
 
     def __init__(
         self, model: Any, tokenizer: Any, marker: str, tuning: Tuning, *, fit: Callable[..., Any], seed: int,
-        bounds: Sequence[float] = PAPER_BOUNDS, max_new_tokens: int = 160, language: str = "en",
+        bounds: Sequence[float] = PAPER_BOUNDS, max_new_tokens: int = 160,
     ) -> None:  # fmt: skip
         self.roles = ["shared", "single", "router", *(f"expert {k}" for k in range(N_CLASSES))]
         names = [self._name(role) for role in self.roles]
         self.model = add_lora(model, names, r=tuning.rank, lora_alpha=2 * tuning.rank, target_modules=list(TARGETS))
         self.tokenizer, self.marker, self.tuning, self.fit, self.seed = tokenizer, marker, tuning, fit, seed
-        self.bounds, self.max_new_tokens, self.language = tuple(bounds), max_new_tokens, language
+        self.bounds, self.max_new_tokens = tuple(bounds), max_new_tokens
         self.stops = stop_ids(model, tokenizer)
 
     @staticmethod
@@ -188,7 +188,7 @@ class MetaChunkers:
             prompts = [route_prompt(each.text) for each in texts]
             answers = [str(granularity(mean_length(each), self.bounds)) for each in texts]
         else:
-            prompts = [chunk_prompt(each.text, self.marker, self.language) for each in texts]
+            prompts = [chunk_prompt(each.text, self.marker) for each in texts]
             answers = [chunk_answer(each, self.marker) for each in texts]
         examples = training_examples(self.tokenizer, prompts, answers, self.stops)
         pad = self.tokenizer.pad_token_id or 0
@@ -226,7 +226,7 @@ class MetaChunkers:
     def write(self, texts: Sequence[str], role: str, batch_size: int = 16) -> Written:
         """Chunk short texts, greedily, with one adapter; a reply that is no list leaves its text in one chunk."""
         self.use(role)
-        prompts = [chunk_prompt(text, self.marker, self.language) for text in texts]
+        prompts = [chunk_prompt(text, self.marker) for text in texts]
         replies = complete(
             self.model, self.tokenizer, prompts, max_new_tokens=self.max_new_tokens, batch_size=batch_size
         )
@@ -248,7 +248,7 @@ class MetaChunkers:
 
     def cut(self, texts: Sequence[str], mixture: bool, size: int) -> list[Cuts]:
         """Cuts of long texts by a sliding window of ``size`` characters with the chunk buffer."""
-        return windows(texts, self.language, size, self.split_mixture if mixture else self.split_single)
+        return windows(texts, size, self.split_mixture if mixture else self.split_single)
 
 
 def read_back(texts: Sequence[str], replies: Sequence[str], marker: str, tokenizer: Any) -> Written:

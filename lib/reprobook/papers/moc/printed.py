@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from reprobook.errors import ReprobookError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from reprobook.facts import Facts
@@ -18,20 +19,25 @@ if TYPE_CHECKING:
 
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Rank correlation; equal values share their mean rank. NaN if one of the two does not vary."""
-    from scipy.stats import rankdata
-
-    a, b = (rankdata(each) - (len(each) + 1) / 2 for each in (x, y))
+    a, b = _ranks(x), _ranks(y)
     scale = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / scale if scale else math.nan
+
+
+def _ranks(x: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Ranks around 0."""
+    from scipy.stats import rankdata
+
+    return rankdata(x) - (len(x) + 1) / 2
 
 
 def exact_p(x: Sequence[float], y: Sequence[float]) -> float:
     """Two-sided p of the rank correlation by all orders of ``y`` (at most 8 values)."""
     if not 2 <= len(y) <= 8:
         raise ReprobookError(f"all orders of {len(y)} values: give 2 to 8")
-    seen = abs(spearman(x, y)) - 1e-12
-    orders = list(itertools.permutations(y))
-    return sum(abs(spearman(x, order)) >= seen for order in orders) / len(orders)
+    a, b = _ranks(x), _ranks(y)
+    orders = np.abs(np.array(list(itertools.permutations(b))) @ a)
+    return float((orders >= abs(b @ a) - 1e-9).mean())
 
 
 def correlations(facts: Facts) -> pd.DataFrame:

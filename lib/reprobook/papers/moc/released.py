@@ -180,12 +180,12 @@ def written_by(
             split: Callable[[list[str]], list[Cuts]] = Mixture(data.path(name), device, max_new_tokens)
         else:
             split = Released(*lm.load_lm(data.path(name), device=device), max_new_tokens)
-        found[kind] = windows(texts, "zh", WINDOW[kind], split)
+        found[kind] = windows(texts, WINDOW[kind], split)
         del split
     for k, name in enumerate(llms):
         model, tokenizer = lm.load_lm(data.path(name), device=device, device_map="auto" if "72b" in name else None)
         cut = functools.partial(chunkers.direct, ask=chunkers.asking(model, tokenizer, max_new_tokens))
-        found[f"direct, {name}"] = windows(texts, "zh", WINDOW["single"], cut)
+        found[f"direct, {name}"] = windows(texts, WINDOW["single"], cut)
         if k == 0:
             found["LumberChunker"] = chunkers.lumber(documents, chunkers.asking(model, tokenizer, 16), shown=290)
         del model
