@@ -51,7 +51,7 @@ def headline() -> Comparison:
     return window_search()
 
 
-def writing(model: Any, tokenizer: Any, texts: Sequence[Document], marker: str, n: int = 3) -> Comparison:
+def writing(model: Any, tokenizer: Any, texts: Sequence[Document], marker: str, n: int = 1) -> Comparison:
     """Writing the true chunks of ``texts`` out against writing their anchors: what a model spends on either reply,
     token by token behind the text; by recovery both give the same cuts."""
     chunks = [pieces(each.text, each.cuts) for each in texts]
@@ -67,7 +67,8 @@ def writing(model: Any, tokenizer: Any, texts: Sequence[Document], marker: str, 
         return [recovered(text.text, parsed(reply) or [], marker) for text, reply in told]
 
     ways = {name: (lambda name=name: way(name)) for name in replies}
-    return compare(ways, equal=operator.eq, n=n, what=f"chunks of {len(texts)} texts", device=model.device)
+    what = f"chunks of {len(texts)} texts"
+    return compare(ways, equal=operator.eq, n=n, warmup=0, what=what, device=model.device)
 
 
 @torch.no_grad()
