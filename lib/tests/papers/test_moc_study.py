@@ -159,6 +159,12 @@ def test_the_whole_comparison_on_word_counts(encoder: Any) -> None:
         pictures.strips(documents[0], {k: v[0] for k, v in cuts.items()}, scorer),
         pictures.page(documents[0], {"true boundaries": documents[0].cuts, "packing": cuts["packing"][0]}),
         pictures.along(documents[0], scorer, 10),
+        pictures.against(
+            frame.assign(seed=0, corpus="c", length=15),
+            found.assign(seed=0, corpus="c", length=15),
+            ["BC nll, w"],
+            "recall",
+        ),
     ):
         assert fig.axes
 

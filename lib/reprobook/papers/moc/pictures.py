@@ -83,21 +83,22 @@ def along(document: Document, scorer: Scorer, words: int = 40) -> Figure:
     return fig
 
 
-def against(frame: pd.DataFrame, measures: Sequence[str], outcome: str) -> Figure:
-    """A measure a panel, one point a chunker with bars of 95 % over documents (two standard errors): columns chunker,
-    document, the measures and the outcome, means over lengths."""
+def against(measures: pd.DataFrame, retrieval: pd.DataFrame, names: Sequence[str], outcome: str) -> Figure:
+    """A measure a panel, one point a chunker, means over lengths and seeds with bars of two standard errors over seeds:
+    the tables of measures and of retrieval, a row a seed, corpus, length and chunker."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(measures), figsize=(3.3 * len(measures), 3.6), sharey=True, squeeze=False)
-    by = frame.groupby(["chunker", "document"], sort=False)[[*measures, outcome]].mean().groupby("chunker", sort=False)
+    both = measures.merge(retrieval[["seed", "corpus", "length", "chunker", outcome]])
+    by = both.groupby(["chunker", "seed"], sort=False)[[*names, outcome]].mean().groupby("chunker", sort=False)
     mean, error = by.mean(), 2 * by.sem().fillna(0.0)
-    for ax, measure in zip(axes[0], measures, strict=True):
-        for k, name in enumerate(mean.index):
+    fig, axes = plt.subplots(1, len(names), figsize=(3.3 * len(names), 3.8), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
+        for k, chunker in enumerate(mean.index):
             style = {"fmt": "os^Dv<>pXP*"[k % 11], "color": show.COLOURS[k % len(show.COLOURS)], "capsize": 2}
-            ax.errorbar(mean.loc[name, measure], mean.loc[name, outcome], error.loc[name, outcome],
-                        error.loc[name, measure], label=name, **style)  # fmt: skip
-        ax.set(xlabel=measure)
-    axes[0][0].set_ylabel(f"{outcome} of the evidence (share)")
+            ax.errorbar(mean.loc[chunker, name], mean.loc[chunker, outcome], error.loc[chunker, outcome],
+                        error.loc[chunker, name], label=chunker, **style)  # fmt: skip
+        ax.set(xlabel=name)
+    axes[0][0].set_ylabel("recall of the evidence (share)")
     fig.legend(*axes[0][0].get_legend_handles_labels(), ncols=4, loc="outside lower center", frameon=False)
     return fig
 
