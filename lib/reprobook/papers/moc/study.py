@@ -238,12 +238,14 @@ def boundary_pairs(documents: Sequence[Document], words: int, n: int, seed: int)
     rows = []
     for k in rng.permutation(len(true))[:n].tolist():
         document, found = true[k]
-        rivals = [each for each in false if each[0].id == document.id] or false
+        rivals = [each for each in false if each[0].id == document.id]
         if not rivals:
-            break
+            continue
         best = min(rivals, key=lambda each: abs(each[1]["size"] - found["size"]))
         false.remove(best)
         rows += [{"document": d.id, **each} for d, each in (true[k], best)]
+    if not rows:
+        raise ReprobookError(f"no boundary has {words / 2:g} words on both sides: take longer documents or fewer words")
     return pd.DataFrame(rows)
 
 
