@@ -115,8 +115,8 @@ def test_concordance_counts_pairs_that_differ() -> None:
         "question": ["a"] * 3 + ["b"] * 3, "document": "d", "CP": [1, 2, 3, 1, 2, 3], "F1": [0.9, 0.5, 0.5, 1, 1, 1],
     })  # fmt: skip
     found = study.concordance(frame, "CP", "F1")
-    assert found.to_dict() == {("a", "d"): 1.0}  # two of its pairs differ, both as they should; all of b's are alike
-    assert study.concordance(frame.assign(CP=-frame["CP"]), "CP", "F1").tolist() == [-1.0]
+    assert found.to_dict() == {("a", "d"): 1.0, ("b", "d"): 0.0}  # a: two pairs differ; all answers to b are alike
+    assert study.concordance(frame.assign(CP=-frame["CP"]), "CP", "F1").tolist() == [-1.0, 0.0]
 
 
 def test_pairs_of_true_and_false_boundaries_are_alike_in_length(encoder: Any) -> None:

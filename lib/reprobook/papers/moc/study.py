@@ -342,13 +342,12 @@ def answers_frame(
 
 def concordance(frame: pd.DataFrame, support: str, outcome: str) -> pd.Series:
     """By question: of all pairs of chunkers whose answers differ in ``outcome``, the share in which the lower CP has
-    the better answer, minus the share in which it has the worse. Questions whose answers are all alike have none."""
+    the better answer, minus the share in which it has the worse; 0 where all answers are alike."""
     found = {}
     for (question, document), part in frame.groupby(["question", "document"]):
         pairs = itertools.combinations(part[[support, outcome]].to_numpy(), 2)
         signs = [np.sign(b[0] - a[0]) * np.sign(a[1] - b[1]) for a, b in pairs if a[1] != b[1]]
-        if signs:
-            found[question, document] = float(np.mean(signs))
+        found[question, document] = float(np.mean(signs)) if signs else 0.0
     return pd.Series(found, dtype=float)
 
 
