@@ -57,30 +57,38 @@ def top_share(scores: np.ndarray, alpha: float) -> np.ndarray:
     return np.sort(np.argsort(-scores, kind="stable")[: int(alpha * len(scores))])
 
 
+def above_threshold(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Indices of the scores above ``threshold`` once they are clipped to their 5th and 95th percentile and scaled to
+    [0, 1]: a variant in the released code that nothing there calls. How many they are depends on how sharp they are."""
+    if not 0 <= threshold < 1:
+        raise ReprobookError(f"threshold must be in [0, 1), got {threshold}")
+    low, high = np.percentile(scores, [5, 95])
+    return np.flatnonzero((np.clip(scores, low, high) - low) / max(high - low, 1e-12) > threshold)
+
+
 def descend(
     levels: list[Level], encode: Encode, score: Score, *, tile: int, per_tile: int, alpha: float = 0.25,
-    n_max: float = 40, depth: int | None = None, forced: bool = False, rule: str = "centre",
+    n_max: float = 40, threshold: float | None = None, forced: bool = False, rule: str = "centre",
 ) -> Found:  # fmt: skip
     """Algorithm 1. All tiles of the first level are opened; the top ``alpha`` of its tokens name tiles of the next. If
-    these are more than ``n_max``, or this was the last level (number ``depth`` of them, if given), the top tokens of
-    this level are what the language model reads. Tokens of levels are never mixed.
+    these are more than ``n_max``, or this was the last level, the top tokens of this level are what the language model
+    reads. Tokens of levels are never mixed. For a fixed depth give the first ``levels`` alone.
 
-    ``forced``: for comparison: more tiles than ``n_max`` are cut to the best ones and the descent goes on."""
-    if n_max < 0 or (depth is not None and not 1 <= depth <= len(levels)):
-        raise ReprobookError(f"n_max must be 0 or more and depth from 1 to {len(levels)}, got {n_max} and {depth}")
+    ``threshold`` in place of ``alpha``: see :func:`above_threshold`. ``forced``, for comparison: more tiles than
+    ``n_max`` are cut to the best ones and the descent goes on."""
+    if not n_max >= 0:
+        raise ReprobookError(f"n_max must be 0 or more, got {n_max}")
     opened = [levels[0].tiles()]
-    for at in range(depth or len(levels)):
+    for at in range(len(levels)):
         tokens = encode(at, opened[-1])
         scores = score(at, tokens)
-        key = top_share(scores, alpha)
-        if at + 1 == (depth or len(levels)) or not len(key):
+        key = top_share(scores, alpha) if threshold is None else above_threshold(scores, threshold)
+        if at + 1 == len(levels) or not len(key):
             return Found(at, tokens.kept(key), opened)
         order = key[np.argsort(-scores[key], kind="stable")]
         below = tiles_below(tokens.cells[order], levels[at], levels[at + 1], tile=tile, per_tile=per_tile, rule=rule)
         chosen = first_seen(below)
-        if len(chosen) > n_max and not forced:
-            return Found(at, tokens.kept(key), opened)
-        if not len(chosen[: int(min(n_max, len(chosen)))]):
+        if len(chosen) > n_max and not (forced and n_max >= 1):
             return Found(at, tokens.kept(key), opened)
         opened.append(in_order(chosen[: int(min(n_max, len(chosen)))]))
     raise AssertionError("the last level returns")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  # as everybody writes it
+from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
 
@@ -46,6 +47,7 @@ class Block(nn.Module):
         return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
 
     def forward(self, x: Tensor, positions: Tensor, causal: bool = True) -> Tensor:
+        """(B, T, dim) -> the same, with positions (B, T)."""
         h = self.norm1(x)
         q, k = (rotary(self._split(part(h)), positions) for part in (self.q, self.k))
         mixed = F.scaled_dot_product_attention(q, k, self._split(self.v(h)), is_causal=causal)
@@ -71,7 +73,7 @@ class TileEncoder(nn.Module):
         if tile % (2 * STRIDE):
             raise ReprobookError(f"tile must be a multiple of {2 * STRIDE}, got {tile}")
         widths = [3, 24, 48, dim]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
         self.place = nn.Parameter(torch.randn((tile // STRIDE) ** 2, dim) * 0.02)
         self.block = Block(dim)
         self.projector = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
@@ -85,6 +87,7 @@ class TileEncoder(nn.Module):
         return x, torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
 
     def forward(self, tiles: Tensor) -> Tensor:
+        """See the class."""
         x, positions = self.patches(tiles)
         x = self.projector(self.block(x, positions, causal=False))
         side = math.isqrt(x.shape[1])
@@ -106,7 +109,16 @@ def pooled(features: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-class Sequence1(NamedTuple):
+def with_newlines(features: Tensor, cells: Tensor, newline: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (n, d) at cells (n, 2) of a grid in reading order, a newline behind each row that has a token, and the
+    place of every token in what comes out."""
+    wide = int(cells[:, 1].max()) + 2 if len(cells) else 1
+    rows = cells[:, 0].unique()
+    order = torch.cat([cells[:, 0] * wide + cells[:, 1], rows * wide + wide - 1]).argsort()
+    return torch.cat([features, newline.expand(len(rows), -1)])[order], order.argsort()[: len(features)]
+
+
+class Built(NamedTuple):
     """One sequence of embeddings (1, T, d): thumbnail, separator, local tokens with newlines, question. ``local``: (n,)
     where the local tokens stand, without newlines; ``vision``: (m,) where thumbnail and local tokens stand."""
 
@@ -127,8 +139,7 @@ class VisionLanguage(nn.Module):
         self.tile, self.per_tile, self.pairs = tile, tile // STRIDE // 2, tuple(pairs)
         self.encoder = TileEncoder(tile, dim)
         self.words = nn.Embedding(n_words, dim)
-        self.newline, self.colon = nn.Parameter(torch.randn(2, dim) * 0.02).unbind()
-        self.newline, self.colon = nn.Parameter(self.newline.detach()), nn.Parameter(self.colon.detach())
+        self.newline, self.colon = (nn.Parameter(torch.randn(dim) * 0.02) for _ in range(2))
         self.layers = nn.ModuleList(Block(dim) for _ in range(n_layers))
         self.norm = nn.RMSNorm(dim)
         nn.init.normal_(self.words.weight, std=0.05)
@@ -140,21 +151,16 @@ class VisionLanguage(nn.Module):
         """Tiles (n, B, B, 3) -> local tokens (n, c, c, d), c = ``per_tile``."""
         return pooled(self.encoder(tiles))
 
-    def sequence(self, thumbnail: Tensor, features: Tensor, cells: Tensor, text: Tensor) -> Sequence1:
+    def sequence(self, thumbnail: Tensor, features: Tensor, cells: Tensor, text: Tensor) -> Built:
         """``thumbnail`` (1, B, B, 3) tile; local ``features`` (n, d) at ``cells`` (n, 2) of the level's grid, in any
         order, and one newline behind each row of it that has a token; ``text`` (L,) words."""
         shown = self.encoder(thumbnail).flatten(0, 2)
-        wide = int(cells[:, 1].max()) + 2 if len(cells) else 1
-        rows = cells[:, 0].unique()
-        order = torch.cat([cells[:, 0] * wide + cells[:, 1], rows * wide + wide - 1]).argsort()
-        local = torch.cat([features, self.newline.expand(len(rows), -1)])[order]
+        local, at = with_newlines(features, cells, self.newline)
         x = torch.cat([shown, self.colon[None], local, self.words(text)])[None]
-        at = len(shown) + 1 + order.argsort()[: len(features)]
-        return Sequence1(x, at, torch.cat([torch.arange(len(shown), device=x.device), at]))
+        at = len(shown) + 1 + at
+        return Built(x, at, torch.cat([torch.arange(len(shown), device=x.device), at]))
 
-    def read(
-        self, x: Tensor, prune: Mapping[int, Callable[[Tensor], Tensor]] | None = None
-    ) -> Tensor:
+    def read(self, x: Tensor, prune: Mapping[int, Callable[[Tensor], Tensor]] | None = None) -> Tensor:
         """Logits (B, V) of the word after the last token of x (B, T, d). ``prune``: before layer k the function gets
         the layer's attention logits (T,) of the last token, mean over heads after a softmax, and says which tokens
         stay, as indices into the *original* sequence."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.rs_token_pruning.pyramid import Level, pyramid, thumbnail
+from reprobook.papers.rs_token_pruning.pyramid import pyramid, thumbnail
+
+if TYPE_CHECKING:
+    from reprobook.papers.rs_token_pruning.pyramid import Level
 
 STRIP = 4_000_000  # pixels of the source in memory at once
 
@@ -37,10 +41,12 @@ def open_picture(path: str | Path) -> Picture:
 
     Raises :class:`ReprobookError` for a file that is no picture or is cut off (at once, or where it ends)."""
     import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
-        file = rasterio.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            file = rasterio.open(path)
         bands = [1, 2, 3] if file.count >= 3 else [1, 1, 1]
         thin = (len(bands), min(file.height, 512), min(file.width, 512))
         sample = file.read(bands, out_shape=thin, masked=True) if file.dtypes[0] != "uint8" else None
@@ -63,7 +69,9 @@ def open_picture(path: str | Path) -> Picture:
 def write_tiled(path: str | Path, picture: Picture, scale: int = 1) -> None:
     """Write ``picture``, each pixel repeated ``scale`` times along both sides, as a tiled TIFF, strip by strip."""
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
 
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     shape = {"height": picture.height * scale, "width": picture.width * scale, "count": 3, "dtype": "uint8"}
     layout = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate",
               "zlevel": 1, "BIGTIFF": "IF_SAFER"}  # fmt: skip
@@ -114,9 +122,7 @@ class Pyramid:
     """The layers of a picture, read tile by tile; ``opened`` counts the tiles. ``whole`` keeps resized levels in
     memory, which is quicker for small pictures."""
 
-    def __init__(
-        self, picture: Picture, tile: int, least: int, rule: str = "code", whole: bool = False
-    ) -> None:
+    def __init__(self, picture: Picture, tile: int, least: int, rule: str = "code", whole: bool = False) -> None:
         self.picture, self.tile, self.whole, self.opened = picture, tile, whole, 0
         self.levels = pyramid(picture.height, picture.width, tile=tile, least=least, rule=rule)
         self._kept: dict[Level, np.ndarray] = {}

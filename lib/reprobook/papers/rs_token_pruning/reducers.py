@@ -40,7 +40,7 @@ def _dropper(n: int, local: Tensor, keep: int) -> Callable[[Tensor], Tensor]:
 
 
 def per_tile_top(received: Tensor, share: float) -> Tensor:
-    """VisionZip-like: (n, c, c) attention received inside each tile -> (n, c * c) bool, the top ``share`` (at least one)
+    """VisionZip-like: (n, c, c) attention received inside each tile -> (n, c * c) bool, the top ``share`` (one or more)
     of every tile alike. Which tile the question is about plays no part."""
     flat = received.flatten(1)
     best = flat.topk(max(1, round(share * flat.shape[1])), dim=1).indices

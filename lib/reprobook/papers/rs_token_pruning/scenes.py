@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from reprobook.errors import ReprobookError
+from reprobook.papers.rs_token_pruning.pyramid import pyramid
+from reprobook.papers.rs_token_pruning.reading import from_array, resized
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +21,9 @@ SHAPES = ("block", "cross", "frame")
 GROUNDS = ("water", "land")
 PLACES = tuple(f"{a}-{b}" for a in ("top", "middle", "bottom") for b in ("left", "centre", "right"))
 NUMBERS = ("none", "one", "two", "three", "four")
-KINDS = ("color", "shape", "background", "count", "position")
+KINDS = ("color", "shape", "background", "count", "position", "how many", "is there", "most")
 TILE, PURE = 32, 0.98  # pixels of a finest tile; share of one ground that a tile must have to carry an object
+CROWDS = (1, 1, 2, 3, 5)  # objects on a training square: naming one alone is learned before telling several apart
 EDGE = 0.55  # pictures west of this share of the width are for training, those east of it for testing
 
 
@@ -64,9 +67,11 @@ def worlds(folder: Path, names: Sequence[str] = ("bmng", "etopo1", "shadedrelief
     return out
 
 
-def crop(world: World, side: int, rng: np.random.Generator, test: bool = False, tries: int = 60) -> tuple[np.ndarray, ...]:
+def crop(
+    world: World, side: int, rng: np.random.Generator, test: bool = False, tries: int = 60
+) -> tuple[np.ndarray, ...]:
     """A square of the map's western (training) or eastern (test) part, its share of land per finest tile
-    (side / 32 rows and columns), and its corner. Both grounds are there, as far as ``tries`` draws find such a square."""
+    (side / 32 rows and columns), and its corner. Both grounds are there, as far as ``tries`` draws find one."""
     height, width = world.land.shape
     low, high = (int(EDGE * width), width - side) if test else (0, int(EDGE * width) - side)
     if side % TILE or side > height or high < low:
@@ -117,9 +122,14 @@ def place(
     tiles = free[:n]
     objects = np.zeros((len(tiles), 6), int)
     size = rng.integers(sides[0], sides[1] + 1, len(tiles))
-    corner = np.stack(np.divmod(tiles, share.shape[1]), 1) * TILE + rng.integers(0, TILE - size[:, None] + 1, (len(tiles), 2))
+    corner = np.stack(np.divmod(tiles, share.shape[1]), 1) * TILE + rng.integers(
+        0, TILE - size[:, None] + 1, (len(tiles), 2)
+    )
     objects[:, :2], objects[:, 2], objects[:, 5] = corner, size, ground[tiles]
-    objects[:, 3], objects[:, 4] = rng.integers(len(COLOURS), size=len(tiles)), rng.integers(len(SHAPES), size=len(tiles))
+    objects[:, 3], objects[:, 4] = (
+        rng.integers(len(COLOURS), size=len(tiles)),
+        rng.integers(len(SHAPES), size=len(tiles)),
+    )
     if first is not None and len(tiles):
         colour, shape, own = first[0], first[1], int(objects[0, 5])
         objects[0, 3:5] = colour, shape
@@ -157,7 +167,8 @@ def questions(scene_objects: np.ndarray, side: int) -> list[Question]:
 
 
 WORDS = ["<pad>", "<end>", *sorted({
-    w for text in ("what color is the on shape thing which part has below how many things", *COLOURS, *SHAPES, *GROUNDS,
+    w for text in ("what color is the on shape thing which part has below how many things", "there a tree in",
+                   "trees most few many yes no", *COLOURS, *SHAPES, *GROUNDS,
                    *PLACES, *NUMBERS) for w in text.split()
 })]  # fmt: skip
 
@@ -170,7 +181,7 @@ def encode_words(text: str) -> list[int]:
         raise ReprobookError(f"{text!r} has a word that the model does not know: {error}") from error
 
 
-class TestItem(NamedTuple):
+class Item(NamedTuple):
     """A test picture with its one question; ``share``: part of the picture's area that the target's box covers."""
 
     id: str
@@ -180,10 +191,10 @@ class TestItem(NamedTuple):
     share: float
 
 
-def test_items(
+def make_items(
     maps: Sequence[World], side: int, n_pictures: int, *, per_picture: int = 2, n_decoys: int = 8,
     sides: tuple[int, int] = (10, 20), seed: int = 0,
-) -> list[TestItem]:  # fmt: skip
+) -> list[Item]:  # fmt: skip
     """``n_pictures`` squares of ``side`` pixels from the eastern parts of the maps, the maps in turn; on each,
     ``per_picture`` scenes with one question, of colour and of shape in turn. The same for every run of one ``seed``."""
     rng = np.random.default_rng([seed, side])
@@ -197,24 +208,23 @@ def test_items(
             objects = place(share, 1 + n_decoys, sides, rng, first)
             asked = [q for q in questions(objects, side) if q.kind == kind and q.target == 0]
             if asked:
-                item = TestItem(f"{side}-{k}-{j}", f"{side}-{k}", Scene(paint(pixels, objects), objects), asked[0],
+                item = Item(f"{side}-{k}-{j}", f"{side}-{k}", Scene(paint(pixels, objects), objects), asked[0],
                                 float(objects[0, 2] ** 2 / side**2))  # fmt: skip
                 items.append(item)
     return items
 
 
-def invisible(item: TestItem, least: int, threshold: float = 8.0) -> bool:
+def invisible(item: Item, least: int, threshold: float = 8.0) -> bool:
     """Whether the target moves no pixel of the first level (long side ``least``) by more than ``threshold`` of 255."""
-    from reprobook.papers.rs_token_pruning.reading import from_array, resized
-    from reprobook.papers.rs_token_pruning.pyramid import pyramid
-
     side = len(item.scene.pixels)
     top, left, size, *_ = item.scene.objects[item.question.target].tolist()
     bare = item.scene.pixels.copy()
     patch = bare[top : top + size, left : left + size]
     patch[:] = bare[max(top - 1, 0), max(left - 1, 0)]  # what was below it, nearly
     level = pyramid(side, side, tile=TILE, least=least)[0]
-    a, b = (resized(from_array(p), level, 0, level.height, 0, level.width).astype(int) for p in (item.scene.pixels, bare))
+    a, b = (
+        resized(from_array(p), level, 0, level.height, 0, level.width).astype(int) for p in (item.scene.pixels, bare)
+    )
     return bool(np.abs(a - b).max() <= threshold)
 
 
@@ -227,9 +237,8 @@ def training_batches(
 ) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
     """Batch i as a pure function of i: squares of ``least`` times a drawn scale pixels, painted at full size and then
     reduced to ``least``, so that thumbnail and first level are all there is, and objects come at all ground
-    resolutions; ``n_turns`` questions each. Keys: thumbnails, tiles, text, at, turns, answers."""
+    resolutions; ``n_turns`` questions each. Keys as of :func:`as_tiles` and :func:`as_text`."""
     import torch
-    from torch.nn.functional import interpolate
 
     def batch(i: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([seed, 7, i])
@@ -237,43 +246,51 @@ def training_batches(
         while len(pictures) < batch_size:
             scale = int(rng.choice(scales))
             pixels, share, _ = crop(maps[rng.integers(len(maps))], least * scale, rng, tries=4)
-            objects = place(share, int(rng.integers(2, 7)), sides, rng)
+            objects = place(share, int(rng.choice(CROWDS)), sides, rng)
             possible = questions(objects, least * scale)
             if possible:
-                picture = torch.from_numpy(paint(pixels, objects)).permute(2, 0, 1)[None].float()
-                pictures.append(interpolate(picture, size=(least, least), mode="bilinear", antialias=True)[0])
+                pictures.append(reduced(paint(pixels, objects), least))
                 texts.append([possible[k] for k in rng.permutation(len(possible))[:n_turns]])
-        whole = torch.stack(pictures)
-        small = interpolate(whole, size=(TILE, TILE), mode="bilinear", antialias=True)
-        n = least // TILE
-        tiles = whole.unflatten(2, (n, TILE)).unflatten(4, (n, TILE)).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
-        return {
-            "thumbnails": small.permute(0, 2, 3, 1).round().byte(), "tiles": tiles.round().byte(),
-            **as_text(texts, n_turns),
-        }  # fmt: skip
+        return {**as_tiles(torch.stack(pictures)), **as_text(texts, n_turns)}
 
     return batch
 
 
+def reduced(pixels: np.ndarray, side: int) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (3, side, side) floats from 0 to 255, as :func:`.reading.resized` does it."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    whole = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float()
+    return interpolate(whole, size=(side, side), mode="bilinear", antialias=True)[0]
+
+
+def as_tiles(whole: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Pictures (b, 3, S, S) -> ``thumbnails`` (b, B, B, 3) and ``tiles`` (b, (S / B)^2, B, B, 3), uint8."""
+    from torch.nn.functional import interpolate
+
+    small = interpolate(whole, size=(TILE, TILE), mode="bilinear", antialias=True)
+    n = whole.shape[2] // TILE
+    tiles = whole.unflatten(2, (n, TILE)).unflatten(4, (n, TILE)).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
+    return {"thumbnails": small.permute(0, 2, 3, 1).round().byte(), "tiles": tiles.round().byte()}
+
+
 def as_text(dialogues: Sequence[Sequence[Question]], n_turns: int) -> dict[str, torch.Tensor]:
     """Dialogues as rows: question, answer, question ...: ``text`` (b, L), ``at`` (b, Q) places of the last word of each
-    question, ``turns`` (b, Q) which exist, ``answers`` (b, Q)."""
+    question, ``turns`` (b, Q) which exist, ``answers`` (b, Q), ``kinds`` (b, Q) in :data:`KINDS`."""
     import torch
 
-    rows, at, answers = [], [], []
-    for dialogue in dialogues:
-        row: list[int] = []
-        at.append([]), answers.append([])
-        for q in dialogue:
-            row += encode_words(q.text)
-            at[-1].append(len(row) - 1), answers[-1].append(encode_words(q.answer)[0])
-            row += encode_words(q.answer)
-        rows.append(row)
+    rows: list[list[int]] = []
+    turns = torch.zeros(len(dialogues), n_turns, dtype=torch.bool)
+    at, answers, kinds = (torch.zeros(len(dialogues), n_turns, dtype=torch.long) for _ in range(3))
+    for k, dialogue in enumerate(dialogues):
+        rows.append([])
+        for j, q in enumerate(dialogue):
+            rows[k] += encode_words(q.text)
+            at[k, j], answers[k, j] = len(rows[k]) - 1, encode_words(q.answer)[0]
+            kinds[k, j], turns[k, j] = KINDS.index(q.kind), True
+            rows[k] += encode_words(q.answer)
     text = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    places, wanted = (torch.zeros(len(rows), n_turns, dtype=torch.long) for _ in range(2))
-    turns = torch.zeros(len(rows), n_turns, dtype=torch.bool)
     for k, row in enumerate(rows):
         text[k, : len(row)] = torch.tensor(row)
-        m = len(at[k])
-        places[k, :m], wanted[k, :m], turns[k, :m] = torch.tensor(at[k]), torch.tensor(answers[k]), True
-    return {"text": text, "at": places, "turns": turns, "answers": wanted}
+    return {"text": text, "at": at, "turns": turns, "answers": answers, "kinds": kinds}
