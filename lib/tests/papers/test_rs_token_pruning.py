@@ -11,7 +11,7 @@ import pytest
 import torch
 from reprobook import facts
 from reprobook.errors import ReprobookError
-from reprobook.papers.rs_token_pruning import compute, distill, printed, reducers, scenes, scoring, study
+from reprobook.papers.rs_token_pruning import compute, distill, printed, reducers, scenes, study
 from reprobook.papers.rs_token_pruning.descent import (
     Tokens,
     above_threshold,
@@ -241,6 +241,7 @@ def test_the_loss_by_brute_force() -> None:
     total = 0.0
     for t, s in zip(teacher, student, strict=True):
         for h in range(2):
+
             def soft(row: torch.Tensor, places: list[int]) -> list[float]:
                 e = [math.exp(row[p]) for p in places]
                 return [v / sum(e) for v in e]
@@ -265,9 +266,7 @@ def test_a_constant_moves_the_code_s_loss_alone_and_turns_count() -> None:
     assert change["code"] > 0.1
     turns = torch.zeros(2, 3, dtype=torch.bool)
     turns[1, 2] = True
-    alone = distill.distillation(
-        [t[1:, :, 2:] for t in teacher], [s[1:, :, 2:] for s in student], vision, local
-    )
+    alone = distill.distillation([t[1:, :, 2:] for t in teacher], [s[1:, :, 2:] for s in student], vision, local)
     assert torch.allclose(distill.distillation(teacher, student, vision, local, turns=turns), alone)
     with pytest.raises(ReprobookError, match="style"):
         distill.distillation(teacher, student, vision, local, style="mse")
@@ -288,7 +287,9 @@ def test_no_gradient_of_the_distillation_reaches_teacher_or_projector(model: Vis
             p += 0.1 * torch.randn_like(p)
     _, parts = study.loss("paper", 96)(model, batch)
     parts["module"].backward()
-    reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    reached = {
+        name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
     assert reached == {"focus"}
 
 
@@ -307,7 +308,12 @@ def test_training_and_answering_read_the_same_sequence(model: VisionLanguage) ->
 
 
 def test_wrong_sizes_of_the_model_are_named() -> None:
-    for wrong, named in (({"dim": 25}, "dim"), ({"tile": 40}, "tile"), ({"pairs": (0, 1)}, "pairs"), ({"pairs": (2, 9)}, "pairs")):
+    for wrong, named in (
+        ({"dim": 25}, "dim"),
+        ({"tile": 40}, "tile"),
+        ({"pairs": (0, 1)}, "pairs"),
+        ({"pairs": (2, 9)}, "pairs"),
+    ):
         with pytest.raises(ReprobookError, match=named):
             VisionLanguage(9, **{"dim": 24, **wrong})
 

@@ -70,4 +70,4 @@ def recomputed(facts: Facts) -> pd.DataFrame:
         *((f"standard error of an accuracy of 25 %, {name}", np.nan, 100 * error[name], "points; gains are about one")
           for name in SETS),
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["Quantity", "Printed", "Recomputed", "Remark"]).round(3)
+    return pd.DataFrame(rows, columns=["Quantity", "Printed", "Recomputed", "Remark"]).round(2)
