@@ -29,7 +29,7 @@ class Aerial(NamedTuple):
     boxes: np.ndarray
 
 
-def load(folder: Path) -> list[Aerial]:
+def load(folder: str | Path) -> list[Aerial]:
     """The four pictures of the artefact ``aerial-trees``."""
     from PIL import Image
 

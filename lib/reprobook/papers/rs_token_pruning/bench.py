@@ -7,7 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def headline() -> Comparison:
     return windows(4096)
 
 
-def growth(source: Picture, sides: Sequence[int], n_tiles: int = 8) -> list[dict[str, float | str]]:
+def growth(source: Picture, sides: Sequence[int], n_tiles: int = 8) -> list[dict[str, Any]]:
     """Rows by side of the picture: tiles encoded, seconds, and the largest memory of arrays (MB) while reading, of a
     descent by windows, and up to 5,400 pixels of the same with every level in memory and of all tiles of the finest
     level. Pictures larger than ``source`` are enlarged: their size counts here, not their content."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-SIZES = ((1400, 1100), (700, 500))  # width and height of the pictures
+SIZES = ((1100, 700), (500, 400))  # width and height of the pictures
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
           "image_size": 336, "patch_size": 14}  # fmt: skip
 TEXT = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,

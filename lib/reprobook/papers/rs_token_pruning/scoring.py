@@ -27,7 +27,7 @@ class WordNet:
     """Which synsets a word is in, from the index files of WordNet. Irregular forms are not looked up: their files do
     not come with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self._synsets: dict[str, dict[str, frozenset[str]]] = {}
         for kind in ENDINGS:
             found = list(Path(folder).rglob(f"index.{kind}"))
@@ -100,8 +100,9 @@ def _bayes(seen: pd.DataFrame, texts: pd.Series) -> list[str]:
     words = {w: k for k, w in enumerate(sorted({w for text in seen["text"] for w in _words(text)}))}
     answers, label = np.unique(seen["ground_truth"].str.lower(), return_inverse=True)
     counts = np.ones((len(answers), len(words)))
-    np.add.at(counts, (np.repeat(label, [len(_words(t)) for t in seen["text"]]),
-                       [words[w] for t in seen["text"] for w in _words(t)]), 1)  # fmt: skip
+    rows = np.repeat(label, [len(_words(text)) for text in seen["text"]])
+    columns = np.array([words[w] for text in seen["text"] for w in _words(text)], int)
+    np.add.at(counts.reshape(-1), rows * len(words) + columns, 1)
     logs = np.log(counts / counts.sum(1, keepdims=True))
     prior = np.log(np.bincount(label))
     totals = [prior + logs[:, [words[w] for w in _words(t) if w in words]].sum(1) for t in texts]
