@@ -86,6 +86,22 @@ def test_training_and_test_squares_do_not_meet_and_batches_are_pure() -> None:
         scenes.encode_words("what colour")
 
 
+def test_labels_of_single_tiles_say_what_is_painted() -> None:
+    batch = scenes.tile_batches([half_land()], batch_size=40, scales=(1,), seed=1)(0)
+    painted = (batch["tiles"].numpy() != 60).any(-1)
+    there = batch["colour"] < len(scenes.COLOURS)
+    assert (there.sum((1, 2)).numpy() == painted.any((1, 2))).all()
+    assert ((batch["shape"] < len(scenes.SHAPES)) == there).all()
+    for k in there.any(2).any(1).nonzero()[:, 0].tolist():
+        rows, cols = np.nonzero(painted[k])
+        at = int((rows.min() + rows.max() + 1) / 2 >= 16), int((cols.min() + cols.max() + 1) / 2 >= 16)
+        assert there[k][at]
+        value = list(scenes.COLOURS.values())[batch["colour"][k][at]]
+        assert tuple(batch["tiles"][k, rows[0], cols[0]].tolist()) == value
+    parts = study.naming_loss(study.naming(VisionLanguage(len(scenes.WORDS), dim=24)), batch)[1]
+    assert set(parts) == {"colour", "shape", "ground"}
+
+
 def test_a_target_can_be_too_small_for_the_first_level(items: list[scenes.Item]) -> None:
     assert not scenes.invisible(items[0], 96)
     assert scenes.invisible(items[0], 96, threshold=256)

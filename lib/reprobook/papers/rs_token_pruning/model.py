@@ -109,6 +109,22 @@ def pooled(features: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+class Naming(nn.Module):
+    """The encoder with one linear layer for each thing that a pooled token can be asked: the stand-in for the
+    pre-training that CLIP brings along. ``sizes``: name -> number of classes."""
+
+    def __init__(self, encoder: TileEncoder, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        dim = encoder.place.shape[1]
+        self.heads = nn.ModuleDict({name: nn.Linear(dim, n) for name, n in sizes.items()})
+
+    def forward(self, tiles: Tensor) -> dict[str, Tensor]:
+        """Logits (n, c, c, classes) by name."""
+        tokens = pooled(self.encoder(tiles))
+        return {name: head(tokens) for name, head in self.heads.items()}
+
+
 def with_newlines(features: Tensor, cells: Tensor, newline: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens (n, d) at cells (n, 2) of a grid in reading order, a newline behind each row that has a token, and the
     place of every token in what comes out."""

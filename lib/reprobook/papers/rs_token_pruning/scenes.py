@@ -257,6 +257,32 @@ def training_batches(
     return batch
 
 
+def tile_batches(
+    maps: Sequence[World], *, batch_size: int, scales: Sequence[int] = (1, 1, 2), sides: tuple[int, int] = (10, 20),
+    seed: int = 0,
+) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
+    """Batch i of single tiles, with an object on most: ``tiles`` (b, B, B, 3), and of every pooled token (b, 2, 2) the
+    ``colour`` and ``shape`` of the object whose centre it holds (one more than the last: none) and the ``ground``."""
+    import torch
+
+    def batch(i: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng([seed, 3, i])
+        tiles = torch.zeros(batch_size, 3, TILE, TILE)
+        colour = torch.full((batch_size, 2, 2), len(COLOURS))
+        shape, ground = torch.full_like(colour, len(SHAPES)), torch.full_like(colour, 0)
+        for k in range(batch_size):
+            side = TILE * int(rng.choice(scales))
+            pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], side, rng, tries=1)
+            objects = place(share, 1, sides, rng) if rng.random() < 0.8 else np.zeros((0, 6), int)
+            tiles[k], ground[k] = reduced(paint(pixels, objects), TILE), int(share.mean() >= 0.5)
+            for top, left, size, c, s, g in objects.tolist():
+                at = int((top + size / 2) * 2 / side), int((left + size / 2) * 2 / side)
+                colour[(k, *at)], shape[(k, *at)], ground[(k, *at)] = c, s, g
+        return {"tiles": tiles.permute(0, 2, 3, 1).round().byte(), "colour": colour, "shape": shape, "ground": ground}
+
+    return batch
+
+
 def reduced(pixels: np.ndarray, side: int) -> torch.Tensor:
     """(H, W, 3) uint8 -> (3, side, side) floats from 0 to 255, as :func:`.reading.resized` does it."""
     import torch

@@ -19,9 +19,9 @@ from reprobook.papers.rs_token_pruning.descent import (
     top_share,
 )
 from reprobook.papers.rs_token_pruning.distill import distillation
-from reprobook.papers.rs_token_pruning.model import local_places, pooled
+from reprobook.papers.rs_token_pruning.model import Naming, local_places, pooled
 from reprobook.papers.rs_token_pruning.reading import Pyramid, from_array
-from reprobook.papers.rs_token_pruning.scenes import KINDS, TILE, encode_words, invisible
+from reprobook.papers.rs_token_pruning.scenes import COLOURS, GROUNDS, KINDS, SHAPES, TILE, encode_words, invisible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +57,31 @@ def loss(style: str, least: int) -> Callable[[VisionLanguage, Mapping[str, Tenso
         return answers + module, {"answers": answers, "module": module}
 
     return total
+
+
+def naming(model: VisionLanguage) -> Naming:
+    """The model's encoder, to be trained to name what a token holds."""
+    return Naming(model.encoder, {"colour": len(COLOURS) + 1, "shape": len(SHAPES) + 1, "ground": len(GROUNDS)})
+
+
+def naming_loss(model: Naming, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum of the cross-entropies of colour, shape and ground."""
+    parts = {
+        name: torch.nn.functional.cross_entropy(logits.flatten(0, 2), batch[name].flatten())
+        for name, logits in model(batch["tiles"]).items()
+    }
+    return torch.stack(list(parts.values())).sum(), parts
+
+
+def while_naming(batch: Mapping[str, Tensor]) -> Callable[[Naming, int], dict[str, float]]:
+    """Accuracy of colour, shape and ground where there is an object."""
+    there = batch["colour"] < len(COLOURS)
+
+    def evaluate(model: Naming, _: int) -> dict[str, float]:
+        logits = model(batch["tiles"].to(model.encoder.place.device))
+        return {k: float((each.argmax(-1).cpu() == batch[k])[there].float().mean()) for k, each in logits.items()}
+
+    return evaluate
 
 
 def while_learning(batch: Mapping[str, Tensor], least: int) -> Callable[[VisionLanguage, int], dict[str, float]]:
