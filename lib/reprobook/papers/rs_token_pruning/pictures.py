@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reprobook.papers.rs_token_pruning.descent import Found
     from reprobook.papers.rs_token_pruning.study import Asked
 
-TARGET, OPENED = show.COLOURS[1], show.COLOURS[0]
+TARGET, OPENED = show.COLOURS[1], "white"
 
 
 def descent(asked: Asked, found: Found) -> Figure:
@@ -34,6 +34,8 @@ def descent(asked: Asked, found: Found) -> Figure:
         dark = np.full(pixels.shape[:2], 0.35)
         for row, col in tiles.tolist():
             dark[row * tile : (row + 1) * tile, col * tile : (col + 1) * tile] = 1.0
+            corner = (col * tile - 0.5, row * tile - 0.5)
+            ax.add_patch(plt.Rectangle(corner, tile, tile, fill=False, ec=OPENED, lw=1.0, zorder=3))
         ax.imshow(pixels * dark[..., None], interpolation="nearest")
         scale = level.height / whole
         ax.plot([(left + size / 2) * scale], [(top + size / 2) * scale], "o", mfc="none", mec=TARGET, ms=16, mew=2)
