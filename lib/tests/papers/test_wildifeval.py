@@ -38,6 +38,14 @@ FACTS = load("wildifeval")
         ("bullet points", (3,), "Here:\n- a\n  * b\n• c\nEnd.", "- a\n-b\n- c\n1. d"),
         ("word in brackets", ("kettle",), "Tea (Kettle) now.", "Tea (a kettle) now, kettle."),
         ("at least", (4,), "1. It isn't so bad", "2. It's so bad"),
+        ("at most", (3,), "One, two, three", "one two three four"),
+        ("two tones", ("alas", "wow"), "Wow! Alas.", "Alas, alas."),
+        ("two words", ("river", "candle"), "A candle. A river.", "Candles by a river"),
+        ("word in capitals", ("violin",), "A VIOLIN", "A Violin"),
+        ("trade first", ("judge",), "1. The Judge. No", "Well. The judge."),
+        ("last sentence", ("Asia",), "So. It is asia!", "Asia. It is so"),
+        ("connective", ("because",), "Why? Because.", "The cause"),
+        ("keep the end", ("signs of time",), "Read signs\nof time!", "signs of old time"),
         ("between", (3, 4), "one two three", "one two"),
         ("first person", ("I",), "So do I.", "It is so."),
         ("trade at the end", ("judge",), "Well. Ask the Judge!", "Ask the judge. Or the judges."),
@@ -55,8 +63,8 @@ def test_rules(kind: str, needs: tuple[str | int, ...], good: str, bad: str) -> 
     assert not each.holds("1. \n2. ")
 
 
-def test_every_category_has_two_kinds() -> None:
-    assert Counter(category for category, _ in KINDS.values()) == dict.fromkeys(CATEGORIES, 2)
+def test_every_category_has_three_kinds() -> None:
+    assert Counter(category for category, _ in KINDS.values()) == dict.fromkeys(CATEGORIES, 3)
     with pytest.raises(ReprobookError, match="Style and Tone"):
         of_category("Tone")
 
@@ -71,26 +79,26 @@ def test_words_and_sentences() -> None:
 
 @pytest.mark.parametrize("n", [1, 3, 8])
 def test_mix_is_balanced_over_number_and_position(n: int) -> None:
-    made = tasks.make_tasks(TOPICS, [n], 4, 3)
-    assert len(made) == 32 and all(task.n == n and len(task.others) == 8 - n for task in made)
+    made = tasks.make_tasks(TOPICS, [n], 6, 3)
+    assert len(made) == 48 and all(task.n == n and len(task.others) == 8 - n for task in made)
     for place in range(n):
         at = Counter(task.asked[place].kind for task in made)
-        assert at == dict.fromkeys(KINDS, 2)  # 4 blocks: each kind twice at each position
+        assert at == dict.fromkeys(KINDS, 2)  # 6 blocks: each kind twice at each position
     for task in made:
         assert {c.category for c in (*task.asked, *task.others)} == set(CATEGORIES)
 
 
-def test_kinds_meet_by_chance_and_are_balanced_in_pairs_of_blocks() -> None:
-    """In a pair of blocks a category's kinds stand in one block each; which two kinds of two categories share a block
-    differs from pair to pair: of 24 blocks all 112 combinations are there."""
-    made = tasks.make_tasks(TOPICS, [8], 24, 4)
-    sets = [frozenset(c.kind for c in made[8 * block].asked) for block in range(24)]
-    for first, second in zip(sets[::2], sets[1::2], strict=True):
-        assert not first & second and first | second == set(KINDS)
+def test_kinds_meet_by_chance_and_are_balanced_in_three_blocks() -> None:
+    """In three blocks a category's kinds stand in one block each; which two kinds of two categories share a block
+    differs: of 72 blocks all 252 combinations are there."""
+    made = tasks.make_tasks(TOPICS, [8], 72, 4)
+    sets = [frozenset(c.kind for c in made[8 * block].asked) for block in range(72)]
+    for three in zip(sets[::3], sets[1::3], sets[2::3], strict=True):
+        assert sum(map(len, three)) == len(KINDS) and frozenset().union(*three) == set(KINDS)
     met = {pair for each in sets for pair in itertools.combinations(sorted(each), 2)}
-    assert len(met) == 112
-    other = tasks.make_tasks(TOPICS, [8], 2, 5)
-    assert frozenset(c.kind for c in other[0].asked) not in sets[:2]
+    assert len(met) == 252
+    other = tasks.make_tasks(TOPICS, [8], 3, 5)
+    assert frozenset(c.kind for c in other[0].asked) not in sets[:3]
 
 
 @settings(max_examples=25, deadline=None)
@@ -106,8 +114,8 @@ def test_the_writer_does_what_it_is_told_and_nothing_else(seed: int) -> None:
 
 
 def test_compatibility_is_one_everywhere() -> None:
-    table = study.compatibility(tasks.make_tasks(TOPICS, [8], 24, 5)).set_index("broken")
-    assert table.shape == (17, 16) and table.isna().to_numpy().sum() == 16  # kinds of one category never meet
+    table = study.compatibility(tasks.make_tasks(TOPICS, [8], 72, 5)).set_index("broken")
+    assert table.shape == (25, 24) and table.isna().to_numpy().sum() == 48  # kinds of one category never meet
     assert ((table == 1.0) | table.isna()).all(axis=None)
 
 
@@ -124,22 +132,27 @@ def test_an_echo_of_the_task_is_no_answer() -> None:
 
 
 def test_what_blind_texts_meet() -> None:
-    made = tasks.make_tasks(TOPICS, [8], 2, 1)
-    # by hand: what needs nothing of the task, what forbids, and the range of words: 5 kinds of 16
+    made = tasks.make_tasks(TOPICS, [8], 3, 1)
+    # by hand: what needs nothing of the task, what forbids, and two bounds on words: 6 kinds of 24
     met = study.checked("fixed", made, [responders.FIXED] * len(made)).groupby("kind")["met"].mean()
     assert sorted(met.index[met == 1]) == sorted(
-        ["avoid a word", "between", "ends whole", "first person", "new starts"]
+        ["at most", "avoid a word", "between", "ends whole", "first person", "new starts"]
     )
-    assert met.sum() == 5
+    assert met.sum() == 6
     # the topic alone: focus
     met = study.checked("topic", made, [responders.topic_thrice(t) for t in made]).groupby("kind")["met"].mean()
-    assert met[["first sentence", "name it often", "ends whole", "new starts"]].tolist() == [1] * 4
+    focus = ["first sentence", "name it often", "last sentence"]
+    assert met[[*focus, "ends whole", "new starts", "at most"]].tolist() == [1] * 6
     assert (
         met[
             ["between", "at least", "bullet points", "word in brackets", "quote", "keep words", "trade at the end"]
         ].sum()
         == 0
     )
+    # topic and sentence: editing and focus whole, and what the fixed text meets but the upper bound and the starts
+    met = study.checked("both", made, [responders.topic_and_sentence(t) for t in made]).groupby("kind")["met"].mean()
+    whole = [*focus, "quote", "keep words", "keep the end", "ends whole", "first person", "between"]
+    assert met[whole].tolist() == [1] * 9 and met["at most"] < 1 and met["connective"] == 0
 
 
 def test_known_rate_gives_the_closed_forms() -> None:

@@ -363,17 +363,17 @@ def test_needs_know_the_models() -> None:
 def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> None:
     """With the truth as its score a judge has AUC 1 everywhere, and a corrected table is the true one."""
     topics = [tasks.Topic("Algebra", ("Later authors wrote about it in great detail.",))]
-    made = tasks.make_tasks(topics, [1, 4], 2, 0)
+    made = tasks.make_tasks(topics, [1, 4], 3, 0)
     texts = {"m": {task.id: tasks.write(task, [k % 4]) for k, task in enumerate(made) if task.n == 4}}
     found = study.judgeable(made, texts, 0)
-    assert len(found.questions) == len(found.frame) == 16 * 2 + 16 * 4 * 3
+    assert len(found.questions) == len(found.frame) == 24 * 2 + 24 * 4 * 3
     frame = found.frame.assign(
         judge="j", score=found.frame["truth"], met=found.frame["truth"], said=found.frame["truth"]
     )
     assert study.chosen_threshold(frame) == 1.0
     twins = found.frame[(found.frame["source"] == "twin") & (found.frame["n"] == 4)]
     kinds = twins.groupby("half")["kind"].value_counts().unstack(0)  # to choose on and to measure on: the same kinds
-    assert len(kinds) == 16 and kinds[0].equals(kinds[1])
+    assert len(kinds) == 24 and kinds[0].equals(kinds[1])
     many = study.Judgeable(found.questions * 20, pd.concat([found.frame] * 20, ignore_index=True))
     planted = study.planted_judged(many, 0)
     rates = planted.groupby([planted["category"] == "Length", "truth"])["said"].mean()
@@ -394,7 +394,7 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
         assert gap["a"].tolist() == pytest.approx(gap["b"].tolist())
     # quoted words: right on "use", wrong way round on "do not use", a coin without a quotation
     won = minus["b"]
-    assert won[["include a word", "tone word", "keep words"]].tolist() == [1, 1, 1]
+    assert won[["include a word", "tone word", "keep words", "two words"]].tolist() == [1] * 4
     assert won["avoid a word"] == 0 and won[["at least", "between", "quote"]].tolist() == [0.5] * 3
     assert effects["length minus others, by rules"]["values"].equals(
         effects["length minus others, as judged"]["values"]
@@ -410,7 +410,7 @@ def test_judge_study_of_a_judge_without_errors(model: Any, tmp_path: Path) -> No
     kinds = study.quality_table({"j": blind}, "kind").set_index(["constraints", "kind"])
     assert kinds.loc[(1, "avoid a word"), ["sensitivity", "specificity", "pairs won"]].tolist() == [0, 0, 0]
     assert pictures.calibrated(pd.DataFrame({"judge": "j", "seed": 0, "score": [0.2, 0.7], "truth": [0.1, 0.9]}))
-    assert pictures.taken_apart(made[16], texts["m"][made[16].id], [0.5] * 4)
+    assert pictures.taken_apart(made[24], texts["m"][made[24].id], [0.5] * 4)
     who = study.Speaker("tiny", model, Signs(), tmp_path)
     twins = study.only_twins(found)
     scored = study.judged(who, study.Judgeable(twins.questions[:6], twins.frame.iloc[:6]), "violated")
@@ -435,21 +435,22 @@ def test_texts_that_end_at_the_limit(model: Any, tmp_path: Path) -> None:
     cut = who.cut(made, texts, 14)
     assert cut == {"n1-0-5", "n1-0-6", "n1-0-7"}
     table = study.cut_table(made, {"m": texts}, {"m": cut})
-    assert table.to_dict("records") == [{"responder": "m", "n": 1, "words": 1.0, "cut": 3 / 8}]
+    assert table.to_dict("records") == [{"responder": "m", "n": 1, "words": 1.0, "cut": 3 / 8, "loops": 0.0}]
+    once = " ".join("abcdefgh")
+    assert study.loops(f"{once}, {once}. x {once}") and not study.loops(f"{once} {once}") and not study.loops("a")
 
 
 def test_effects_of_a_known_responder() -> None:
     """The fixed text: soft by kind is known, so the categories' gaps are."""
     topics = [tasks.Topic("Algebra", ("Later authors wrote about it in great detail.",))]
-    made = tasks.make_tasks(topics, [1, 2, 4, 8], 2, 0)
+    made = tasks.make_tasks(topics, [1, 2, 4, 8], 3, 0)
     texts = {name: [write(t) for t in made] for name, write in study.writers(topics, 0).items()}
     frame = pd.concat([study.checked(name, made, each) for name, each in texts.items()])
     found = study.effects_of(frame, "fixed text")
-    # kinds met: include, length, persona 1 of 2, quality 2, others 0: 5 of 16; length 1/2 against 4/14
-    assert np.mean(found["length minus others"]["values"]) == pytest.approx(1 / 2 - 4 / 14)
-    assert np.mean(found["format minus others"]["values"]) == pytest.approx(-5 / 14)
-    assert np.mean(found["length minus editing"]["values"]) == pytest.approx(1 / 2)
-    assert np.mean(found["length minus format"]["values"]) == pytest.approx(1 / 2)
+    # kinds met: include and persona 1 of 3, length and quality 2, others 0: 6 of 24; length 2/3 against 4/21
+    assert np.mean(found["length minus others"]["values"]) == pytest.approx(2 / 3 - 4 / 21)
+    assert np.mean(found["format minus others"]["values"]) == pytest.approx(-2 / 7)
+    assert np.mean(found["length minus format"]["values"]) == pytest.approx(2 / 3)
     assert np.mean(found["slope of soft"]["values"]) == pytest.approx(0, abs=1e-9)  # the mix does not move
     for name in ("length", "format", "focus"):  # a text that reads nothing gains nothing from being asked
         told = found[f"{name}, asked minus not asked"]
@@ -458,17 +459,24 @@ def test_effects_of_a_known_responder() -> None:
     # strict: both of two kinds, or all of four, among those met
     strict = found["strict, 2 minus 4"]
     assert strict["a"].mean() == tasks_of.query("n == 2")["strict"].mean() and strict["b"].mean() < strict["a"].mean()
-    # without bullet points, which it never meets, and without the texts of eight constraints
-    without = study.effects_of(frame, "fixed text", {t.id for t in made if t.n == 8})
-    assert np.mean(without["slope of soft without cut texts"]["values"]) == pytest.approx(0, abs=1e-9)
-    assert len(without["slope of soft without cut texts"]["values"]) == 32
-    part = study.asked(frame, "fixed text").query("n >= 2 and kind != 'bullet points'")
+    # without the texts of eight constraints
+    without = study.effects_of(frame, "fixed text", {"long ones": {t.id for t in made if t.n == 8}})
+    assert np.mean(without["slope of soft without long ones"]["values"]) == pytest.approx(0, abs=1e-9)
+    assert len(without["slope of soft without long ones"]["values"]) == 48
+    # a responder whose kinds do have slopes: each by least squares, their mean that of the tasks
+    part = study.asked(frame, "known rate 0.7").query("n >= 2")
+    slopes = study.effects_of(frame, "known rate 0.7")["slope of soft"]
+    for kind, mine in part.groupby("kind"):
+        rate = mine.groupby("n")["met"].mean()
+        assert slopes["values"][kind] == pytest.approx(6 * np.polyfit(rate.index, rate, 1)[0])
+    assert len(slopes["keys"]) == 24 and slopes["values"].std() > 0
     soft = part.groupby("task", sort=False).agg(n=("n", "first"), soft=("met", "mean"))
-    slope = 6 * np.polyfit(soft["n"], soft["soft"], 1)[0]
-    assert np.mean(without["slope of soft without bullet points"]["values"]) == pytest.approx(slope)
-    assert np.mean(found["template minus it"]["a"] - found["template minus it"]["b"]) == pytest.approx(1 - 5 / 16)
+    assert slopes["values"].mean() == pytest.approx(6 * np.polyfit(soft["n"], soft["soft"], 1)[0])
+    some = study.effects_of(frame, "known rate 0.7")["slope of soft without layout and end"]["keys"]
+    assert set(slopes["keys"]) - set(some) == set(study.LAYOUT)
+    assert np.mean(found["template minus it"]["a"] - found["template minus it"]["b"]) == pytest.approx(3 / 4)
     table = study.count_table(frame).set_index(["responder", "n"])
-    assert table.loc[("fixed text", 8), "soft"] == pytest.approx(5 / 16) and table.loc[("template", 8), "strict"] == 1
-    assert study.responder_table(frame).set_index("responder").loc["fixed text", "not asked"] == pytest.approx(5 / 16)
+    assert table.loc[("fixed text", 8), "soft"] == pytest.approx(1 / 4) and table.loc[("template", 8), "strict"] == 1
+    assert study.responder_table(frame).set_index("responder").loc["fixed text", "not asked"] == pytest.approx(1 / 4)
     assert pictures.by_category(study.category_table(frame).assign(seed=0), ["template", "fixed text"])
     assert pictures.over_counts(study.count_table(frame), ["template"], 0.7) and pictures.taken_apart(made[-1], "Hi.")

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from reprobook.papers.wildifeval.tasks import Task, Topic
 
 TAIL = 1e-3  # of probability, left out of draws
-# Satisfies the kinds that need nothing of the task, all ranges of words, and holds no word that is ever forbidden.
+# Satisfies the kinds that need no word of the task, but for lists and the lower bound, and holds no forbidden word.
 FIXED = (
     "Why does it matter? I think people care about it. They ask again, so old books keep many pages on it. Teachers "
-    "often start here. Nobody knows everything, but small facts help. Take your time! Good questions lead on to more. "
-    "Some details remain open until today."
+    "often start here. Nobody knows everything, but small facts help. Take your time! Good questions lead on to "
+    "more. Some details remain open."
 )
 
 
@@ -44,6 +44,12 @@ def fixed(task: Task) -> str:  # noqa: ARG001 (every responder is called alike)
 def topic_thrice(task: Task) -> str:
     """Blind to the constraints: the topic of the task in three sentences, and nothing else."""
     return f"{task.topic}. It is {task.topic}! Who knows {task.topic}?"
+
+
+def topic_and_sentence(task: Task) -> str:
+    """Blind to the constraints, but for them a reader of the task: its topic three times and its sentence, within the
+    fixed text."""
+    return f"{task.topic}. It is {task.topic}! {task.source} {FIXED} Who knows {task.topic}?"
 
 
 def ngram(where: Sequence[Topic], seed: int, n_words: int = 50) -> Callable[[Task], str]:

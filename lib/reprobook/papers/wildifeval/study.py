@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +36,7 @@ KNOWN = 0.7  # success rate of the responder of known rate
 BLIND = "quoted words"  # the judge that reads no sentence
 PLANTED = "planted errors"  # the judge of known errors: its sensitivity and specificity
 MILD, HARSH = (0.9, 0.8), (0.6, 0.95)  # of most categories, and of length
+LAYOUT = ("bullet points", "ends whole", "trade at the end", "last sentence")  # kinds that read layout, or the end
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,8 @@ def writers(where: Sequence[Topic], seed: int) -> dict[str, Callable[[Task], str
     """Responders without a network: the ceiling, the known rate, and the blind ones."""
     return {
         "template": responders.template, f"known rate {KNOWN}": responders.known_rate(KNOWN, seed),
-        "fixed text": responders.fixed, "topic thrice": responders.topic_thrice, "copy": responders.copy,
+        "fixed text": responders.fixed, "topic thrice": responders.topic_thrice,
+        "topic and sentence": responders.topic_and_sentence, "copy": responders.copy,
         "n-gram": responders.ngram(where, seed),
     }  # fmt: skip
 
@@ -267,10 +271,18 @@ def count_table(frame: pd.DataFrame) -> pd.DataFrame:
 def cut_table(
     tasks: Sequence[Task], texts: Mapping[str, Sequence[str]], cut: Mapping[str, Collection[str]]
 ) -> pd.DataFrame:
-    """Mean words of each model's texts by number of constraints, and the share of them ``cut`` at the limit."""
-    rows = [{"responder": name, "n": task.n, "words": len(words(text)), "cut": float(task.id in ids)}
+    """Mean words of each model's texts by number of constraints, the share of them ``cut`` at the limit, and the share
+    that ``loops``."""
+    rows = [{"responder": name, "n": task.n, "words": len(words(text)), "cut": float(task.id in ids),
+             "loops": float(loops(text))}
             for name, ids in cut.items() for task, text in zip(tasks, texts[name], strict=True)]  # fmt: skip
     return pd.DataFrame(rows).groupby(["responder", "n"], sort=False).mean().reset_index()
+
+
+def loops(text: str) -> bool:
+    """Whether some eight words stand in the text three times or more."""
+    said = words(text)
+    return max(Counter(zip(*(said[k:] for k in range(8)), strict=False)).values(), default=0) >= 3
 
 
 def category_table(frame: pd.DataFrame, by: str = "category") -> pd.DataFrame:
@@ -293,24 +305,38 @@ def minus_others(
     return gap * n / n.mean()
 
 
+def slope_by_kind(part: pd.DataFrame) -> dict[str, Any]:
+    """Change of soft over the range of n from 2 on: that of every kind, least squares over the numbers of constraints
+    at which it was asked. Kinds are balanced, so their mean is the slope over tasks; but every seed has the same kinds,
+    so the error is taken over these."""
+    met = part[part["n"] >= 2].groupby(["kind", "n"])["met"].mean().reset_index()
+    x = met["n"] - met.groupby("kind")["n"].transform("mean")
+    both = (x * met["met"]).groupby(met["kind"]).sum(), (x**2).groupby(met["kind"]).sum()
+    values = (both[0] / both[1].where(both[1] > 0)).dropna() * (met["n"].max() - met["n"].min())
+    return {"values": values, "unit": "soft score", "over": "kind of constraint", "keys": list(values.index)}
+
+
 def slope_of(part: pd.DataFrame) -> dict[str, Any]:
-    """Change of soft over the range of n from 2 on, over the tasks of ``part`` (constraints that were asked for)."""
+    """The same over the tasks of ``part`` (constraints that were asked for), where a part of the texts is left out."""
     tasks = scores.task_scores(part)
     values = scores.slope_scores(tasks.assign(soft=tasks["soft"] - tasks["soft"].mean()), "soft")
     topic = part.groupby("task", sort=False)["topic"].first()
     return {"values": values, "unit": "soft score", "over": "task", "groups": topic[values.index]}
 
 
-def effects_of(frame: pd.DataFrame, name: str, cut: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """What the claims need of one model: effect -> arguments of ``Chapter.compare`` or ``Chapter.effect``. ``cut``:
-    tasks whose text ended at the limit of tokens."""
+def effects_of(
+    frame: pd.DataFrame, name: str, without: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """What the claims need of one model: effect -> arguments of ``Chapter.compare`` or ``Chapter.effect``.
+    ``without``: name of a part of the texts -> its tasks, which the slope is taken without."""
     part, tasks = asked(frame, name), scores.task_scores(asked(frame, name))
     topic = part.groupby("task", sort=False)["topic"].first()[tasks.index]
-    found: dict[str, dict[str, Any]] = {"slope of soft": slope_of(part)}
-    found["slope of soft without bullet points"] = slope_of(part[part["kind"] != "bullet points"])
-    whole = part[~part["task"].isin(cut)]
-    if whole.loc[whole["n"] >= 2, "n"].nunique() > 1:
-        found["slope of soft without cut texts"] = slope_of(whole)
+    found: dict[str, dict[str, Any]] = {"slope of soft": slope_by_kind(part)}
+    found["slope of soft without layout and end"] = slope_by_kind(part[~part["kind"].isin(LAYOUT)])
+    for what, ids in without.items():
+        rest = part[~part["task"].isin(ids)]
+        if rest.loc[rest["n"] >= 2, "n"].nunique() > 1:
+            found[f"slope of soft without {what}"] = slope_of(rest)
     strict = {n: each["strict"].to_numpy() for n, each in tasks.groupby("n")}
     if {2, 4} <= strict.keys():
         found["strict, 2 minus 4"] = {"a": strict[2], "b": strict[4], "unit": "strict score", "over": "task"}
@@ -326,12 +352,9 @@ def effects_of(frame: pd.DataFrame, name: str, cut: Collection[str] = ()) -> dic
         found[f"{short} minus others"] = {"values": minus_others(part, category), **over}
         told = mine[mine["category"] == category].groupby(["block", "asked"])["met"].mean().unstack()
         found[f"{short}, asked minus not asked"] = {"a": told[True], "b": told[False], **over}
-    for other, short in (("Format and Structure", "format"), ("Editing", "editing")):
-        found[f"length minus {short}"] = {"values": minus_others(part, "Length", others=[other]), **over}
+    found["length minus format"] = {"values": minus_others(part, "Length", others=["Format and Structure"]), **over}
     found["asked minus not asked"] = {"a": by[True], "b": by[False], **over}
-    idle = mine[~mine["asked"] & (mine["category"] == "Length")].groupby("block")["met"].mean()
-    found["length, not asked"] = {"values": idle, **over}
-    for other in ("template", "n-gram", "fixed text", "topic thrice"):
+    for other in ("template", "n-gram", "fixed text", "topic thrice", "topic and sentence"):
         theirs = scores.task_scores(asked(frame, other)).loc[tasks.index, "soft"]
         a, b = (theirs, tasks["soft"]) if other == "template" else (tasks["soft"], theirs)
         label = "template minus it" if other == "template" else f"it minus {other}"

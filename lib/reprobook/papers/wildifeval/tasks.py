@@ -24,6 +24,7 @@ AVOIDED = ("and", "is", "with", "for", "very", "from")
 BRACKETED = ("pumpkin", "violin", "umbrella", "basket", "kettle", "pencil", "carpet", "button")
 TONES = {"surprised": "wow", "polite": "please", "sad": "alas", "cheerful": "hooray", "doubtful": "perhaps",
          "frank": "honestly"}  # fmt: skip
+CONNECTIVES = ("because", "therefore", "however", "meanwhile")
 # Sentences of the writer: none holds a word to be avoided, each begins with a word of its own.
 _FILLERS = (
     "Books tell more.", "People ask often.", "Time will show.", "Much can be said.", "Learn it step by step.",
@@ -37,9 +38,9 @@ _FILLERS = (
 )  # fmt: skip
 _STARTS = {
     text.split()[0].lower().strip(",")
-    for text in (*_FILLERS, "Here", "Near", "We", "Let", "Think", "Some", "So", "Yours")
-} | {*TONES.values()}
-_ASKED = {*INCLUDED, *BRACKETED, *TONES.values(), *ROLES}
+    for text in (*_FILLERS, "Here", "Near", "We", "Let", "Think", "Some", "So", "Yours", "Enough")
+} | {*TONES.values(), *CONNECTIVES}
+_ASKED = {*INCLUDED, *BRACKETED, *TONES.values(), *ROLES, *CONNECTIVES}
 _MENTIONS = ("Let us name {}.", "Think of {}.", "We return to {}.")
 _SOURCE = re.compile(r"[A-Z][a-z]+(?:,? [a-z]+){5,9}\.")
 
@@ -115,46 +116,62 @@ def make_constraint(
         return choices[int(rng.integers(len(choices)))]
 
     k, bound = int(rng.integers(3, 5)), 5 * int(rng.integers(9, 13))
-    tone, kept = any_of(list(TONES)), " ".join(words(source)[1:4])
+    tone, said = any_of(list(TONES)), words(source)
+    kept, end = " ".join(said[1:4]), " ".join(said[-3:])
+    moods = [list(TONES)[j] for j in rng.permutation(len(TONES))[:2]]
+    both = tuple(TONES[mood] for mood in moods)
+    two = tuple(INCLUDED[j] for j in rng.permutation(len(INCLUDED))[:2])
     made: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
         "tone word": (f'Sound {tone}: use the word "{TONES[tone]}".', (TONES[tone],)),
         "tone twice": (f'Sound {tone}: use the word "{TONES[tone]}" at least twice.', (TONES[tone], 2)),
+        "two tones": (f'Sound {moods[0]}, then {moods[1]}: use the words "{both[0]}" and "{both[1]}".', both),
         "include a word": (f'Use the word "{(included := any_of(INCLUDED))}".', (included,)),
         "avoid a word": (f'Do not use the word "{(avoided := any_of(free))}".', (avoided,)),
+        "two words": (f'Use the words "{two[0]}" and "{two[1]}".', two),
         "bullet points": (f'Write a list with exactly {k} bullet points, each beginning with "-".', (k,)),
         "word in brackets": (f'Put the word "{(word := any_of(BRACKETED))}" in round brackets: ({word}).', (word,)),
+        "word in capitals": (
+            f'Write the word "{(word := any_of(BRACKETED))}" in capital letters: {word.upper()}.',
+            (word,),
+        ),
         "at least": (f"Use at least {bound + 25} words.", (bound + 25,)),
         "between": (f"Use between {bound - 20} and {bound + 20} words.", (bound - 20, bound + 20)),
+        "at most": (f"Use at most {bound} words.", (bound,)),
         "first person": (f'Speak as a {role}, in the first person: use the word "I".', ("I",)),
         "trade at the end": (f'Speak as a {role}: name your trade, "{role}", in your last sentence.', (role,)),
+        "trade first": (f'Speak as a {role}: name your trade, "{role}", in your first sentence.', (role,)),
         "first sentence": (f'Name "{topic}" in your first sentence.', (topic,)),
         "name it often": (f'Name "{topic}" at least 3 times.', (topic, 3)),
+        "last sentence": (f'Name "{topic}" in your last sentence.', (topic,)),
         "new starts": ("Write at least two sentences, and begin each sentence with a different word.", ()),
         "ends whole": ("Finish your last sentence with a full stop, a question mark or an exclamation mark.", ()),
+        "connective": (f'Be clear: use the word "{(connective := any_of(CONNECTIVES))}".', (connective,)),
         "quote": ("Quote the given sentence word for word.", (source,)),
         "keep words": (f'Keep the words "{kept}" of the given sentence.', (kept,)),
+        "keep the end": (f'Keep the end of the given sentence, "{end}".', (end,)),
     }
     return Constraint(kind, *made[kind])
 
 
 def make_tasks(where: Sequence[Topic], counts: Sequence[int], n_blocks: int, seed: int) -> list[Task]:
     """``8 n_blocks`` tasks for each number of constraints in ``counts``. In a block each category stands once at each
-    position. For every pair of blocks the kind of each category is drawn, and the other one stands in the second: kinds
-    are asked equally often (``n_blocks`` even), and which of them meet is chance.
+    position. In every three blocks each kind of a category stands in one, in an order drawn for each category: kinds
+    are asked equally often (``n_blocks`` a multiple of 3), and which of them meet is chance.
 
     Raises :class:`ReprobookError` for a count outside 1 to 8."""
     if not where or n_blocks < 1 or any(not 1 <= n <= len(CATEGORIES) for n in counts):
         raise ReprobookError(f"counts {list(counts)} must be from 1 to 8, n_blocks {n_blocks} and topics at least one")
     rng, made = np.random.default_rng([seed, 30]), []
-    flip = np.zeros(len(CATEGORIES), dtype=int)
+    kinds_of = np.array([of_category(category) for category in CATEGORIES])
     for n in counts:
         for block in range(n_blocks):
             order = rng.permutation(len(CATEGORIES))
-            flip = 1 - flip if block % 2 else rng.integers(2, size=len(CATEGORIES))
+            if block % kinds_of.shape[1] == 0:
+                shuffled = rng.permuted(kinds_of, axis=1)
+            kinds = shuffled[:, block % kinds_of.shape[1]]
             for row in range(len(order)):
-                turn = [CATEGORIES[each] for each in np.roll(order, -row)]
-                kinds = [of_category(c)[flip[CATEGORIES.index(c)]] for c in turn]
-                made.append(_task(f"n{n}-{block}-{row}", where, kinds, n, rng))
+                turn = [str(kinds[each]) for each in np.roll(order, -row)]
+                made.append(_task(f"n{n}-{block}-{row}", where, turn, n, rng))
     return made
 
 
@@ -179,23 +196,34 @@ def write(task: Task, broken: Collection[int] = ()) -> str:
     def right(kind: str) -> bool:
         return kind in asked and kind not in wrong
 
-    who = "I" if right("first person") else "we"
-    parts = [f"Here {who} write about {'one thing' if 'first sentence' in wrong else task.topic}."]
+    who = "I write" if right("first person") else f"the {task.role} writes" if right("trade first") else "we write"
+    parts = [f"Here {who} about {'one thing' if 'first sentence' in wrong else task.topic}."]
     if right("tone word"):
         parts.append(f"{asked['tone word'][0]}, so be it.".capitalize())
     if right("tone twice"):
         parts.append(", ".join([str(asked["tone twice"][0])] * 2).capitalize() + ".")
-    if right("quote") or right("keep words"):
+    if right("two tones"):
+        parts.append("{}, {}: so be it.".format(*asked["two tones"]).capitalize())
+    if right("connective"):
+        parts.append(f"{asked['connective'][0]}, all goes on.".capitalize())
+    if right("quote") or right("keep words") or right("keep the end"):
         parts.append(task.source)
     if right("include a word"):
         parts.append(f"Near a {asked['include a word'][0]}.")
+    if right("two words"):
+        parts.append("Near a {}, by a {}.".format(*asked["two words"]))
+    if right("word in capitals"):
+        parts.append(f"So it goes, {str(asked['word in capitals'][0]).upper()}.")
     if right("word in brackets"):
         parts.append(f"So it goes ({asked['word in brackets'][0]}).")
     if "avoid a word" in wrong:
         parts.append(f"Some say {asked['avoid a word'][0]}.")
     if right("name it often"):
         parts += [text.format(task.topic) for text in _MENTIONS[: 3 - count_of(task.topic, " ".join(parts))]]
-    end = [f"Yours, the {task.role}."] if right("trade at the end") else []
+    closing = [f"Enough on {task.topic}"] * right("last sentence") + [f"Yours, the {task.role}"] * right(
+        "trade at the end"
+    )
+    end = [", ".join(closing) + "."] if closing else []
     if "new starts" in wrong:
         parts += ["Books help."] * 2
     text = _laid_out(_filled(parts, end, task, wrong), asked, wrong)
@@ -207,10 +235,12 @@ def _filled(parts: list[str], end: list[str], task: Task, wrong: Collection[str]
     least, most = 0, 1000
     for each in task.asked:
         if each.category == "Length":
-            low, high = int(each.needs[0]), int((*each.needs, 1000)[1])
+            needs = [int(bound) for bound in each.needs]
+            least, most = {"at least": (needs[0], 1000), "at most": (0, needs[0]), "between": (needs[0], needs[-1])}[
+                each.kind
+            ]
             if each.kind in wrong:
-                low, high = (0, low - 1) if each.kind == "at least" else (high + 6, 1000)
-            least, most = low, high
+                least, most = (0, least - 1) if each.kind == "at least" else (most + 6, 1000)
     while len(words(" ".join([*parts, *end]))) < least or len(parts) + len(end) < 5:
         started = {part.split()[0] for part in parts}
         parts = [*parts, next(text for text in _FILLERS if text.split()[0] not in started)]
