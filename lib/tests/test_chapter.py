@@ -448,6 +448,7 @@ def test_a_run_keeps_effects_with_their_scores_and_decides_nothing_itself(judged
     assert found.effects["pairs"].estimate == 6 and found.effects["pairs"].low is None
     scores = record.read_scores(ch.out_dir / "record.json")
     assert set(scores) == {"gain", "learned"} and scores["gain"]["b"].tolist() == list(range(6))
+    assert set(record.read_scores(ch.out_dir / "record.json", ["learned", "none"])) == {"learned"}
 
 
 def test_verdicts_are_computed_from_committed_runs(judged: Any, shown: list[dict[str, str]]) -> None:

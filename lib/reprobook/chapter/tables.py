@@ -226,7 +226,7 @@ def _pooled(
         raise ReprobookError(f"no effect {name!r}; effects of this run: {', '.join(own) or 'none yet'}")
     if not held:
         return None, own[name], held
-    return pooled(held, [name], {r.seed: scores(r) for r in held})[name], held[0].effects[name], held
+    return pooled(held, [name], {r.seed: scores(r, [name]) for r in held})[name], held[0].effects[name], held
 
 
 def filled(text: str, own: Mapping[str, EffectData], records: Sequence[Record]) -> str:

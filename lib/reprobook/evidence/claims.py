@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,7 @@ def evidence(
             n, _ = looked_at(claim, len(new))
             used = new[:n]
             wanted = [each.effect for each in (*claim.tests_at(scale), *claim.controls_at(scale))]
-            effects = pooled(used, wanted, {r.seed: scores(r) if r.run_id else own or {} for r in used})
+            effects = pooled(used, wanted, {r.seed: scores(r, wanted) if r.run_id else own or {} for r in used})
             return Evidence(scale, used, nothing, judge(claim, scale, effects, len(used)), claim.challenged)
         if old := [r for r in every if claim_id in r.claims]:
             return Evidence(scale, old, record.summarise_claim(old, claim_id), challenge=claim.challenged)
@@ -132,9 +132,9 @@ def evidence(
     return Evidence("paper" if reached else None, [], nothing, challenge=claim.challenged)
 
 
-def scores(of: Record) -> dict[str, dict[str, Any]]:
-    """Effect -> scores per unit, from the file beside a committed record."""
-    return record.read_scores(record.result_path(of.slug, of.scale, of.seed))
+def scores(of: Record, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Effect -> scores per unit, of the effects ``names``, from the file beside a committed record."""
+    return record.read_scores(record.result_path(of.slug, of.scale, of.seed), names)
 
 
 def check_effects(facts: Facts, scale: str, measured: Iterable[str]) -> None:

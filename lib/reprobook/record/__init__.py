@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -222,9 +222,9 @@ def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     atomic_write(path.with_suffix(".scores.npz"), stream.getvalue())
 
 
-def read_scores(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The scores beside the record at ``path``; {} if it has none. Raises :class:`RecordError` if the file is
-    damaged."""
+def read_scores(path: str | Path, names: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """The scores beside the record at ``path``, of the effects ``names`` alone if given; {} if it has none. Raises
+    :class:`RecordError` if the file is damaged."""
     import zipfile
 
     import numpy as np
@@ -237,7 +237,8 @@ def read_scores(path: str | Path) -> dict[str, dict[str, Any]]:
         with np.load(file, allow_pickle=False) as arrays:
             for name in arrays.files:
                 effect, _, part = name.rpartition("/")
-                found.setdefault(effect, {})[part] = arrays[name]
+                if names is None or effect in names:
+                    found.setdefault(effect, {})[part] = arrays[name]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(f"{_name(file)} is cut off or no file of scores ({error}): publish the run again") from error
     return found
