@@ -100,7 +100,7 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibrated(frame: pd.DataFrame) -> Figure:
-    """Share of satisfied constraints over a judge's score, in bins of equal size, mean over seeds; a panel a judge."""
+    """Share of satisfied constraints over a judge's score, in bins of equal size, a line a seed; a panel a judge."""
     judges = list(dict.fromkeys(frame["judge"]))
     fig, axes = show.panels(judges, size=(3.4, 3.2), ylabel="share satisfied")
     for k, (ax, name) in enumerate(zip(axes, judges, strict=True)):
@@ -138,13 +138,15 @@ def ranks(frame: pd.DataFrame) -> Figure:
     import matplotlib.pyplot as plt
 
     judges = list(dict.fromkeys(frame["judge"]))
-    fig, axes = plt.subplots(1, len(judges), figsize=(2.2 + 2.9 * len(judges), 4.2), sharey=True, squeeze=False)
+    names = {"corrected": "corrected,\ncounted", "by known errors": "corrected,\nknown"}
+    fig, axes = plt.subplots(1, len(judges), figsize=(2.2 + 2.9 * len(judges), 4.2), sharey=True, squeeze=False,
+                             width_ratios=[1] * (len(judges) - 1) + [1.4])  # fmt: skip
     for ax, name in zip(axes[0], judges, strict=True):
         steps = ["true", "judged", "corrected", "by known errors"]
         mean = frame[frame["judge"] == name].groupby("category")[steps].mean()
         if mean["by known errors"].isna().all():
             mean = mean[steps[:2]]
-        steps = [step.replace("by known ", "by known\n") for step in mean]
+        steps = [names.get(step, step) for step in mean]
         for k, category in enumerate(CATEGORIES):
             length = category == "Length"
             ax.plot(steps, mean.loc[category], marker="o", color=show.COLOURS[k % len(show.COLOURS)],

@@ -91,12 +91,12 @@ def joined(data: ChapterData) -> dict[str, list[str]]:
     return join_tasks(rows_of(data.path("wild-if-eval"), ["conversation_id", "decomposition"]), log)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """A JSON file; a malformed one is an error that names it and the place."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ReprobookError(f"{path.name} cannot be read as JSON ({error}): fetch it again") from error
+        raise ReprobookError(f"{Path(path).name} cannot be read as JSON ({error}): fetch it again") from error
 
 
 def predictions(folder: str | Path, model: str) -> dict[str, str]:
