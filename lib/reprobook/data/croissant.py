@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import project
+from reprobook.data.errors import DataError
 from reprobook.data.manifest import load_manifest
+from reprobook.data.source import media_type
 
 if TYPE_CHECKING:
     from reprobook.data.manifest import Artefact
+    from reprobook.data.source import Owner
+
+# In the place of a checksum that nobody knows yet, as in the hub's own documents.
+_NO_SHA256 = "https://github.com/mlcommons/croissant/issues/80"
 
 _CONTEXT = {
     "@language": "en",
@@ -42,7 +48,8 @@ def export(slug: str, folder: Path) -> list[Path]:
 
 
 def document(slug: str, artefact: Artefact) -> dict[str, Any]:
-    """The Croissant document of one data set. Raises :class:`DataError` if a file's checksum is not known yet."""
+    """The Croissant document of one data set. Raises :class:`DataError` if a checksum is not known yet and there is no
+    address either."""
     source, owner = artefact.supply, artefact.owner(slug)
     about = source.about()
     head = {
@@ -55,9 +62,22 @@ def document(slug: str, artefact: Artefact) -> dict[str, Any]:
         "url": about.page or f"urn:reprobook:{artefact.id}",
         "citeAs": _bibtex(artefact.citation),
         "version": about.release,
-        "distribution": source.export(owner),
+        "distribution": _files(artefact, owner),
     }
     return {name: value for name, value in head.items() if value}
+
+
+def _files(artefact: Artefact, owner: Owner) -> list[dict[str, Any]]:
+    """The files of a data set; one that nobody has fetched yet has an address and no checksum."""
+    page = artefact.supply.about().page
+    try:
+        return artefact.supply.export(owner)
+    except DataError:
+        if page is None:
+            raise
+    name = page.rpartition("/")[2]
+    return [{"@type": "cr:FileObject", "@id": name, "name": name, "contentUrl": page,
+             "encodingFormat": media_type(name), "sha256": _NO_SHA256}]  # fmt: skip
 
 
 def _bibtex(key: str | None) -> str | None:

@@ -13,7 +13,6 @@ from reprobook import data
 from reprobook.cli import main
 from reprobook.data import ChapterData, lock
 from reprobook.data.croissant import export
-from reprobook.data.errors import DataError
 from servers import COMMIT, Answer
 
 if TYPE_CHECKING:
@@ -62,11 +61,12 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, book: A
     ]
 
 
-def test_an_address_once_its_checksum_is_known(book: Any, site: Site, tmp_path: Path) -> None:
+def test_an_address_before_and_after_its_checksum_is_known(book: Any, site: Site, tmp_path: Path) -> None:
     site.pages["/a.csv"] = Answer(body=b"1,2\n")
     book.manifest({"id": "a", "source": {"url": {"url": f"{site.address}/a.csv", "sha256": None}}})
-    with pytest.raises(DataError, match="a: its checksum is not known yet; run `reprobook data fetch demo` first"):
-        export("demo", tmp_path)
+    [file] = _checked(export("demo", tmp_path)[0])["distribution"]
+    assert file["contentUrl"] == f"{site.address}/a.csv" and "contentSize" not in file
+    assert file["sha256"] == "https://github.com/mlcommons/croissant/issues/80"
     ChapterData("demo", "smoke").path("a")
     [file] = _checked(export("demo", tmp_path)[0])["distribution"]
     assert file["contentUrl"] == f"{site.address}/a.csv" and file["contentSize"] == "4 B"
