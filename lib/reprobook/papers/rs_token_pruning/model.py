@@ -1,0 +1,251 @@
+"""A small vision-language model with the paper's parts: tile encoder, projector, decoder, Region Focus Module."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEAD_DIM = 24
+STRIDE = 8  # pixels a token of the encoder stands for along each side
+
+
+def rotary(x: Tensor, positions: Tensor) -> Tensor:
+    """RoPE, base 10,000: x (B, H, T, D), positions (B, T)."""
+    half = x.shape[-1] // 2
+    rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+    angle = positions[:, None, :, None] * rates
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and a gated MLP, as in the language models of the paper."""
+
+    def __init__(self, dim: int, mlp: int = 2) -> None:
+        super().__init__()
+        if dim % HEAD_DIM:
+            raise ReprobookError(f"dim must be a multiple of {HEAD_DIM}, got {dim}")
+        self.heads = dim // HEAD_DIM
+        self.norm1, self.norm2 = nn.RMSNorm(dim), nn.RMSNorm(dim)
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        self.gate, self.up = nn.Linear(dim, mlp * dim, bias=False), nn.Linear(dim, mlp * dim, bias=False)
+        self.down = nn.Linear(mlp * dim, dim, bias=False)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
+
+    def forward(self, x: Tensor, positions: Tensor, causal: bool = True) -> Tensor:
+        """(B, T, dim) -> the same, with positions (B, T)."""
+        h = self.norm1(x)
+        q, k = (rotary(self._split(part(h)), positions) for part in (self.q, self.k))
+        mixed = F.scaled_dot_product_attention(q, k, self._split(self.v(h)), is_causal=causal)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        h = self.norm2(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+    def logits(self, x: Tensor, positions: Tensor, at: Tensor) -> Tensor:
+        """(B, H, Q, T) attention logits of the tokens ``at`` (B, Q) on *all* tokens, the later ones too."""
+        h = self.norm1(x)
+        k = rotary(self._split(self.k(h)), positions)
+        asking = h.gather(1, at[..., None].expand(-1, -1, h.shape[-1]))
+        q = rotary(self._split(self.q(asking)), positions.gather(1, at))
+        return q @ k.transpose(2, 3) / math.sqrt(HEAD_DIM)
+
+
+class TileEncoder(nn.Module):
+    """Tiles (n, B, B, 3) uint8 -> (n, g, g, dim), g = B / 8: three convolutions and a transformer block inside each
+    tile, then the projector (two layers, GELU) to the language model's width."""
+
+    def __init__(self, tile: int, dim: int) -> None:
+        super().__init__()
+        if tile % (2 * STRIDE):
+            raise ReprobookError(f"tile must be a multiple of {2 * STRIDE}, got {tile}")
+        widths = [3, 24, 48, dim]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
+        self.place = nn.Parameter(torch.randn((tile // STRIDE) ** 2, dim) * 0.02)
+        self.block = Block(dim)
+        self.projector = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def patches(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, g * g, dim) before the block, and their positions for it."""
+        x = tiles.permute(0, 3, 1, 2).to(self.place.dtype) / 127.5 - 1
+        for k, conv in enumerate(self.convs):
+            x = conv(x) if k == len(self.convs) - 1 else F.gelu(conv(x))
+        x = x.flatten(2).transpose(1, 2) + self.place
+        return x, torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """See the class."""
+        x, positions = self.patches(tiles)
+        x = self.projector(self.block(x, positions, causal=False))
+        side = math.isqrt(x.shape[1])
+        return x.unflatten(1, (side, side))
+
+    def received(self, tiles: Tensor) -> Tensor:
+        """(n, g, g) attention that each token gets from its tile, mean over heads and queries: what stands here for the
+        class token's attention, which reducers inside CLIP go by."""
+        x, positions = self.patches(tiles)
+        weights = self.block.logits(x, positions, positions).softmax(-1).mean((1, 2))
+        side = math.isqrt(x.shape[1])
+        return weights.unflatten(1, (side, side))
+
+
+def pooled(features: Tensor) -> Tensor:
+    """(n, g, g, d) -> (n, g/2, g/2, d): bilinear, which at half size is the mean of four."""
+    half = features.shape[1] // 2
+    x = F.interpolate(features.permute(0, 3, 1, 2), size=(half, half), mode="bilinear", align_corners=False)
+    return x.permute(0, 2, 3, 1)
+
+
+class Naming(nn.Module):
+    """The encoder with one linear layer for each thing that a pooled token can be asked: the stand-in for the
+    pre-training that CLIP brings along. ``sizes``: name -> number of classes."""
+
+    def __init__(self, encoder: TileEncoder, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        dim = encoder.place.shape[1]
+        self.heads = nn.ModuleDict({name: nn.Linear(dim, n) for name, n in sizes.items()})
+
+    def forward(self, tiles: Tensor) -> dict[str, Tensor]:
+        """Logits (n, c, c, classes) by name."""
+        tokens = pooled(self.encoder(tiles))
+        return {name: head(tokens) for name, head in self.heads.items()}
+
+
+def with_newlines(features: Tensor, cells: Tensor, newline: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (n, d) at cells (n, 2) of a grid in reading order, a newline behind each row that has a token, and the
+    place of every token in what comes out."""
+    wide = int(cells[:, 1].max()) + 2 if len(cells) else 1
+    rows = cells[:, 0].unique()
+    order = torch.cat([cells[:, 0] * wide + cells[:, 1], rows * wide + wide - 1]).argsort()
+    return torch.cat([features, newline.expand(len(rows), -1)])[order], order.argsort()[: len(features)]
+
+
+class Built(NamedTuple):
+    """One sequence of embeddings (1, T, d): thumbnail, separator, local tokens with newlines, question. ``local``: (n,)
+    where the local tokens stand, without newlines; ``vision``: (m,) where thumbnail and local tokens stand."""
+
+    x: Tensor
+    local: Tensor
+    vision: Tensor
+
+
+class VisionLanguage(nn.Module):
+    """The whole model. ``pairs``: layers of the language model that teach; the module's blocks start as copies of the
+    layers [pairs[0] - 1, *pairs]."""
+
+    def __init__(self, n_words: int, *, tile: int = 32, dim: int = 96, n_layers: int = 4,
+                 pairs: Sequence[int] = (1, 2, 3)) -> None:  # fmt: skip
+        super().__init__()
+        if list(pairs) != sorted(set(pairs)) or not pairs or not 1 <= pairs[0] <= pairs[-1] < n_layers:
+            raise ReprobookError(f"pairs must rise within 1 and {n_layers - 1} (the layers), got {list(pairs)}")
+        self.tile, self.per_tile, self.pairs = tile, tile // STRIDE // 2, tuple(pairs)
+        self.encoder = TileEncoder(tile, dim)
+        self.words = nn.Embedding(n_words, dim)
+        self.newline, self.colon = (nn.Parameter(torch.randn(dim) * 0.02) for _ in range(2))
+        self.layers: Any = nn.ModuleList(Block(dim) for _ in range(n_layers))
+        self.norm = nn.RMSNorm(dim)
+        nn.init.normal_(self.words.weight, std=0.05)
+        self.focus: Any = nn.ModuleList(copy.deepcopy(self.layers[k]) for k in (pairs[0] - 1, *pairs))
+
+    # ------------------------------------------------------------------------------------------- sequences
+
+    def encode(self, tiles: Tensor) -> Tensor:
+        """Tiles (n, B, B, 3) -> local tokens (n, c, c, d), c = ``per_tile``."""
+        return pooled(self.encoder(tiles))
+
+    def sequence(self, thumbnail: Tensor, features: Tensor, cells: Tensor, text: Tensor) -> Built:
+        """``thumbnail`` (1, B, B, 3) tile; local ``features`` (n, d) at ``cells`` (n, 2) of the level's grid, in any
+        order, and one newline behind each row of it that has a token; ``text`` (L,) words."""
+        shown = self.encoder(thumbnail).flatten(0, 2)
+        local, at = with_newlines(features, cells, self.newline)
+        x = torch.cat([shown, self.colon[None], local, self.words(text)])[None]
+        at = len(shown) + 1 + at
+        return Built(x, at, torch.cat([torch.arange(len(shown), device=x.device), at]))
+
+    def read(self, x: Tensor, prune: Mapping[int, Callable[[Tensor], Tensor]] | None = None) -> Tensor:
+        """Logits (B, V) of the word after the last token of x (B, T, d). ``prune``: before layer k the function gets
+        the layer's attention logits (T,) of the last token, mean over heads after a softmax, and says which tokens
+        stay, as indices into the *original* sequence."""
+        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        for k, layer in enumerate(self.layers):
+            if prune and k in prune:
+                last = torch.full((len(x), 1), x.shape[1] - 1, device=x.device)
+                weights = layer.logits(x, positions, last).softmax(-1).mean(1)[0, 0]
+                full = weights.new_full((int(positions.max()) + 1,), -1.0).index_copy(0, positions[0], weights)
+                keep = torch.isin(positions[0], prune[k](full))
+                x, positions = x[:, keep], positions[:, keep]
+            x = layer(x, positions)
+        return F.linear(self.norm(x[:, -1]), self.words.weight)
+
+    # ------------------------------------------------------------------------------------------- the module
+
+    def focus_logits(self, x: Tensor, at: Tensor) -> list[Tensor]:
+        """The module on the sequence x (B, T, d), from which no gradient flows back: after its block i, the attention
+        logits (B, H, Q, T) that block i + 1 gives the tokens ``at`` (B, Q). The last ones rank tiles and tokens."""
+        x = x.detach()
+        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        found = []
+        for block, after in zip(self.focus[:-1], self.focus[1:], strict=True):
+            x = block(x, positions)
+            found.append(after.logits(x, positions, at))
+        return found
+
+    def teacher_logits(self, x: Tensor, at: Tensor) -> list[Tensor]:
+        """The same of the language model's layers ``pairs``."""
+        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        found = []
+        for k, layer in enumerate(self.layers[: self.pairs[-1] + 1]):
+            if k in self.pairs:
+                found.append(layer.logits(x, positions, at))
+            x = layer(x, positions)
+        return found
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def forward(
+        self, thumbnails: Tensor, tiles: Tensor, text: Tensor, at: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], slice, slice]:
+        """Training on thumbnail and first level. ``thumbnails`` (b, B, B, 3), ``tiles`` (b, R * C, B, B, 3) of the grid
+        R x C, ``text`` (b, L) words, ``at`` (b, Q) places in the text of the last word of each question.
+
+        Returns logits (b, Q, V) of the answers, attention logits of teacher (detached) and module, layer by layer, and
+        where thumbnail and local tokens stand (newlines included in the latter's stretch; see :func:`local_places`)."""
+        b, (rows, cols), c = len(tiles), grid, self.per_tile
+        shown = self.encoder(thumbnails).flatten(1, 2)
+        local = self.encode(tiles.flatten(0, 1)).unflatten(0, (b, rows, cols))
+        local = local.permute(0, 1, 3, 2, 4, 5).reshape(b, rows * c, cols * c, -1)
+        local = torch.cat([local, self.newline.expand(b, rows * c, 1, -1)], 2).flatten(1, 2)
+        x = torch.cat([shown, self.colon.expand(b, 1, -1), local, self.words(text)], 1)
+        start = shown.shape[1] + 1
+        at = at + start + local.shape[1]
+        student = self.focus_logits(x, at)
+        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        teacher = []
+        for k, layer in enumerate(self.layers):
+            if k in self.pairs:
+                with torch.no_grad():
+                    teacher.append(layer.logits(x, positions, at))
+            x = layer(x, positions)
+        asked = self.norm(x).gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
+        logits = F.linear(asked, self.words.weight)
+        return logits, teacher, student, slice(0, start - 1), slice(start, start + local.shape[1])
+
+
+def local_places(stretch: slice, width: int) -> Tensor:
+    """Where the local tokens of a whole grid stand: every ``width`` tokens of ``stretch`` a newline follows."""
+    places = torch.arange(stretch.start, stretch.stop)
+    return places[(places - stretch.start) % (width + 1) < width]
