@@ -273,8 +273,8 @@ def test_a_constant_moves_the_code_s_loss_alone_and_turns_count() -> None:
 
 
 def batch_of(n: int = 2) -> dict[str, torch.Tensor]:
-    asked = [scenes.Question("shape", "what shape is the red thing on water", "frame", 0),
-             scenes.Question("background", "what is below the red frame", "water", 0)]  # fmt: skip
+    asked = [scenes.Question("shape", "what shape is red on water", "frame", 0),
+             scenes.Question("background", "what is below red frame", "water", 0)]  # fmt: skip
     pictures = torch.from_numpy(noise(96 * n, 96)).view(n, 96, 96, 3).permute(0, 3, 1, 2).float()
     return {**scenes.as_tiles(pictures), **scenes.as_text([asked, asked[:1]][:n], 2)}
 
@@ -298,11 +298,15 @@ def test_training_and_answering_read_the_same_sequence(model: VisionLanguage) ->
     logits, *_, shown, local = model(batch["thumbnails"], batch["tiles"], batch["text"], batch["at"], (3, 3))
     tiles = np.stack(np.divmod(np.arange(9), 3), 1)
     cells, real = token_cells(Level(96, 96, 3, 3), tiles, 32, 2)
-    features = model.encode(batch["tiles"][1]).flatten(0, 2)[torch.from_numpy(real)]
-    question = batch["text"][1, : batch["at"][1, 0] + 1]
-    built = model.sequence(batch["thumbnails"][1:], features, torch.from_numpy(cells), question)
-    assert torch.allclose(model.read(built.x)[0], logits[1, 0], atol=1e-4)
-    assert built.x.shape[1] == 16 + 1 + 6 * 7 + len(question)
+    at = torch.from_numpy(cells)
+    features = model.encode(batch["tiles"][0]).flatten(0, 2)[torch.from_numpy(real)] + model.whereabouts(at, (6, 6))
+    width = batch["text"].shape[1] // 2
+    for turn, length in enumerate((6, 5)):  # each turn reads as if it were asked alone
+        question = batch["text"][0, turn * width : turn * width + length]
+        assert batch["at"][0, turn] == turn * width + length - 1
+        built = model.sequence(batch["thumbnails"][:1], features, at, question)
+        assert torch.allclose(model.read(built.x)[0], logits[0, turn], atol=1e-4)
+        assert built.x.shape[1] == 16 + 1 + 6 * 7 + length
     assert sorted(built.local.tolist()) == local_places(local, 6).tolist()
     assert shown.stop == 16
 

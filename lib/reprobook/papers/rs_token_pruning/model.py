@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEAD_DIM = 24
+WAVES = 4  # half waves over a picture that say where a token lies
+GAIN = 1.5  # of the first queries, keys and outputs
 STRIDE = 8  # pixels a token of the encoder stands for along each side
 
 
 def rotary(x: Tensor, positions: Tensor) -> Tensor:
-    """RoPE, base 10,000: x (B, H, T, D), positions (B, T)."""
-    half = x.shape[-1] // 2
-    rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+    """RoPE, base 10,000, of neighbouring pairs: x (B, H, T, D), positions (B, T) or (1, T)."""
+    pairs = x.shape[-1] // 2
+    rates = 10_000.0 ** (-torch.arange(pairs, device=x.device) / pairs)
     angle = positions[:, None, :, None] * rates
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1).to(x.dtype)
+    turned = torch.view_as_complex(x.unflatten(-1, (pairs, 2)).float()) * torch.polar(torch.ones_like(angle), angle)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 class Block(nn.Module):
@@ -46,11 +48,12 @@ class Block(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
 
-    def forward(self, x: Tensor, positions: Tensor, causal: bool = True) -> Tensor:
-        """(B, T, dim) -> the same, with positions (B, T)."""
+    def forward(self, x: Tensor, positions: Tensor, causal: bool = True, mask: Tensor | None = None) -> Tensor:
+        """(B, T, dim) -> the same, with positions (B, T). ``mask`` (T, T), in place of ``causal``: who sees whom."""
         h = self.norm1(x)
         q, k = (rotary(self._split(part(h)), positions) for part in (self.q, self.k))
-        mixed = F.scaled_dot_product_attention(q, k, self._split(self.v(h)), is_causal=causal)
+        causal = causal and mask is None
+        mixed = F.scaled_dot_product_attention(q, k, self._split(self.v(h)), attn_mask=mask, is_causal=causal)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         h = self.norm2(x)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
@@ -60,7 +63,7 @@ class Block(nn.Module):
         h = self.norm1(x)
         k = rotary(self._split(self.k(h)), positions)
         asking = h.gather(1, at[..., None].expand(-1, -1, h.shape[-1]))
-        q = rotary(self._split(self.q(asking)), positions.gather(1, at))
+        q = rotary(self._split(self.q(asking)), positions.expand(len(at), -1).gather(1, at))
         return q @ k.transpose(2, 3) / math.sqrt(HEAD_DIM)
 
 
@@ -84,7 +87,7 @@ class TileEncoder(nn.Module):
         for k, conv in enumerate(self.convs):
             x = conv(x) if k == len(self.convs) - 1 else F.gelu(conv(x))
         x = x.flatten(2).transpose(1, 2) + self.place
-        return x, torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        return x, torch.arange(x.shape[1], device=x.device)[None]
 
     def forward(self, tiles: Tensor) -> Tensor:
         """See the class."""
@@ -97,7 +100,7 @@ class TileEncoder(nn.Module):
         """(n, g, g) attention that each token gets from its tile, mean over heads and queries: what stands here for the
         class token's attention, which reducers inside CLIP go by."""
         x, positions = self.patches(tiles)
-        weights = self.block.logits(x, positions, positions).softmax(-1).mean((1, 2))
+        weights = self.block.logits(x, positions, positions.expand(len(x), -1)).softmax(-1).mean((1, 2))
         side = math.isqrt(x.shape[1])
         return weights.unflatten(1, (side, side))
 
@@ -110,19 +113,21 @@ def pooled(features: Tensor) -> Tensor:
 
 
 class Naming(nn.Module):
-    """The encoder with one linear layer for each thing that a pooled token can be asked: the stand-in for the
-    pre-training that CLIP brings along. ``sizes``: name -> number of classes."""
+    """The model's tokens read by its own words: the stand-in for the pre-training on captions that CLIP and the
+    projector bring along. ``words``: for each thing that a pooled token can be asked, the words that may answer;
+    behind them a vector of its own stands for *none of these*."""
 
-    def __init__(self, encoder: TileEncoder, sizes: Mapping[str, int]) -> None:
+    def __init__(self, model: VisionLanguage, words: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
-        self.encoder = encoder
-        dim = encoder.place.shape[1]
-        self.heads = nn.ModuleDict({name: nn.Linear(dim, n) for name, n in sizes.items()})
+        self.encoder, self.words, self.norm, self.asked = model.encoder, model.words, model.norm, dict(words)
+        dim = model.words.embedding_dim
+        self.none = nn.ParameterDict({name: nn.Parameter(torch.randn(1, dim) * 0.05) for name in words})
 
     def forward(self, tiles: Tensor) -> dict[str, Tensor]:
-        """Logits (n, c, c, classes) by name."""
-        tokens = pooled(self.encoder(tiles))
-        return {name: head(tokens) for name, head in self.heads.items()}
+        """Logits (n, c, c, words + 1) by name."""
+        tokens = self.norm(pooled(self.encoder(tiles)))
+        rows = {name: torch.cat([self.words.weight[list(each)], self.none[name]]) for name, each in self.asked.items()}
+        return {name: F.linear(tokens, row) for name, row in rows.items()}
 
 
 def with_newlines(features: Tensor, cells: Tensor, newline: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,8 +162,15 @@ class VisionLanguage(nn.Module):
         self.words = nn.Embedding(n_words, dim)
         self.newline, self.colon = (nn.Parameter(torch.randn(dim) * 0.02) for _ in range(2))
         self.layers: Any = nn.ModuleList(Block(dim) for _ in range(n_layers))
+        for layer in self.layers:  # at first like attends to like, and what is attended to is copied
+            with torch.no_grad():
+                layer.q.weight *= GAIN
+                layer.k.weight.copy_(layer.q.weight)
+                layer.out.weight.copy_(GAIN * layer.v.weight.T)
         self.norm = nn.RMSNorm(dim)
+        self.where = nn.Linear(4 * WAVES, dim, bias=False)
         nn.init.normal_(self.words.weight, std=0.05)
+        nn.init.normal_(self.where.weight, std=0.02)
         self.focus: Any = nn.ModuleList(copy.deepcopy(self.layers[k]) for k in (pairs[0] - 1, *pairs))
 
     # ------------------------------------------------------------------------------------------- sequences
@@ -166,6 +178,13 @@ class VisionLanguage(nn.Module):
     def encode(self, tiles: Tensor) -> Tensor:
         """Tiles (n, B, B, 3) -> local tokens (n, c, c, d), c = ``per_tile``."""
         return pooled(self.encoder(tiles))
+
+    def whereabouts(self, cells: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(n, d) what is added to the tokens at ``cells`` (n, 2) of ``grid``: waves over the picture's height and
+        width, the same for every level. A large language model counts newlines; this one is too small for that."""
+        at = (cells + 0.5) / torch.tensor(grid, device=cells.device)
+        angle = math.pi * at[..., None] * torch.arange(1, WAVES + 1, device=cells.device)
+        return self.where(torch.cat([angle.sin(), angle.cos()], -1).flatten(1))
 
     def sequence(self, thumbnail: Tensor, features: Tensor, cells: Tensor, text: Tensor) -> Built:
         """``thumbnail`` (1, B, B, 3) tile; local ``features`` (n, d) at ``cells`` (n, 2) of the level's grid, in any
@@ -180,7 +199,7 @@ class VisionLanguage(nn.Module):
         """Logits (B, V) of the word after the last token of x (B, T, d). ``prune``: before layer k the function gets
         the layer's attention logits (T,) of the last token, mean over heads after a softmax, and says which tokens
         stay, as indices into the *original* sequence."""
-        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        positions = torch.arange(x.shape[1], device=x.device)[None]
         for k, layer in enumerate(self.layers):
             if prune and k in prune:
                 last = torch.full((len(x), 1), x.shape[1] - 1, device=x.device)
@@ -193,20 +212,22 @@ class VisionLanguage(nn.Module):
 
     # ------------------------------------------------------------------------------------------- the module
 
-    def focus_logits(self, x: Tensor, at: Tensor) -> list[Tensor]:
+    def focus_logits(self, x: Tensor, at: Tensor, positions: Tensor | None = None,
+                     mask: Tensor | None = None) -> list[Tensor]:  # fmt: skip
         """The module on the sequence x (B, T, d), from which no gradient flows back: after its block i, the attention
-        logits (B, H, Q, T) that block i + 1 gives the tokens ``at`` (B, Q). The last ones rank tiles and tokens."""
+        logits (B, H, Q, T) that block i + 1 gives the tokens ``at`` (B, Q). The last ones rank tiles and tokens.
+        ``positions`` (1, T) and ``mask``: see :func:`turn_by_turn`; without them one question follows the picture."""
         x = x.detach()
-        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        positions = torch.arange(x.shape[1], device=x.device)[None] if positions is None else positions
         found = []
         for block, after in zip(self.focus[:-1], self.focus[1:], strict=True):
-            x = block(x, positions)
+            x = block(x, positions, mask=mask)
             found.append(after.logits(x, positions, at))
         return found
 
     def teacher_logits(self, x: Tensor, at: Tensor) -> list[Tensor]:
         """The same of the language model's layers ``pairs``."""
-        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        positions = torch.arange(x.shape[1], device=x.device)[None]
         found = []
         for k, layer in enumerate(self.layers[: self.pairs[-1] + 1]):
             if k in self.pairs:
@@ -220,7 +241,8 @@ class VisionLanguage(nn.Module):
         self, thumbnails: Tensor, tiles: Tensor, text: Tensor, at: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, list[Tensor], list[Tensor], slice, slice]:
         """Training on thumbnail and first level. ``thumbnails`` (b, B, B, 3), ``tiles`` (b, R * C, B, B, 3) of the grid
-        R x C, ``text`` (b, L) words, ``at`` (b, Q) places in the text of the last word of each question.
+        R x C, ``text`` (b, Q * W) words of Q questions that do not see each other, ``at`` (b, Q) places in the text of
+        the last word of each question.
 
         Returns logits (b, Q, V) of the answers, attention logits of teacher (detached) and module, layer by layer, and
         where thumbnail and local tokens stand (newlines included in the latter's stretch; see :func:`local_places`)."""
@@ -228,21 +250,34 @@ class VisionLanguage(nn.Module):
         shown = self.encoder(thumbnails).flatten(1, 2)
         local = self.encode(tiles.flatten(0, 1)).unflatten(0, (b, rows, cols))
         local = local.permute(0, 1, 3, 2, 4, 5).reshape(b, rows * c, cols * c, -1)
+        cells = torch.cartesian_prod(torch.arange(rows * c), torch.arange(cols * c)).to(local.device)
+        local = local + self.whereabouts(cells, (rows * c, cols * c)).view(local.shape[1:])
         local = torch.cat([local, self.newline.expand(b, rows * c, 1, -1)], 2).flatten(1, 2)
         x = torch.cat([shown, self.colon.expand(b, 1, -1), local, self.words(text)], 1)
         start = shown.shape[1] + 1
+        positions, mask = turn_by_turn(start + local.shape[1], at.shape[1], text.shape[1] // at.shape[1])
+        positions, mask = positions.to(x.device), mask.to(x.device)
         at = at + start + local.shape[1]
-        student = self.focus_logits(x, at)
-        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        student = self.focus_logits(x, at, positions, mask)
         teacher = []
         for k, layer in enumerate(self.layers):
             if k in self.pairs:
                 with torch.no_grad():
                     teacher.append(layer.logits(x, positions, at))
-            x = layer(x, positions)
+            x = layer(x, positions, mask=mask)
         asked = self.norm(x).gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
         logits = F.linear(asked, self.words.weight)
         return logits, teacher, student, slice(0, start - 1), slice(start, start + local.shape[1])
+
+
+def turn_by_turn(n_vision: int, n_turns: int, width: int) -> tuple[Tensor, Tensor]:
+    """Positions (1, T) and mask (T, T) of a picture's ``n_vision`` tokens and ``n_turns`` questions of ``width`` words
+    behind it. Each question sees the picture and itself, and stands where it stands when it is asked alone: the answer
+    of one would otherwise give away that of another."""
+    turn = torch.cat([torch.full((n_vision,), -1), torch.arange(n_turns).repeat_interleave(width)])
+    positions = torch.cat([torch.arange(n_vision), n_vision + torch.arange(width).repeat(n_turns)])
+    before = torch.ones(len(turn), len(turn), dtype=torch.bool).tril()
+    return positions[None], before & ((turn == -1) | (turn[:, None] == turn))
 
 
 def local_places(stretch: slice, width: int) -> Tensor:

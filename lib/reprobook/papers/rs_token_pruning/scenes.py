@@ -23,7 +23,7 @@ PLACES = tuple(f"{a}-{b}" for a in ("top", "middle", "bottom") for b in ("left",
 NUMBERS = ("none", "one", "two", "three", "four")
 KINDS = ("color", "shape", "background", "count", "position", "how many", "is there", "most")
 TILE, PURE = 32, 0.98  # pixels of a finest tile; share of one ground that a tile must have to carry an object
-CROWDS = (1, 1, 2, 3, 5)  # objects on a training square: naming one alone is learned before telling several apart
+CROWDS = (1, 2, 4, 6)  # objects on a training square: naming one alone is learned before telling several apart
 EDGE = 0.55  # pictures west of this share of the width are for training, those east of it for testing
 
 
@@ -153,21 +153,21 @@ def questions(scene_objects: np.ndarray, side: int) -> list[Question]:
             return bool((scene_objects[:, columns] == scene_objects[k, columns]).all(1).sum() == 1)
 
         if alone(4, 5):
-            found.append(Question("color", f"what color is the {s} on {g}", c, k))
+            found.append(Question("color", f"what color is {s} on {g}", c, k))
         if alone(3, 5):
-            found.append(Question("shape", f"what shape is the {c} thing on {g}", s, k))
+            found.append(Question("shape", f"what shape is {c} on {g}", s, k))
             at = [min(2, int(3 * (each + size / 2) / side)) for each in (top, left)]
-            found.append(Question("position", f"which part has the {c} thing on {g}", PLACES[3 * at[0] + at[1]], k))
+            found.append(Question("position", f"which part has {c} on {g}", PLACES[3 * at[0] + at[1]], k))
         if alone(3, 4):
-            found.append(Question("background", f"what is below the {c} {s}", g, k))
+            found.append(Question("background", f"what is below {c} {s}", g, k))
         n = int((scene_objects[:, [3, 5]] == [colour, ground]).all(1).sum())
         if n < len(NUMBERS):
-            found.append(Question("count", f"how many {c} things on {g}", NUMBERS[n], k))
+            found.append(Question("count", f"how many {c} on {g}", NUMBERS[n], k))
     return found
 
 
 WORDS = ["<pad>", "<end>", *sorted({
-    w for text in ("what color is the on shape thing which part has below how many things", "there a tree in",
+    w for text in ("what color is on shape which part has below how many", "there a tree in",
                    "trees most few many yes no", *COLOURS, *SHAPES, *GROUNDS,
                    *PLACES, *NUMBERS) for w in text.split()
 })]  # fmt: skip
@@ -247,7 +247,8 @@ def training_batches(
         while len(pictures) < batch_size:
             scale = int(rng.choice(scales))
             pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], least * scale, rng, tries=4)
-            objects = place(share, int(rng.choice(CROWDS)), sides, rng)
+            first = [int(rng.integers(m)) for m in (len(COLOURS), len(SHAPES), len(GROUNDS))]
+            objects = place(share, int(rng.choice(CROWDS)), sides, rng, first)
             possible = questions(objects, least * scale)
             if possible:
                 pictures.append(reduced(paint(pixels, objects), least))
@@ -258,8 +259,8 @@ def training_batches(
 
 
 def tile_batches(
-    maps: Sequence[World], *, batch_size: int, scales: Sequence[int] = (1, 1, 2), sides: tuple[int, int] = (10, 20),
-    seed: int = 0,
+    maps: Sequence[World], *, batch_size: int, scales: Sequence[int] = (1, 1, 1, 2, 4),
+    sides: tuple[int, int] = (10, 20), seed: int = 0,
 ) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
     """Batch i of single tiles, with an object on most: ``tiles`` (b, B, B, 3), and of every pooled token (b, 2, 2) the
     ``colour`` and ``shape`` of the object whose centre it holds (one more than the last: none) and the ``ground``."""
@@ -303,21 +304,18 @@ def as_tiles(whole: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def as_text(dialogues: Sequence[Sequence[Question]], n_turns: int) -> dict[str, torch.Tensor]:
-    """Dialogues as rows: question, answer, question ...: ``text`` (b, L), ``at`` (b, Q) places of the last word of each
-    question, ``turns`` (b, Q) which exist, ``answers`` (b, Q), ``kinds`` (b, Q) in :data:`KINDS`."""
+    """Questions, ``n_turns`` of equal width W a row, padded behind: ``text`` (b, n_turns * W), ``at`` (b, Q) places of
+    the last word of each, ``turns`` (b, Q) which exist, ``answers`` (b, Q), ``kinds`` (b, Q) in :data:`KINDS`."""
     import torch
 
-    rows: list[list[int]] = []
+    words = [[encode_words(q.text) for q in dialogue] for dialogue in dialogues]
+    width = max(len(each) for row in words for each in row)
+    text = torch.zeros(len(dialogues), n_turns, width, dtype=torch.long)
     turns = torch.zeros(len(dialogues), n_turns, dtype=torch.bool)
     at, answers, kinds = (torch.zeros(len(dialogues), n_turns, dtype=torch.long) for _ in range(3))
     for k, dialogue in enumerate(dialogues):
-        rows.append([])
         for j, q in enumerate(dialogue):
-            rows[k] += encode_words(q.text)
-            at[k, j], answers[k, j] = len(rows[k]) - 1, encode_words(q.answer)[0]
+            text[k, j, : len(words[k][j])] = torch.tensor(words[k][j])
+            at[k, j], answers[k, j] = j * width + len(words[k][j]) - 1, encode_words(q.answer)[0]
             kinds[k, j], turns[k, j] = KINDS.index(q.kind), True
-            rows[k] += encode_words(q.answer)
-    text = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for k, row in enumerate(rows):
-        text[k, : len(row)] = torch.tensor(row)
-    return {"text": text, "at": at, "turns": turns, "answers": answers, "kinds": kinds}
+    return {"text": text.flatten(1), "at": at, "turns": turns, "answers": answers, "kinds": kinds}

@@ -60,8 +60,9 @@ def loss(style: str, least: int) -> Callable[[VisionLanguage, Mapping[str, Tenso
 
 
 def naming(model: VisionLanguage) -> Naming:
-    """The model's encoder, to be trained to name what a token holds."""
-    return Naming(model.encoder, {"colour": len(COLOURS) + 1, "shape": len(SHAPES) + 1, "ground": len(GROUNDS)})
+    """The model's encoder and words, to be trained to name what a token holds."""
+    names = {"colour": COLOURS, "shape": SHAPES, "ground": GROUNDS}
+    return Naming(model, {what: encode_words(" ".join(words)) for what, words in names.items()})
 
 
 def naming_loss(model: Naming, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -127,8 +128,8 @@ class Asked:
             made = self.model.encode(self.pixels(level, new)).flatten(1, 2)
             self._features.update({(level, r, c): f for (r, c), f in zip(new.tolist(), made, strict=True)})
         cells, real = token_cells(self.levels[level], tiles, self.model.tile, self.model.per_tile)
-        features = torch.cat([self._features[level, r, c] for r, c in tiles.tolist()])
-        return Tokens(features[torch.from_numpy(real)], cells)
+        features = torch.cat([self._features[level, r, c] for r, c in tiles.tolist()])[torch.from_numpy(real)]
+        return Tokens(features + self._whereabouts(level, cells), cells)
 
     def sequence(self, tokens: Tokens | None) -> Any:
         """The sequence that the language model reads; None: thumbnail and question alone."""
@@ -152,7 +153,7 @@ class Asked:
         ways: dict[str, Score] = {
             "module": lambda _, tokens: self._attended(tokens, self.model.focus_logits),
             "teacher": lambda _, tokens: self._attended(tokens, self.model.teacher_logits),
-            "likeness": lambda _, tokens: self._likeness(tokens),
+            "likeness": self._likeness,
             "colour saliency": self._saliency,
             "random": lambda _, tokens: self._rng.random(len(tokens.cells)),
             "oracle": lambda level, tokens: (
@@ -170,10 +171,16 @@ class Asked:
         weights = logits(built.x, at)[-1][0, :, 0, built.local].softmax(-1).mean(0)
         return weights.detach().float().cpu().numpy()
 
-    def _likeness(self, tokens: Tokens) -> np.ndarray:
-        """Cosine of each token with the mean of the question's word embeddings."""
+    def _likeness(self, level: int, tokens: Tokens) -> np.ndarray:
+        """Cosine of each token, as the encoder gives it and pre-training compares it, with the mean of the question's
+        words."""
         asked = self.model.words(self.text).mean(0, keepdim=True)
-        return torch.cosine_similarity(tokens.features, asked, dim=1).detach().float().cpu().numpy()  # type: ignore[arg-type]
+        own = self.model.norm(tokens.features - self._whereabouts(level, tokens.cells))
+        return torch.cosine_similarity(own, asked, dim=1).detach().float().cpu().numpy()
+
+    def _whereabouts(self, level: int, cells: np.ndarray) -> Tensor:
+        grid = self.levels[level].cells(self.model.tile, self.model.per_tile)
+        return self.model.whereabouts(torch.from_numpy(cells).to(self.device), grid)
 
     def _saliency(self, level: int, tokens: Tokens) -> np.ndarray:
         """Most saturated pixel of each token's square (largest minus smallest channel, above the median of what was
@@ -340,7 +347,11 @@ def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
         "oracle tile: accuracy": (fixed["oracle tile"], zero),
         "oracle tile minus first level": (fixed["oracle tile"], fixed["first level"]),
         "teacher's top quarter holds the target": (scores_of(frame, "first level", "top quarter"), zero),
-        **{f"recall: module minus {way}": (found["module"], found[way]) for way in ("likeness", "random")},
+        **{
+            f"recall: module minus {way}": (found["module"], found[way])
+            for way in ("likeness", "random", "colour saliency")
+        },
+        "recall: teacher minus likeness": (found["teacher"], found["likeness"]),
         "tiles: module minus teacher": (right["module"], right["teacher"]),
         "tiles: oracle minus module": (right["oracle"], right["module"]),
     }
