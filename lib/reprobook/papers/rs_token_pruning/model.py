@@ -162,7 +162,8 @@ class VisionLanguage(nn.Module):
         self.words = nn.Embedding(n_words, dim)
         self.newline, self.colon = (nn.Parameter(torch.randn(dim) * 0.02) for _ in range(2))
         self.layers: Any = nn.ModuleList(Block(dim) for _ in range(n_layers))
-        for layer in self.layers:  # at first like attends to like, and what is attended to is copied
+        nn.init.zeros_(self.layers[0].out.weight).requires_grad_(False)  # words do not look at the picture yet
+        for layer in self.layers[1:]:  # at first like attends to like, and what is attended to is copied
             with torch.no_grad():
                 layer.q.weight *= GAIN
                 layer.k.weight.copy_(layer.q.weight)
@@ -179,6 +180,11 @@ class VisionLanguage(nn.Module):
         """Tiles (n, B, B, 3) -> local tokens (n, c, c, d), c = ``per_tile``."""
         return pooled(self.encoder(tiles))
 
+    def asking(self, text: Tensor) -> Tensor:
+        """(..., W) words of questions -> (..., W, d): each word with all before it, so that the last one stands for the
+        question. A large language model would have read it so far."""
+        return self.words(text).cumsum(-2)
+
     def whereabouts(self, cells: Tensor, grid: tuple[int, int]) -> Tensor:
         """(n, d) what is added to the tokens at ``cells`` (n, 2) of ``grid``: waves over the picture's height and
         width, the same for every level. A large language model counts newlines; this one is too small for that."""
@@ -191,7 +197,7 @@ class VisionLanguage(nn.Module):
         order, and one newline behind each row of it that has a token; ``text`` (L,) words."""
         shown = self.encoder(thumbnail).flatten(0, 2)
         local, at = with_newlines(features, cells, self.newline)
-        x = torch.cat([shown, self.colon[None], local, self.words(text)])[None]
+        x = torch.cat([shown, self.colon[None], local, self.asking(text)])[None]
         at = len(shown) + 1 + at
         return Built(x, at, torch.cat([torch.arange(len(shown), device=x.device), at]))
 
@@ -253,7 +259,8 @@ class VisionLanguage(nn.Module):
         cells = torch.cartesian_prod(torch.arange(rows * c), torch.arange(cols * c)).to(local.device)
         local = local + self.whereabouts(cells, (rows * c, cols * c)).view(local.shape[1:])
         local = torch.cat([local, self.newline.expand(b, rows * c, 1, -1)], 2).flatten(1, 2)
-        x = torch.cat([shown, self.colon.expand(b, 1, -1), local, self.words(text)], 1)
+        asking = self.asking(text.unflatten(1, (at.shape[1], -1))).flatten(1, 2)
+        x = torch.cat([shown, self.colon.expand(b, 1, -1), local, asking], 1)
         start = shown.shape[1] + 1
         positions, mask = turn_by_turn(start + local.shape[1], at.shape[1], text.shape[1] // at.shape[1])
         positions, mask = positions.to(x.device), mask.to(x.device)

@@ -233,11 +233,11 @@ def invisible(item: Item, least: int, threshold: float = 8.0) -> bool:
 
 def training_batches(
     maps: Sequence[World], *, batch_size: int, least: int, n_turns: int = 3, scales: Sequence[int] = (1, 1, 2, 4, 8),
-    sides: tuple[int, int] = (10, 20), seed: int = 0,
+    sides: tuple[int, int] = (10, 20), kinds: Sequence[str] = KINDS, seed: int = 0,
 ) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
     """Batch i as a pure function of i: squares of ``least`` times a drawn scale pixels, painted at full size and then
     reduced to ``least``, so that thumbnail and first level are all there is, and objects come at all ground
-    resolutions; ``n_turns`` questions each. Keys as of :func:`as_tiles` and :func:`as_text`."""
+    resolutions; ``n_turns`` questions of ``kinds`` each. Keys as of :func:`as_tiles` and :func:`as_text`."""
     import torch
 
     def batch(i: int) -> dict[str, torch.Tensor]:
@@ -249,7 +249,7 @@ def training_batches(
             pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], least * scale, rng, tries=4)
             first = [int(rng.integers(m)) for m in (len(COLOURS), len(SHAPES), len(GROUNDS))]
             objects = place(share, int(rng.choice(CROWDS)), sides, rng, first)
-            possible = questions(objects, least * scale)
+            possible = [q for q in questions(objects, least * scale) if q.kind in kinds]
             if possible:
                 pictures.append(reduced(paint(pixels, objects), least))
                 texts.append([possible[k] for k in rng.permutation(len(possible))[:n_turns]])
@@ -259,7 +259,7 @@ def training_batches(
 
 
 def tile_batches(
-    maps: Sequence[World], *, batch_size: int, scales: Sequence[int] = (1, 1, 1, 2, 4),
+    maps: Sequence[World], *, batch_size: int, scales: Sequence[int] = (1, 1, 1, 2, 4, 8),
     sides: tuple[int, int] = (10, 20), seed: int = 0,
 ) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
     """Batch i of single tiles, with an object on most: ``tiles`` (b, B, B, 3), and of every pooled token (b, 2, 2) the
