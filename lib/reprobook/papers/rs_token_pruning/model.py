@@ -45,6 +45,15 @@ class Block(nn.Module):
         self.gate, self.up = nn.Linear(dim, mlp * dim, bias=False), nn.Linear(dim, mlp * dim, bias=False)
         self.down = nn.Linear(mlp * dim, dim, bias=False)
 
+    @torch.no_grad()
+    def start(self, blind: bool) -> None:
+        """Weights at first: like attends to like, and what is attended to is copied. ``blind``: nothing is, ever."""
+        self.q.weight.mul_(GAIN)
+        self.k.weight.copy_(self.q.weight)
+        self.out.weight.copy_(GAIN * self.v.weight.T)
+        if blind:
+            self.out.weight.zero_().requires_grad_(False)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
 
@@ -150,7 +159,7 @@ class Built(NamedTuple):
 
 class VisionLanguage(nn.Module):
     """The whole model. ``pairs``: layers of the language model that teach; the module's blocks start as copies of the
-    layers [pairs[0] - 1, *pairs]."""
+    layers [pairs[0] - 1, *pairs]. The first layer attends to nothing: a question is read before a picture."""
 
     def __init__(self, n_words: int, *, tile: int = 32, dim: int = 96, n_layers: int = 4,
                  pairs: Sequence[int] = (1, 2, 3)) -> None:  # fmt: skip
@@ -161,13 +170,10 @@ class VisionLanguage(nn.Module):
         self.encoder = TileEncoder(tile, dim)
         self.words = nn.Embedding(n_words, dim)
         self.newline, self.colon = (nn.Parameter(torch.randn(dim) * 0.02) for _ in range(2))
-        self.layers: Any = nn.ModuleList(Block(dim) for _ in range(n_layers))
-        nn.init.zeros_(self.layers[0].out.weight).requires_grad_(False)  # words do not look at the picture yet
-        for layer in self.layers[1:]:  # at first like attends to like, and what is attended to is copied
-            with torch.no_grad():
-                layer.q.weight *= GAIN
-                layer.k.weight.copy_(layer.q.weight)
-                layer.out.weight.copy_(GAIN * layer.v.weight.T)
+        blocks = [Block(dim) for _ in range(n_layers)]
+        for k, block in enumerate(blocks):
+            block.start(blind=k == 0)
+        self.layers: Any = nn.ModuleList(blocks)
         self.norm = nn.RMSNorm(dim)
         self.where = nn.Linear(4 * WAVES, dim, bias=False)
         nn.init.normal_(self.words.weight, std=0.05)

@@ -175,7 +175,7 @@ class Asked:
         """Cosine of each token, as the encoder gives it and pre-training compares it, with the mean of the question's
         words."""
         asked = self.model.words(self.text).mean(0, keepdim=True)
-        own = self.model.norm(tokens.features - self._whereabouts(level, tokens.cells))
+        own = self.model.norm(tokens.features - self._whereabouts(level, tokens.cells))  # type: ignore[operator]
         return torch.cosine_similarity(own, asked, dim=1).detach().float().cpu().numpy()
 
     def _whereabouts(self, level: int, cells: np.ndarray) -> Tensor:
