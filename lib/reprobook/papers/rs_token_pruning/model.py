@@ -134,9 +134,20 @@ class Naming(nn.Module):
 
     def forward(self, tiles: Tensor) -> dict[str, Tensor]:
         """Logits (n, c, c, words + 1) by name."""
-        tokens = self.norm(pooled(self.encoder(tiles)))
+        return self.named(pooled(self.encoder(tiles)))
+
+    def named(self, tokens: Tensor) -> dict[str, Tensor]:
+        """The same of tokens (..., d) as the encoder gives them: (..., words + 1)."""
         rows = {name: torch.cat([self.words.weight[list(each)], self.none[name]]) for name, each in self.asked.items()}
-        return {name: F.linear(tokens, row) for name, row in rows.items()}
+        return {name: F.linear(self.norm(tokens), row) for name, row in rows.items()}
+
+    def likeness(self, tokens: Tensor, text: Sequence[int]) -> Tensor:
+        """(n,) how well tokens (n, d) fit the words of a question that can be named: sum of their log-probabilities."""
+        total = tokens.new_zeros(len(tokens))
+        for name, logits in self.named(tokens).items():
+            for k in (k for k, word in enumerate(self.asked[name]) if word in text):
+                total = total + logits.log_softmax(-1)[:, k]
+        return total
 
 
 def with_newlines(features: Tensor, cells: Tensor, newline: Tensor) -> tuple[Tensor, Tensor]:

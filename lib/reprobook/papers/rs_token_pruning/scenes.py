@@ -114,7 +114,8 @@ def place(
 ) -> np.ndarray:
     """(n, 6) objects in different finest tiles of one ground each; attributes are drawn evenly. ``first``: colour,
     shape and ground of the first object; no other then has its colour and ground, or its shape and ground, while half
-    of the others have its colour or its shape on the other ground: decoys, so that the question is needed."""
+    of those on the other ground have its colour *or* its shape: decoys, whose other attribute is never the target's,
+    so that who takes one for the target answers wrongly."""
     free = rng.permutation(np.flatnonzero((share >= PURE) | (share <= 1 - PURE)))
     ground = (share.ravel() >= PURE).astype(int)
     if first is not None and (on := free[ground[free] == first[2]]).size:
@@ -135,10 +136,11 @@ def place(
         objects[0, 3:5] = colour, shape
         rest = objects[1:]
         alike, other = rng.random(len(rest)) < 0.5, rest[:, 5] != own
-        rest[other & alike, 3], rest[other & alike, 4] = colour, shape
-        same = ~other
-        rest[same, 3] = (colour + 1 + rng.integers(len(COLOURS) - 1, size=same.sum())) % len(COLOURS)
-        rest[same, 4] = (shape + 1 + rng.integers(len(SHAPES) - 1, size=same.sum())) % len(SHAPES)
+        by_colour = rng.random(len(rest)) < 0.5
+        for column, value, n, by in ((3, colour, len(COLOURS), by_colour), (4, shape, len(SHAPES), ~by_colour)):
+            rest[other & alike & by, column] = value
+            differs = ~other | (alike & ~by)
+            rest[differs, column] = (value + 1 + rng.integers(n - 1, size=differs.sum())) % n
     return objects
 
 
@@ -193,22 +195,27 @@ class Item(NamedTuple):
 
 def make_items(
     maps: Sequence[World], side: int, n_pictures: int, *, per_picture: int = 2, n_decoys: int = 8,
-    sides: tuple[int, int] = (10, 20), seed: int = 0,
+    sides: tuple[int, int] = (10, 20), enlarge: int = 1, seed: int = 0,
 ) -> list[Item]:  # fmt: skip
     """``n_pictures`` squares of ``side`` pixels from the eastern parts of the maps, the maps in turn; on each,
-    ``per_picture`` scenes with one question, of colour and of shape in turn. The same for every run of one ``seed``."""
+    ``per_picture`` scenes with one question, of colour and of shape in turn. The same for every run of one ``seed``.
+    ``enlarge``: objects and the squares that hold one are so many times as large. Squares of one map may overlap."""
     rng = np.random.default_rng([seed, side])
     items = []
     for k in range(n_pictures):
         world = maps[k % len(maps)]
         pixels, share, _ = crop(world, side, rng, test=True)
+        n = len(share) // enlarge
+        share = share.reshape(n, enlarge, n, enlarge).mean((1, 3))
         for j in range(per_picture):
             kind = ("color", "shape")[j % 2]
             first = [int(rng.integers(m)) for m in (len(COLOURS), len(SHAPES), len(GROUNDS))]
             objects = place(share, 1 + n_decoys, sides, rng, first)
+            objects[:, :3] *= enlarge
             asked = [q for q in questions(objects, side) if q.kind == kind and q.target == 0]
             if asked:
-                item = Item(f"{side}-{k}-{j}", f"{side}-{k}", Scene(paint(pixels, objects), objects), asked[0],
+                name = f"{side}x{enlarge}-{k}"
+                item = Item(f"{name}-{j}", name, Scene(paint(pixels, objects), objects), asked[0],
                                 float(objects[0, 2] ** 2 / side**2))  # fmt: skip
                 items.append(item)
     return items
@@ -233,25 +240,29 @@ def invisible(item: Item, least: int, threshold: float = 8.0) -> bool:
 
 def training_batches(
     maps: Sequence[World], *, batch_size: int, least: int, n_turns: int = 3, scales: Sequence[int] = (1, 1, 2, 4, 8),
-    sides: tuple[int, int] = (10, 20), kinds: Sequence[str] = KINDS, seed: int = 0,
+    sides: tuple[int, int] = (10, 20), kinds: Sequence[str] = KINDS, lengths: Sequence[int] = (1,), seed: int = 0,
 ) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
-    """Batch i as a pure function of i: squares of ``least`` times a drawn scale pixels, painted at full size and then
-    reduced to ``least``, so that thumbnail and first level are all there is, and objects come at all ground
-    resolutions; ``n_turns`` questions of ``kinds`` each. Keys as of :func:`as_tiles` and :func:`as_text`."""
+    """Batch i as a pure function of i: squares of a drawn scale times the side of one level, painted at full size and
+    then reduced to it, so that thumbnail and one level are all there is, and objects come at all ground resolutions;
+    ``n_turns`` questions of ``kinds`` each. The level's side is ``least`` times one of ``lengths``, drawn for the
+    batch, so that sequences of many lengths are learned; a batch of longer ones has fewer squares, two at least. Keys
+    as of :func:`as_tiles` and :func:`as_text`."""
     import torch
 
     def batch(i: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([seed, 7, i])
         pictures: list[torch.Tensor] = []
         texts: list[list[Question]] = []
-        while len(pictures) < batch_size:
-            scale = int(rng.choice(scales))
-            pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], least * scale, rng, tries=4)
+        length = int(rng.choice(lengths))
+        level = least * length
+        while len(pictures) < min(batch_size, max(2, batch_size // length**2)):
+            scale = int(rng.choice([s for s in scales if s * length <= max(scales)]))
+            pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], level * scale, rng, tries=4)
             first = [int(rng.integers(m)) for m in (len(COLOURS), len(SHAPES), len(GROUNDS))]
             objects = place(share, int(rng.choice(CROWDS)), sides, rng, first)
-            possible = [q for q in questions(objects, least * scale) if q.kind in kinds]
+            possible = [q for q in questions(objects, level * scale) if q.kind in kinds]
             if possible:
-                pictures.append(reduced(paint(pixels, objects), least))
+                pictures.append(reduced(paint(pixels, objects), level))
                 texts.append([possible[k] for k in rng.permutation(len(possible))[:n_turns]])
         return {**as_tiles(torch.stack(pictures)), **as_text(texts, n_turns)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from reprobook.papers.rs_token_pruning.descent import (
 from reprobook.papers.rs_token_pruning.distill import distillation
 from reprobook.papers.rs_token_pruning.model import Naming, local_places, pooled
 from reprobook.papers.rs_token_pruning.reading import Pyramid, from_array
-from reprobook.papers.rs_token_pruning.scenes import COLOURS, GROUNDS, KINDS, SHAPES, TILE, encode_words, invisible
+from reprobook.papers.rs_token_pruning.scenes import COLOURS, GROUNDS, KINDS, SHAPES, encode_words, invisible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,24 +35,25 @@ if TYPE_CHECKING:
     from reprobook.papers.rs_token_pruning.scenes import Item
 
 CHOOSERS = ("module", "teacher", "likeness", "colour saliency", "random", "oracle")
-REDUCERS = ("all tokens", "module", "FastV", "PyramidDrop", "VisionZip-like", "PruMerge-like", "random")
+RIVALS = ("FastV", "PyramidDrop", "VisionZip-like", "PruMerge-like", "likeness", "colour saliency")
+REDUCERS = ("all tokens", "module", "teacher, read afresh", *RIVALS, "random", "target kept")
 FIXED = ("thumbnail", "first level", "oracle tile")
 
 
 # ------------------------------------------------------------------------------------------------- training
 
 
-def loss(style: str, least: int) -> Callable[[VisionLanguage, Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
+def loss(style: str) -> Callable[[VisionLanguage, Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
     """Cross-entropy of the answers plus distillation in ``style``, both in the log."""
-    n = least // TILE
 
     def total(model: VisionLanguage, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        n = math.isqrt(batch["tiles"].shape[1])
         logits, teacher, student, shown, local = model(
             batch["thumbnails"], batch["tiles"], batch["text"], batch["at"], (n, n)
         )
         turns = batch["turns"]
         answers = torch.nn.functional.cross_entropy(logits[turns], batch["answers"][turns])
-        places = local_places(local, n * TILE // 16)
+        places = local_places(local, n * model.per_tile)
         vision = torch.cat([torch.arange(shown.stop), places])
         module = distillation(teacher, student, vision, places, style=style, turns=turns)
         return answers + module, {"answers": answers, "module": module}
@@ -85,13 +87,13 @@ def while_naming(batch: Mapping[str, Tensor]) -> Callable[[Naming, int], dict[st
     return evaluate
 
 
-def while_learning(batch: Mapping[str, Tensor], least: int) -> Callable[[VisionLanguage, int], dict[str, float]]:
+def while_learning(batch: Mapping[str, Tensor]) -> Callable[[VisionLanguage, int], dict[str, float]]:
     """Accuracy by kind of answer on a held-out batch of first levels."""
 
     def evaluate(model: VisionLanguage, _: int) -> dict[str, float]:
         device = model.newline.device
         moved = {name: each.to(device) for name, each in batch.items()}
-        n = least // TILE
+        n = math.isqrt(batch["tiles"].shape[1])
         logits = model(moved["thumbnails"], moved["tiles"], moved["text"], moved["at"], (n, n))[0]
         right = (logits.argmax(-1) == moved["answers"])[moved["turns"]].cpu()
         kind = batch["kinds"][batch["turns"]]
@@ -104,10 +106,13 @@ def while_learning(batch: Mapping[str, Tensor], least: int) -> Callable[[VisionL
 
 
 class Asked:
-    """A trained model before one test picture with its question. Tiles are encoded when they are opened, once."""
+    """A trained model before one test picture with its question. Tiles are encoded when they are opened, once.
+    ``pretrained``: encoder and words as they were after naming, for the chooser *likeness*."""
 
-    def __init__(self, model: VisionLanguage, item: Item, least: int, seed: int = 0) -> None:
-        self.model, self.item = model, item
+    def __init__(
+        self, model: VisionLanguage, item: Item, least: int, seed: int = 0, pretrained: Naming | None = None
+    ) -> None:
+        self.model, self.item, self.pretrained = model, item, pretrained
         self.pyramid = Pyramid(from_array(item.scene.pixels), model.tile, least, whole=True)
         self.levels = self.pyramid.levels
         self.device = model.newline.device
@@ -153,15 +158,16 @@ class Asked:
         ways: dict[str, Score] = {
             "module": lambda _, tokens: self._attended(tokens, self.model.focus_logits),
             "teacher": lambda _, tokens: self._attended(tokens, self.model.teacher_logits),
-            "likeness": self._likeness,
             "colour saliency": self._saliency,
             "random": lambda _, tokens: self._rng.random(len(tokens.cells)),
             "oracle": lambda level, tokens: (
                 self.holds(level, tokens.cells, self.model.tile // self.model.per_tile) * 1.0
             ),
         }
+        if self.pretrained:
+            ways["likeness"] = self._likeness
         if chooser not in ways:
-            raise ReprobookError(f"chooser must be one of {', '.join(CHOOSERS)}, got {chooser!r}")
+            raise ReprobookError(f"chooser must be one of {', '.join(ways)}, got {chooser!r}")
         return ways[chooser]
 
     def _attended(self, tokens: Tokens, logits: Callable[[Tensor, Tensor], list[Tensor]]) -> np.ndarray:
@@ -172,11 +178,10 @@ class Asked:
         return weights.detach().float().cpu().numpy()
 
     def _likeness(self, level: int, tokens: Tokens) -> np.ndarray:
-        """Cosine of each token, as the encoder gives it and pre-training compares it, with the mean of the question's
-        words."""
-        asked = self.model.words(self.text).mean(0, keepdim=True)
-        own = self.model.norm(tokens.features - self._whereabouts(level, tokens.cells))  # type: ignore[operator]
-        return torch.cosine_similarity(own, asked, dim=1).detach().float().cpu().numpy()
+        """Of each token, as the encoder gives it, with the question's words, as pre-training aligned the two."""
+        own = tokens.features - self._whereabouts(level, tokens.cells)  # type: ignore[operator]
+        assert self.pretrained
+        return self.pretrained.likeness(own, self.text.tolist()).detach().float().cpu().numpy()
 
     def _whereabouts(self, level: int, cells: np.ndarray) -> Tensor:
         grid = self.levels[level].cells(self.model.tile, self.model.per_tile)
@@ -223,26 +228,29 @@ class Asked:
 
 @torch.inference_mode()
 def choose_tiles(
-    model: VisionLanguage, items: Iterable[Item], *, least: int, n_tiles: int, curve: Sequence[int] = (), seed: int = 0
-) -> pd.DataFrame:
-    """Every chooser with ``n_tiles`` tiles a level (the module, chance and the oracle with those of ``curve``, too),
-    and the rows that choose nothing. Columns: question, picture, kind, side, share, invisible, top quarter (whether the
-    teacher's best quarter of the first level's tokens holds the target), way, tiles (a level), right, found, encoded
-    (tiles in all)."""
+    model: VisionLanguage, items: Iterable[Item], *, least: int, n_tiles: int, curve: Sequence[int] = (), seed: int = 0,
+    pretrained: Naming | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Every chooser with ``n_tiles`` tiles a level and (not the teacher) those of ``curve``, and the rows that choose
+    nothing; likeness where there is a ``pretrained``. Columns: question, picture, kind, side, share, invisible, ninth
+    by teacher and ninth by saliency (whether the best ninth of the first level's tokens, by either, holds the target),
+    way, tiles (a level), right, found, encoded (tiles in all)."""
+    choosers = [chooser for chooser in CHOOSERS if pretrained or chooser != "likeness"]
     rows = []
     for item in items:
-        asked = Asked(model, item, least, seed)
+        asked = Asked(model, item, least, seed, pretrained)
         told = {"question": item.id, "picture": item.picture, "kind": item.question.kind,
                 "side": len(item.scene.pixels), "share": item.share, "invisible": invisible(item, least)}  # fmt: skip
         first = asked.encode(0, asked.levels[0].tiles())
-        quarter = top_share(asked.scores("teacher")(0, first), 0.25)
-        told["top quarter"] = bool(asked.holds(0, first.cells[quarter], model.tile / model.per_tile).any())
+        for by, chooser in (("teacher", "teacher"), ("saliency", "colour saliency")):
+            ninth = top_share(asked.scores(chooser)(0, first), 1 / 9)
+            told[f"ninth by {by}"] = bool(asked.holds(0, first.cells[ninth], model.tile / model.per_tile).any())
         for way, tokens in zip(FIXED, (None, first, asked.oracle_tile()), strict=True):
             n = 0 if tokens is None else len(asked.levels[0].tiles()) if way == "first level" else 1
             rows.append({**told, "way": way, "tiles": 0, "right": asked.right(tokens), "found": way == "oracle tile",
                          "encoded": n + 1})  # fmt: skip
-        for chooser in CHOOSERS:
-            for n in dict.fromkeys([n_tiles, *(curve if chooser in ("module", "random", "oracle") else ())]):
+        for chooser in choosers:
+            for n in dict.fromkeys([n_tiles, *(curve if chooser != "teacher" else ())]):
                 end = descend_by_tiles(asked.levels, asked.encode, asked.scores(chooser), n, tile=model.tile,
                                        per_tile=model.per_tile)  # fmt: skip
                 rows.append({**told, "way": chooser, "tiles": n, "right": asked.right(end.tokens),
@@ -253,13 +261,14 @@ def choose_tiles(
 @torch.inference_mode()
 def reduce_tokens(
     model: VisionLanguage, items: Iterable[Item], *, least: int, shares: Sequence[float] = (0.25,), keep: float = 0.25,
-    seed: int = 0,
+    seed: int = 0, pretrained: Naming,
 ) -> pd.DataFrame:  # fmt: skip
     """All tiles of the finest level encoded, then every reducer keeps ``keep`` of the tokens, and the module also each
-    of ``shares``. Columns: question, picture, way, keep, right."""
+    of ``shares``, as does *target kept*: the target's tile and others by chance, so that length alone differs.
+    Columns: question, picture, way, keep, right."""
     rows = []
     for item in items:
-        asked = Asked(model, item, least, seed)
+        asked = Asked(model, item, least, seed, pretrained)
         for (way, share), (tokens, prune) in _reduced(asked, keep, shares).items():
             told = {"question": item.id, "picture": item.picture, "way": way, "keep": share}
             rows.append({**told, "right": asked.right(tokens, prune)})
@@ -274,7 +283,8 @@ def _reduced(
     tiles = asked.levels[last].tiles()
     tokens = asked.encode(last, tiles)
     best, layers = int(keep * len(tokens.cells)), tuple(range(1, len(model.layers)))
-    module, chance = (asked.scores(name)(last, tokens) for name in ("module", "random"))
+    by = {name: asked.scores(name)(last, tokens) for name in ("module", "random", "teacher", *RIVALS[4:])}
+    target = by["random"] + asked.holds(last, tokens.cells // model.per_tile, model.tile)
     received = pooled(model.encoder.received(asked.pixels(last, tiles))[..., None])[..., 0]
     _, real = token_cells(asked.levels[last], tiles, model.tile, model.per_tile)
     zipped = reducers.per_tile_top(received, keep).flatten()[torch.from_numpy(real)]
@@ -287,12 +297,17 @@ def _reduced(
     def pyramid_drop(built: Any) -> reducers.Prune:
         return reducers.pyramid_drop(built.x.shape[1], built.local, best, layers)
 
+    def top(scores: np.ndarray, share: float) -> tuple[Tokens, None]:
+        return tokens.kept(top_share(scores, share)), None
+
     return {
         ("all tokens", 1.0): (tokens, None), ("FastV", keep): (tokens, fastv),
         ("PyramidDrop", keep): (tokens, pyramid_drop),
         ("VisionZip-like", keep): (tokens.kept(at), None), ("PruMerge-like", keep): (merged, None),
-        ("random", keep): (tokens.kept(top_share(chance, keep)), None),
-        **{("module", s): (tokens.kept(top_share(module, s)), None) for s in dict.fromkeys([keep, *shares])},
+        ("teacher, read afresh", keep): top(by["teacher"], keep),
+        **{(name, keep): top(by[name], keep) for name in ("random", *RIVALS[4:])},
+        **{("module", s): top(by["module"], s) for s in dict.fromkeys([keep, *shares])},
+        **{("target kept", s): top(target, s) for s in dict.fromkeys([keep, *shares])},
     }  # fmt: skip
 
 
@@ -303,17 +318,18 @@ def depths(
     """Algorithm 1 with the module (*adaptive*), the same forced to the last level with its tiles cut to ``n_max``
     (*deepest*) and ended on each level before. A tile of this model has 2 x 2 tokens and a token of one level is a tile
     of the next, so that a share of tokens would name as many tiles for every question: key tokens are those above a
-    threshold. Columns: question, picture, way, right, level (reached, 1 the first), levels, tiles."""
+    threshold. Columns: question, picture, target (its side), way, right, level (reached, from 1), levels, tiles."""
     rows = []
     for item in items:
         asked = Asked(model, item, least, seed)
         score = asked.scores("module")
         ways = {"adaptive": (len(asked.levels), False), "deepest": (len(asked.levels), True)}
-        ways |= {f"level {k}": (k, True) for k in range(1, len(asked.levels))}
+        ways |= {f"ended on level {k}": (k, True) for k in range(1, len(asked.levels))}
         for way, (depth, forced) in ways.items():
             end = descend(asked.levels[:depth], asked.encode, score, tile=model.tile, per_tile=model.per_tile,
                           threshold=threshold, n_max=n_max, forced=forced)  # fmt: skip
             rows.append({"question": item.id, "picture": item.picture, "way": way, "right": asked.right(end.tokens),
+                         "target": int(item.scene.objects[item.question.target, 2]),
                          "level": end.level + 1, "levels": len(asked.levels), "tiles": 1 + end.n_tiles})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -346,7 +362,10 @@ def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
         },
         "oracle tile: accuracy": (fixed["oracle tile"], zero),
         "oracle tile minus first level": (fixed["oracle tile"], fixed["first level"]),
-        "teacher's top quarter holds the target": (scores_of(frame, "first level", "top quarter"), zero),
+        "teacher's top ninth minus saliency's": tuple(
+            scores_of(frame, "first level", f"ninth by {by}") for by in ("teacher", "saliency")
+        ),
+        "teacher's top ninth holds the target": (scores_of(frame, "first level", "ninth by teacher"), zero),
         **{
             f"recall: module minus {way}": (found["module"], found[way])
             for way in ("likeness", "random", "colour saliency")
@@ -359,33 +378,36 @@ def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
 
 
 def token_effects(frame: pd.DataFrame, keep: float) -> dict[str, pd.DataFrame]:
-    """What C2 and C4 compare at equal tokens. The best reducer is the best of the four on these questions, which is in
-    its favour."""
+    """What C2 and C4 compare at equal tokens. The best reducer is the best of the six on these questions and in this
+    seed, which is in its favour."""
     module = {
         share: scores_of(frame, "module", keep=share) for share in frame.loc[frame["way"] == "module", "keep"].unique()
     }
-    rivals = {way: scores_of(frame, way, keep=keep) for way in REDUCERS[2:-1]}
+    rivals = {way: scores_of(frame, way, keep=keep) for way in RIVALS}
+    kept = {share: scores_of(frame, "target kept", keep=share) for share in module}
     best = max(rivals, key=lambda way: rivals[way].mean())
     pairs = {
         "tokens: module minus best reducer": (module[keep], rivals[best]),
         **{f"tokens: module minus {way}": (module[keep], each) for way, each in rivals.items()},
+        "tokens: module minus teacher, read afresh": (module[keep], scores_of(frame, "teacher, read afresh")),
         "tokens: module minus all tokens": (module[keep], scores_of(frame, "all tokens")),
-        **{
-            f"keep {keep:g} minus keep {share:g}": (module[keep], each)
-            for share, each in module.items()
-            if share != keep
-        },
     }
+    for share in (s for s in module if s != keep):
+        pairs[f"keep {keep:g} minus keep {share:g}"] = module[keep], module[share]
+        pairs[f"target kept: keep {keep:g} minus keep {share:g}"] = kept[keep], kept[share]
     return {name: pd.DataFrame({"a": a, "b": b}) for name, (a, b) in pairs.items()}
 
 
 def depth_effects(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What C5 compares."""
+    """What C5 compares. *Larger targets*: the upper half of the sides that targets have."""
     adaptive = scores_of(frame, "adaptive")
+    large = frame[frame["target"] > frame["target"].median()]
+    before = f"ended on level {int(frame['levels'].max()) - 1}"
     early = frame[frame["way"] == "adaptive"].set_index("question")
     pairs = {
         "adaptive minus deepest": (adaptive, scores_of(frame, "deepest")),
-        "adaptive minus first level": (adaptive, scores_of(frame, "level 1")),
+        "adaptive minus ended on level 1": (adaptive, scores_of(frame, "ended on level 1")),
+        "larger targets: level before the last minus deepest": (scores_of(large, before), scores_of(large, "deepest")),
         "share of questions that stop early": ((early["level"] < early["levels"]).astype(float), adaptive * 0),
     }
     return {name: pd.DataFrame({"a": a, "b": b}) for name, (a, b) in pairs.items()}
@@ -398,6 +420,29 @@ def by_size(frame: pd.DataFrame) -> pd.DataFrame:
         ["right", "found", "encoded", "invisible", "share"]
     ].mean()
     return means.reset_index()
+
+
+def lazy_readers(items: Sequence[Item]) -> pd.DataFrame:
+    """Readers that know every object of the picture and are careless about the question. *Wrong ground* answers with an
+    object that has the named attribute on the other ground (one of several by chance; with none, it guesses), *ground
+    ignored* with one that has it anywhere, *most frequent* with the commonest value of all objects. Columns: reader,
+    kind, right (the chance of it)."""
+    rows = []
+    for item in items:
+        objects, at = item.scene.objects, item.question.target
+        named, asked, n = (4, 3, len(COLOURS)) if item.question.kind == "color" else (3, 4, len(SHAPES))
+        same = objects[:, asked] == objects[at, asked]
+        fits = objects[:, named] == objects[at, named]
+        wrong = fits & (objects[:, 5] != objects[at, 5])
+        counts = np.bincount(objects[:, asked], minlength=n)
+        best = counts == counts.max()
+        for reader, right in {
+            "wrong ground": same[wrong].mean() if wrong.any() else 1 / n,
+            "ground ignored": same[fits].mean(),
+            "most frequent": best[objects[at, asked]] / best.sum(),
+        }.items():
+            rows.append({"reader": reader, "kind": item.question.kind, "right": float(right)})
+    return pd.DataFrame(rows)
 
 
 def blind_items(items: Sequence[Item]) -> pd.DataFrame:
