@@ -281,11 +281,11 @@ def batch_of(n: int = 2) -> dict[str, torch.Tensor]:
 
 def test_no_gradient_of_the_distillation_reaches_teacher_or_projector(model: VisionLanguage) -> None:
     batch = batch_of()
-    _, parts = study.loss("paper", 96)(model, batch)
+    _, parts = study.loss("paper")(model, batch)
     with torch.no_grad():  # student away from its teacher
         for p in model.focus.parameters():
             p += 0.1 * torch.randn_like(p)
-    _, parts = study.loss("paper", 96)(model, batch)
+    _, parts = study.loss("paper")(model, batch)
     parts["module"].backward()
     reached = {
         name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0

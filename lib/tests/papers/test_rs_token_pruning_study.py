@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -36,11 +37,33 @@ def test_questions_have_one_answer_and_decoys_that_need_the_question(items: list
         column = 4 if item.question.kind == "color" else 3
         meant = (objects[:, [column, 5]] == target[[column, 5]]).all(1)
         assert meant.tolist() == [True] + [False] * (len(objects) - 1)
-        decoys += int((objects[1:, column] == target[column]).sum())  # alike, on the other ground
+        alike = (objects[1:, 3:5] == target[3:5]).any(1)
+        decoys += int((alike & (objects[1:, 5] != target[5])).sum())
         names = [list(scenes.COLOURS), scenes.SHAPES][item.question.kind == "shape"]
         assert item.question.answer == names[target[3 if item.question.kind == "color" else 4]]
         assert item.share == target[2] ** 2 / 384**2
     assert decoys >= len(items)
+
+
+def test_who_takes_a_decoy_for_the_target_answers_wrongly() -> None:
+    many = scenes.make_items([half_land()], 384, 100, n_decoys=8)
+    told = study.lazy_readers(many).groupby(["reader", "kind"])["right"].mean()
+    for kind, chance in (("color", 1 / 4), ("shape", 1 / 3)):
+        assert told["wrong ground", kind] <= chance
+        assert told["ground ignored", kind] < 0.7
+        assert told["most frequent", kind] < chance + 0.2
+    red_cross, green_cross = [0, 0, 9, 0, 1, 0], [40, 0, 9, 2, 1, 1]
+    question = scenes.Question("color", "what color is cross on water", "red", 0)
+    scene = scenes.Scene(np.zeros((96, 96, 3), np.uint8), np.array([red_cross, green_cross, [0, 40, 9, 0, 0, 0]]))
+    by_hand = study.lazy_readers([scenes.Item("a", "a", scene, question, 0.1)]).set_index("reader")["right"]
+    assert by_hand.to_dict() == {"wrong ground": 0.0, "ground ignored": 0.5, "most frequent": 1.0}
+
+
+def test_larger_targets_stay_in_one_square_of_one_ground() -> None:
+    for item in scenes.make_items([half_land()], 384, 4, n_decoys=4, sides=(14, 20), enlarge=4):
+        objects = item.scene.objects
+        assert ((objects[:, 2] >= 56) & (objects[:, 2] <= 80)).all()
+        assert (objects[:, :2] // 128 == (objects[:, :2] + objects[:, 2:3] - 1) // 128).all()
 
 
 def test_objects_are_where_they_are_said_to_be_one_a_tile_on_one_ground(items: list[scenes.Item]) -> None:
@@ -78,6 +101,9 @@ def test_training_and_test_squares_do_not_meet_and_batches_are_pure() -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not torch.equal(a["tiles"], batches(6)["tiles"])
     assert a["tiles"].shape == (3, 9, 32, 32, 3)
+    longer = scenes.training_batches([world], batch_size=8, least=96, scales=(1, 2), lengths=(2,), seed=4)(5)
+    assert longer["tiles"].shape == (2, 36, 32, 32, 3)  # a quarter of the squares, four times as many tiles
+    assert study.loss("paper")(VisionLanguage(len(scenes.WORDS), dim=24), longer)[0].isfinite()
     width = a["text"].shape[1] // 3
     for row, at, turns in zip(a["text"], a["at"], a["turns"], strict=True):
         for k in turns.nonzero()[:, 0].tolist():  # a question ends where it is said to end, and holds no answer
@@ -138,7 +164,7 @@ def model() -> VisionLanguage:
 def test_the_oracle_opens_the_target_s_tile_and_counts_are_equal(
     model: VisionLanguage, items: list[scenes.Item]
 ) -> None:
-    frame = study.choose_tiles(model, items[:3], least=96, n_tiles=3, curve=(1,))
+    frame = study.choose_tiles(model, items[:3], least=96, n_tiles=3, curve=(1,), pretrained=study.naming(model))
     told = frame.set_index(["way", "tiles"])
     assert told.loc["oracle", "found"].all()
     assert set(told.loc[[(w, 3) for w in study.CHOOSERS], "encoded"]) == {1 + 9 + 3 + 3}
@@ -146,11 +172,20 @@ def test_the_oracle_opens_the_target_s_tile_and_counts_are_equal(
     found = study.tile_effects(frame, 3)
     assert len(found["descent minus first level"]) == 3
     assert found["oracle tile: accuracy"]["b"].eq(0).all()
-    assert len(study.by_size(frame)) == 3 + 6 + 3
+    assert len(study.by_size(frame)) == 3 + 6 + 5
     with pytest.raises(ReprobookError, match="no row"):
         study.scores_of(frame, "module", tiles=9)
     with pytest.raises(ReprobookError, match="chooser"):
         study.Asked(model, items[0], 96).scores("eyes")
+
+
+def test_likeness_reads_the_words_of_pre_training(model: VisionLanguage) -> None:
+    names = study.naming(copy.deepcopy(model))
+    tokens = torch.randn(5, 24)
+    logs = {name: each.log_softmax(-1) for name, each in names.named(tokens).items()}
+    asked = scenes.encode_words("what color is cross on water")
+    expected = logs["shape"][:, scenes.SHAPES.index("cross")] + logs["ground"][:, scenes.GROUNDS.index("water")]
+    assert torch.allclose(names.likeness(tokens, asked), expected)
 
 
 def test_saliency_finds_paint_on_a_dull_ground(model: VisionLanguage, items: list[scenes.Item]) -> None:
@@ -164,13 +199,18 @@ def test_saliency_finds_paint_on_a_dull_ground(model: VisionLanguage, items: lis
 
 def test_reducers_and_depths_have_a_row_for_every_question(model: VisionLanguage, items: list[scenes.Item]) -> None:
     small = scenes.make_items([half_land()], 192, 2, n_decoys=3)
-    frame = study.reduce_tokens(model, small, least=96, shares=(0.5,), keep=0.25)
+    frame = study.reduce_tokens(model, small, least=96, shares=(0.5,), keep=0.25, pretrained=study.naming(model))
     assert frame.groupby(["way", "keep"]).size().eq(len(small)).all()
     assert set(frame["way"]) == set(study.REDUCERS)
-    assert {"tokens: module minus best reducer", "keep 0.25 minus keep 0.5"} <= set(study.token_effects(frame, 0.25))
+    effects = {"tokens: module minus best reducer", "keep 0.25 minus keep 0.5", "target kept: keep 0.25 minus keep 0.5"}
+    assert effects <= set(study.token_effects(frame, 0.25))
+    asked = study.Asked(model, small[0], 96, pretrained=study.naming(model))
+    ways = study._reduced(asked, 0.25, (0.5,))
+    assert asked.holds(1, ways["target kept", 0.25][0].cells // 2, 32).sum() == 4
+    assert {len(ways[way, 0.25][0].cells) for way in ("module", "likeness", "target kept")} == {36}
     deep = study.depths(model, items[:2], least=96, threshold=0.5, n_max=4)
     assert (deep[deep["way"] == "deepest"]["level"] == 3).all()
-    assert (deep[deep["way"] == "level 1"]["level"] == 1).all()
+    assert (deep[deep["way"] == "ended on level 1"]["level"] == 1).all()
     assert set(study.depth_effects(deep)["share of questions that stop early"]["a"]) <= {0.0, 1.0}
 
 
@@ -178,14 +218,14 @@ def test_the_loss_falls(model: VisionLanguage) -> None:
     torch.manual_seed(0)
     fresh = VisionLanguage(len(scenes.WORDS), dim=24)
     batch = scenes.training_batches([half_land()], batch_size=8, least=96, scales=(1,))(0)
-    optimiser, loss = torch.optim.AdamW(fresh.parameters(), 3e-3), study.loss("code", 96)
+    optimiser, loss = torch.optim.AdamW(fresh.parameters(), 3e-3), study.loss("code")
     totals = []
     for _ in range(12):
         total, _ = loss(fresh, batch)
         optimiser.zero_grad(), total.backward(), optimiser.step()
         totals.append(float(total.detach()))
     assert totals[-1] < 0.8 * totals[0]
-    told = study.while_learning(batch, 96)(fresh.eval(), 0)
+    told = study.while_learning(batch)(fresh.eval(), 0)
     assert set(told) <= set(scenes.KINDS)
 
 
