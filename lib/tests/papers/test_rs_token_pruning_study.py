@@ -102,7 +102,10 @@ def test_training_and_test_squares_do_not_meet_and_batches_are_pure() -> None:
     assert not torch.equal(a["tiles"], batches(6)["tiles"])
     assert a["tiles"].shape == (3, 9, 32, 32, 3)
     longer = scenes.training_batches([world], batch_size=8, least=96, scales=(1, 2), lengths=(2,), seed=4)(5)
-    assert longer["tiles"].shape == (2, 36, 32, 32, 3)  # a quarter of the squares, four times as many tiles
+    assert longer["tiles"].shape == (4, 36, 32, 32, 3)  # fewer squares, four times as many tiles
+    later = scenes.training_batches([world], batch_size=8, least=96, scales=(1,), lengths=(1, 2), longer_from=9)
+    assert all(later(k)["tiles"].shape[:2] == (8, 9) for k in range(5, 9))
+    assert {later(k)["tiles"].shape[:2] for k in range(9, 15)} == {(8, 9), (4, 36)}
     assert study.loss("paper")(VisionLanguage(len(scenes.WORDS), dim=24), longer)[0].isfinite()
     width = a["text"].shape[1] // 3
     for row, at, turns in zip(a["text"], a["at"], a["turns"], strict=True):
@@ -202,12 +205,18 @@ def test_reducers_and_depths_have_a_row_for_every_question(model: VisionLanguage
     frame = study.reduce_tokens(model, small, least=96, shares=(0.5,), keep=0.25, pretrained=study.naming(model))
     assert frame.groupby(["way", "keep"]).size().eq(len(small)).all()
     assert set(frame["way"]) == set(study.REDUCERS)
-    effects = {"tokens: module minus best reducer", "keep 0.25 minus keep 0.5", "target kept: keep 0.25 minus keep 0.5"}
+    effects = {
+        "tokens: module minus best reducer",
+        "keep 0.25 minus keep 0.5",
+        "objects kept: keep 0.25 minus keep 0.5",
+    }
     assert effects <= set(study.token_effects(frame, 0.25))
     asked = study.Asked(model, small[0], 96, pretrained=study.naming(model))
     ways = study._reduced(asked, 0.25, (0.5,))
-    assert asked.holds(1, ways["target kept", 0.25][0].cells // 2, 32).sum() == 4
-    assert {len(ways[way, 0.25][0].cells) for way in ("module", "likeness", "target kept")} == {36}
+    tiles = ways["objects kept", 0.25][0].cells // 2
+    assert asked.holds(1, tiles, 32).sum() == 4
+    assert asked.holds(1, tiles, 32, any_object=True).sum() == 4 * len(small[0].scene.objects) == 16
+    assert {len(ways[way, 0.25][0].cells) for way in ("module", "likeness", "objects kept")} == {36}
     deep = study.depths(model, items[:2], least=96, threshold=0.5, n_max=4)
     assert (deep[deep["way"] == "deepest"]["level"] == 3).all()
     assert (deep[deep["way"] == "ended on level 1"]["level"] == 1).all()

@@ -240,22 +240,23 @@ def invisible(item: Item, least: int, threshold: float = 8.0) -> bool:
 
 def training_batches(
     maps: Sequence[World], *, batch_size: int, least: int, n_turns: int = 3, scales: Sequence[int] = (1, 1, 2, 4, 8),
-    sides: tuple[int, int] = (10, 20), kinds: Sequence[str] = KINDS, lengths: Sequence[int] = (1,), seed: int = 0,
+    sides: tuple[int, int] = (10, 20), kinds: Sequence[str] = KINDS, lengths: Sequence[int] = (1,),
+    longer_from: int = 0, seed: int = 0,
 ) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
     """Batch i as a pure function of i: squares of a drawn scale times the side of one level, painted at full size and
     then reduced to it, so that thumbnail and one level are all there is, and objects come at all ground resolutions;
-    ``n_turns`` questions of ``kinds`` each. The level's side is ``least`` times one of ``lengths``, drawn for the
-    batch, so that sequences of many lengths are learned; a batch of longer ones has fewer squares, two at least. Keys
-    as of :func:`as_tiles` and :func:`as_text`."""
+    ``n_turns`` questions of ``kinds`` each. The level's side is ``least`` times the first of ``lengths``, from batch
+    ``longer_from`` on times one of them drawn for the batch, so that sequences of many lengths are learned; a batch of
+    longer ones has fewer squares, four at least. Keys as of :func:`as_tiles` and :func:`as_text`."""
     import torch
 
     def batch(i: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([seed, 7, i])
         pictures: list[torch.Tensor] = []
         texts: list[list[Question]] = []
-        length = int(rng.choice(lengths))
+        length = int(rng.choice(lengths)) if i >= longer_from else lengths[0]
         level = least * length
-        while len(pictures) < min(batch_size, max(2, batch_size // length**2)):
+        while len(pictures) < min(batch_size, max(4, batch_size // length**2)):
             scale = int(rng.choice([s for s in scales if s * length <= max(scales)]))
             pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], level * scale, rng, tries=4)
             first = [int(rng.integers(m)) for m in (len(COLOURS), len(SHAPES), len(GROUNDS))]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CHOOSERS = ("module", "teacher", "likeness", "colour saliency", "random", "oracle")
 RIVALS = ("FastV", "PyramidDrop", "VisionZip-like", "PruMerge-like", "likeness", "colour saliency")
-REDUCERS = ("all tokens", "module", "teacher, read afresh", *RIVALS, "random", "target kept")
+REDUCERS = ("all tokens", "module", "teacher, read afresh", *RIVALS, "random", "objects kept")
 FIXED = ("thumbnail", "first level", "oracle tile")
 
 
@@ -204,12 +204,13 @@ class Asked:
         )}  # fmt: skip
         return np.array([order[tuple(c)] for c in tokens.cells.tolist()], float)
 
-    def holds(self, level: int, cells: np.ndarray, side: float) -> np.ndarray:
-        """(n,) whether squares of ``side`` pixels at ``cells`` of a level hold the centre of the target."""
-        top, left, size, *_ = self.item.scene.objects[self.item.question.target].tolist()
+    def holds(self, level: int, cells: np.ndarray, side: float, any_object: bool = False) -> np.ndarray:
+        """(n,) whether squares of ``side`` pixels at ``cells`` of a level hold the centre of the target, or of any
+        object."""
+        objects = self.item.scene.objects if any_object else self.item.scene.objects[[self.item.question.target]]
         scale = np.array(self.levels[level][:2]) / len(self.item.scene.pixels)
-        centre = np.floor((np.array([top, left]) + size / 2) * scale / side)
-        return (cells == centre).all(1)
+        centres = np.floor((objects[:, :2] + objects[:, 2:3] / 2) * scale / side)
+        return (cells[:, None] == centres).all(2).any(1)
 
     def found(self, descent: Found) -> bool:
         """Whether an opened tile of the finest level holds the target's centre."""
@@ -264,8 +265,8 @@ def reduce_tokens(
     seed: int = 0, pretrained: Naming,
 ) -> pd.DataFrame:  # fmt: skip
     """All tiles of the finest level encoded, then every reducer keeps ``keep`` of the tokens, and the module also each
-    of ``shares``, as does *target kept*: the target's tile and others by chance, so that length alone differs.
-    Columns: question, picture, way, keep, right."""
+    of ``shares``, as does *objects kept*: the tiles of all objects and others by chance, so that length alone
+    differs. Columns: question, picture, way, keep, right."""
     rows = []
     for item in items:
         asked = Asked(model, item, least, seed, pretrained)
@@ -284,7 +285,7 @@ def _reduced(
     tokens = asked.encode(last, tiles)
     best, layers = int(keep * len(tokens.cells)), tuple(range(1, len(model.layers)))
     by = {name: asked.scores(name)(last, tokens) for name in ("module", "random", "teacher", *RIVALS[4:])}
-    target = by["random"] + asked.holds(last, tokens.cells // model.per_tile, model.tile)
+    objects = by["random"] + asked.holds(last, tokens.cells // model.per_tile, model.tile, any_object=True)
     received = pooled(model.encoder.received(asked.pixels(last, tiles))[..., None])[..., 0]
     _, real = token_cells(asked.levels[last], tiles, model.tile, model.per_tile)
     zipped = reducers.per_tile_top(received, keep).flatten()[torch.from_numpy(real)]
@@ -307,7 +308,7 @@ def _reduced(
         ("teacher, read afresh", keep): top(by["teacher"], keep),
         **{(name, keep): top(by[name], keep) for name in ("random", *RIVALS[4:])},
         **{("module", s): top(by["module"], s) for s in dict.fromkeys([keep, *shares])},
-        **{("target kept", s): top(target, s) for s in dict.fromkeys([keep, *shares])},
+        **{("objects kept", s): top(objects, s) for s in dict.fromkeys([keep, *shares])},
     }  # fmt: skip
 
 
@@ -384,7 +385,7 @@ def token_effects(frame: pd.DataFrame, keep: float) -> dict[str, pd.DataFrame]:
         share: scores_of(frame, "module", keep=share) for share in frame.loc[frame["way"] == "module", "keep"].unique()
     }
     rivals = {way: scores_of(frame, way, keep=keep) for way in RIVALS}
-    kept = {share: scores_of(frame, "target kept", keep=share) for share in module}
+    kept = {share: scores_of(frame, "objects kept", keep=share) for share in module}
     best = max(rivals, key=lambda way: rivals[way].mean())
     pairs = {
         "tokens: module minus best reducer": (module[keep], rivals[best]),
@@ -394,7 +395,7 @@ def token_effects(frame: pd.DataFrame, keep: float) -> dict[str, pd.DataFrame]:
     }
     for share in (s for s in module if s != keep):
         pairs[f"keep {keep:g} minus keep {share:g}"] = module[keep], module[share]
-        pairs[f"target kept: keep {keep:g} minus keep {share:g}"] = kept[keep], kept[share]
+        pairs[f"objects kept: keep {keep:g} minus keep {share:g}"] = kept[keep], kept[share]
     return {name: pd.DataFrame({"a": a, "b": b}) for name, (a, b) in pairs.items()}
 
 
