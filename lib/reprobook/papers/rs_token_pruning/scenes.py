@@ -257,7 +257,7 @@ def training_batches(
         length = int(rng.choice(lengths)) if i >= longer_from else lengths[0]
         level = least * length
         while len(pictures) < min(batch_size, max(4, batch_size // length**2)):
-            scale = int(rng.choice([s for s in scales if s * length <= max(scales)]))
+            scale = int(rng.choice([s for s in scales if s * length <= max(scales)] or [min(scales)]))
             pixels, share, _ = crop(maps[int(rng.integers(len(maps)))], level * scale, rng, tries=4)
             first = [int(rng.integers(m)) for m in (len(COLOURS), len(SHAPES), len(GROUNDS))]
             objects = place(share, int(rng.choice(CROWDS)), sides, rng, first)

@@ -408,6 +408,7 @@ def depth_effects(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     pairs = {
         "adaptive minus deepest": (adaptive, scores_of(frame, "deepest")),
         "adaptive minus ended on level 1": (adaptive, scores_of(frame, "ended on level 1")),
+        "adaptive minus level before the last": (adaptive, scores_of(frame, before)),
         "larger targets: level before the last minus deepest": (scores_of(large, before), scores_of(large, "deepest")),
         "share of questions that stop early": ((early["level"] < early["levels"]).astype(float), adaptive * 0),
     }
