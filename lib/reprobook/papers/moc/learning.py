@@ -8,6 +8,7 @@ the mixture are then given the same number of updates.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,8 +32,8 @@ PAPER_BOUNDS = (120.0, 150.0, 180.0)  # characters (Chinese): Section 3.2.2
 N_CLASSES = 4
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _CHUNK = (
-    "Split the text into chunks that each hold one thing. Answer with a JSON list. Of every chunk write its first "
-    "three words, then {marker}, then its last three words.\n\n{lines}"
+    "Split the text into chunks. Answer with a JSON list: of every chunk its first three words, {marker} and its last "
+    "three words.\n\n{lines}"
 )
 _ROUTE = (
     "How long should the chunks of this text be? 0: very short, 1: short, 2: long, 3: very long. Answer with one "
@@ -91,11 +92,16 @@ def _runs_on(before: Segment, after: Segment, longest: int) -> bool:
     return before.group == after.group and max(len(each.text.split()) for each in (before, after)) <= longest
 
 
-def chunk_prompt(text: str, marker: str) -> Messages:
-    """The user's turn; the text stands there one sentence a line, which shows where chunks may end."""
-    ends = borders(text)
-    lines = "\n".join(text[a:b].strip() for a, b in itertools.pairwise(ends))
-    return [{"role": "user", "content": _CHUNK.format(marker=marker, lines=lines)}]
+def chunk_prompt(text: str, marker: str, words: int = 3) -> Messages:
+    """The user's turn; the text stands there one sentence a line, which shows where chunks may end, with the marker
+    before the last ``words`` words of each (of a sentence that has more), which shows where an anchor of an end begins:
+    a causal model that reads a word does not know yet that the sentence ends two words later."""
+    lines = []
+    for a, b in itertools.pairwise(borders(text)):
+        told = text[a:b].strip()
+        at = [match.start() for match in re.finditer(r"\S+", told)]
+        lines.append(f"{told[: at[-words]]}{marker}{told[at[-words] :]}" if len(at) > words else told)
+    return [{"role": "user", "content": _CHUNK.format(marker=marker, lines="\n".join(lines))}]
 
 
 def chunk_answer(text: Document, marker: str) -> str:
