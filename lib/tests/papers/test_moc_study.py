@@ -205,6 +205,15 @@ def test_lessons_are_neighbouring_paragraphs_and_practice_is_the_same_text() -> 
         study.split_lessons(found, 99, seed=0)
 
 
+def test_the_prompt_shows_where_ends_of_sentences_begin() -> None:
+    told = learning.chunk_prompt("A b c d e f. One two three four five. A b c d e f g.", "[MASK]")[0]["content"]
+    assert told.splitlines()[-3:] == ["A b c [MASK]d e f.", "One two three four five.", "A b c d [MASK]e f g."]
+    text = made(3)
+    shown = learning.chunk_prompt(text.text, "<...>")[0]["content"]
+    elements = recovery.rendered(corpora.pieces(text.text, text.cuts), "<...>")
+    assert all(recovery.split(each, "<...>").start in shown for each in elements)
+
+
 def test_unequal_updates_are_refused() -> None:
     with pytest.raises(ReprobookError, match="equal updates"):
         learning.Tuning(single=10, router=2, expert=1)

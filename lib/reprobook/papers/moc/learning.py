@@ -94,13 +94,13 @@ def _runs_on(before: Segment, after: Segment, longest: int) -> bool:
 
 def chunk_prompt(text: str, marker: str, words: int = 3) -> Messages:
     """The user's turn; the text stands there one sentence a line, which shows where chunks may end, with the marker
-    before the last ``words`` words of each (of a sentence that has more), which shows where an anchor of an end begins:
-    a causal model that reads a word does not know yet that the sentence ends two words later."""
+    before the last ``words`` words of each that has twice as many, which shows where the anchor of an end begins: a
+    causal model that reads a word does not know yet that the sentence ends two words later."""
     lines = []
     for a, b in itertools.pairwise(borders(text)):
         told = text[a:b].strip()
         at = [match.start() for match in re.finditer(r"\S+", told)]
-        lines.append(f"{told[: at[-words]]}{marker}{told[at[-words] :]}" if len(at) > words else told)
+        lines.append(f"{told[: at[-words]]}{marker}{told[at[-words] :]}" if len(at) >= 2 * words else told)
     return [{"role": "user", "content": _CHUNK.format(marker=marker, lines="\n".join(lines))}]
 
 
