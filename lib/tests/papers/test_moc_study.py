@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -233,6 +234,11 @@ def test_adapters_are_trained_one_at_a_time_from_the_shared_one(tiny: Path, tmp_
         *load_lm(tiny, dtype="fp32"), "[MASK]", tuning, fit=trainer(tmp_path), seed=0, bounds=(80, 90, 100),
         max_new_tokens=8,
     )  # fmt: skip
+
+    with pytest.raises(ReprobookError, match="first_layer is 1; it must be one of 0 to 0"):
+        learning.MetaChunkers(
+            *load_lm(tiny, dtype="fp32"), "[MASK]", replace(tuning, first_layer=1), fit=trainer(tmp_path), seed=0
+        )
 
     def state(role: str) -> torch.Tensor:
         name = f".{role.replace(' ', '_')}."

@@ -125,7 +125,8 @@ def batches(examples: Sequence[Example], batch_size: int, pad: int, seed: int) -
 
 @dataclass(frozen=True)
 class Tuning:
-    """Rank of the adapters; updates of the shared adapter, then of the single chunker; of the router, and of each
+    """Rank of the adapters, which stand in the layers from ``first_layer`` on (those below keep nothing for the way
+    back: less time and memory); updates of the shared adapter, then of the single chunker; of the router, and of each
     expert. Single and mixture are given the same updates if ``single = router + 4 * expert``."""
 
     rank: int = 32
@@ -135,6 +136,7 @@ class Tuning:
     single: int = 160
     router: int = 40
     expert: int = 30
+    first_layer: int = 0
 
     def __post_init__(self) -> None:
         if self.single != self.router + N_CLASSES * self.expert:
@@ -167,7 +169,13 @@ class MetaChunkers:
     ) -> None:  # fmt: skip
         self.roles = ["shared", "single", "router", *(f"expert {k}" for k in range(N_CLASSES))]
         names = [self._name(role) for role in self.roles]
-        self.model = add_lora(model, names, r=tuning.rank, lora_alpha=2 * tuning.rank, target_modules=list(TARGETS))
+        layers = range(model.config.num_hidden_layers)
+        if tuning.first_layer not in layers:
+            raise ReprobookError(f"first_layer is {tuning.first_layer}; it must be one of 0 to {layers[-1]}")
+        self.model = add_lora(
+            model, names, r=tuning.rank, lora_alpha=2 * tuning.rank, target_modules=list(TARGETS),
+            layers_to_transform=list(layers[tuning.first_layer :]),
+        )  # fmt: skip
         self.tokenizer, self.marker, self.tuning, self.fit, self.seed = tokenizer, marker, tuning, fit, seed
         self.bounds, self.max_new_tokens = tuple(bounds), max_new_tokens
         self.stops = stop_ids(model, tokenizer)
