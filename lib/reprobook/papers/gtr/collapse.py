@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
 
 
 def entropy(items: Sequence[Hashable]) -> float:
@@ -18,9 +21,9 @@ def entropy(items: Sequence[Hashable]) -> float:
 
 
 def information(thoughts: Sequence[Sequence[Hashable]], shuffles: int = 20, seed: int = 0) -> float:
-    """Mutual information of thought and hand in nats: H(thought) - H(thought | hand), from as many thoughts of each of
+    """Mutual information of thought and hand in nats, H(thought) - H(thought | hand), from as many thoughts of each of
     some hands; less what the same estimate finds when hands are mixed up, because few samples always seem to tell
-    something. A constant thought tells 0."""
+    something. A constant thought tells 0; with m thoughts a hand no more than log m can be seen."""
     sizes = {len(each) for each in thoughts}
     if len(thoughts) < 2 or sizes == {1} or len(sizes) > 1 or not thoughts[0]:
         raise ReprobookError("information needs at least 2 hands with at least 2 thoughts each, equally many of each")
@@ -45,8 +48,8 @@ def _grams(text: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
 
 
 def self_bleu(texts: Sequence[Sequence[Hashable]], n: int = 2) -> float:
-    """Mean BLEU-n of each text with all others as references (uniform weights, smoothing method 1: a count of 0 is 0.1);
-    1 for identical texts, and by convention for a single one."""
+    """Mean BLEU-n of each text with all others as references (uniform weights, smoothing method 1: a count of 0 is
+    0.1); 1 for identical texts, and by convention for a single one."""
     if len(texts) < 2:
         return 1.0
     lengths = Counter(map(len, texts))
@@ -67,7 +70,7 @@ def _bleu(
     best: list[dict[Hashable, tuple[int, int]]], lengths: Counter[int],
 ) -> float:  # fmt: skip
     size = len(texts[i])
-    logs = []
+    logs: list[float] = []
     for counts, two in zip(counted, best, strict=True):
         own = counts[i]
         hits = sum(min(k, two[gram][1] if two[gram][0] == k else two[gram][0]) for gram, k in own.items())

@@ -35,8 +35,8 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Ability:
-    """``tool``: it may ask the exact solver. ``noise``: share of episodes in which it misreads a card. ``failing``: share
-    of calls that fail or time out; such a step is kept without correction, and counted."""
+    """``tool``: it may ask the exact solver. ``noise``: share of episodes in which it misreads a card.
+    ``failing``: share of calls that fail or time out; such a step is kept without correction, and counted."""
 
     tool: bool = True
     noise: float = 0.0
@@ -129,9 +129,9 @@ class Corrector:
         else a guess: the cards in a random order with random signs, whatever it equals."""
         if self.ability.tool:
             return ways_on(seen, target, begun, self.game.actions)
-        if next_symbol(thought.formula, begun) is not None and _uses(thought.formula, seen):
-            if outcome(thought.formula, target, len(seen)):
-                return (thought.formula,)
+        leads_on = next_symbol(thought.formula, begun) is not None
+        if leads_on and _uses(thought.formula, seen) and outcome(thought.formula, target, len(seen)):
+            return (thought.formula,)
         return _guess(seen, begun, [op for op in "+-*/" if op in self.game.actions], choice)
 
     def prefix_of_aim(self) -> np.ndarray:

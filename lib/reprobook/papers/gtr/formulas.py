@@ -11,13 +11,15 @@ import ast
 import itertools
 import operator
 import re
-from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Kind = Literal["arithmetic", "joined digits", "floor", "power"]
 KINDS: tuple[Kind, ...] = ("arithmetic", "joined digits", "floor", "power")
@@ -37,8 +39,8 @@ class NoNumberError(ValueError):
 
 
 def value(text: str) -> Any:
-    """What Python's ``eval`` gives for a joined formula. Raises :class:`NoNumberError` where it would raise, for what is
-    no number, and for powers beyond ``MOST_BITS``: with at most four cards none of these equals a small target."""
+    """What Python's ``eval`` gives for a joined formula. Raises :class:`NoNumberError` where it would raise, for
+    what is no number, and for powers beyond ``MOST_BITS``: with four cards none of these equals a small target."""
     return _evaluated(_parsed(text))
 
 
@@ -66,9 +68,9 @@ def _evaluated(node: ast.expr) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    if isinstance(base, int) and isinstance(exponent, int) and abs(base) > 1:
-        if exponent * base.bit_length() > MOST_BITS:
-            raise NoNumberError("a power too large")
+    whole = isinstance(base, int) and isinstance(exponent, int)
+    if whole and abs(base) > 1 and exponent * base.bit_length() > MOST_BITS:
+        raise NoNumberError("a power too large")
     return base**exponent
 
 
@@ -101,8 +103,8 @@ def symbols(formula: str) -> list[str]:
 
 
 def brackets(n: int) -> list[tuple[int, ...]]:
-    """Where brackets are put into a formula of n numbers, as places of its 2 n - 1 symbols: none, one pair around two or
-    more neighbours, and for four numbers ((a b) c) d. For n = 4 seven ways, the family of the released tool."""
+    """Where brackets are put into a formula of n numbers, as places of its 2 n - 1 symbols: none, one pair around two
+    or more neighbours, and for four numbers ((a b) c) d. For n = 4 seven ways, the family of the released tool."""
     length = 2 * n - 1
     pairs = [(x, y) for x in range(0, length, 2) for y in range(x + 4, length + 2, 2) if (x, y) != (0, length + 1)]
     return [(), *pairs, *([(0, 4, 6, 10)] if n == 4 else [])]
@@ -160,9 +162,9 @@ def _values(tree: Tree, leaves: np.ndarray, ops: np.ndarray) -> tuple[np.ndarray
 @lru_cache(maxsize=20_000)
 def solve(cards: tuple[int, ...], target: int = 24) -> tuple[str, ...]:
     """All formulas of + - * / and brackets (see :func:`brackets`) over the ``cards``, each used once, that equal
-    ``target``; exact fractions, so division may leave remainders. Cards from 1 to 10; 2 to 4 of them."""
-    if not 2 <= len(cards) <= 4 or not all(1 <= card <= 10 for card in cards):
-        raise ReprobookError(f"solve: cards are {cards}; they must be 2 to 4 numbers from 1 to 10")
+    ``target``; exact fractions, so division may leave remainders. Cards from 1 to 13; 2 to 4 of them."""
+    if not 2 <= len(cards) <= 4 or not all(1 <= card <= 13 for card in cards):
+        raise ReprobookError(f"solve: cards are {cards}; they must be 2 to 4 numbers from 1 to 13")
     if list(cards) != sorted(cards):
         return solve(tuple(sorted(cards)), target)
     n = len(cards)
@@ -200,6 +202,5 @@ def shares(hands: Sequence[tuple[int, ...]], weights: Sequence[float], target: i
     total = float(sum(weights))
     exact = [bool(solve(hand, target)) for hand in hands]
     played = [any(outcome(f, target, len(hand)) for f in solve(hand, target)) for hand in hands]
-    return {
-        "solvable": float(np.dot(exact, weights)) / total, "winnable by arithmetic": float(np.dot(played, weights)) / total,
-    }  # fmt: skip
+    found = {"solvable": exact, "winnable by arithmetic": played}
+    return {name: float(np.dot(each, weights)) / total for name, each in found.items()}

@@ -1,20 +1,22 @@
 """The card games, many tables at once, with the rules of the released environment.
 
-A game of B tables keeps its state in arrays. ``step`` takes one action a table and gives rewards and ends; whoever plays
-deals anew with ``deal``. What a player sees are ``ranks`` (drawn as handwritten numbers) and ``prompts`` (text).
+A game of B tables keeps its state in arrays. ``step`` takes one action a table and gives rewards and ends; whoever
+plays deals anew with ``deal``. What a player sees are ``ranks``, drawn as handwritten numbers, and ``texts``.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr.formulas import KINDS, outcome, solve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 BLANK = -1  # a place of the picture with nothing on it
 
@@ -32,11 +34,24 @@ class Step(NamedTuple):
 class Game(Protocol):
     """B tables of one game."""
 
-    name: str
-    actions: tuple[str, ...]  # what a player may write
+    rng: np.random.Generator
     n_tables: int
-    n_places: int  # numbers that a picture shows
-    has_formula: bool  # whether a thought holds a formula
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What a player may write."""
+
+    @property
+    def n_places(self) -> int:
+        """Numbers that a picture shows."""
+
+    @property
+    def has_formula(self) -> bool:
+        """Whether a thought holds a formula."""
 
     def deal(self, tables: np.ndarray) -> None:
         """Begin a new episode on the ``tables`` (mask (B,))."""
@@ -106,7 +121,8 @@ def pool_of_targets(operators: str = "+-*", most: int = 99) -> Pool:
 
 
 def split(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool]:
-    """Training and test hands: no multiset of values with a target is in both. ``share`` in (0, 1) of these is tested."""
+    """Training and test hands: no multiset of values with its target is in both. ``share`` in (0, 1) of these is for
+    tests."""
     if not 0 < share < 1:
         raise ReprobookError(f"share of test hands is {share}; it must be above 0 and below 1")
     hands = np.column_stack([np.sort(card_values(pool.ranks), 1), pool.targets])
@@ -120,14 +136,14 @@ class Points:
 
     A number that is not (or no longer) on the table costs 1 and leaves a blank in the formula. ``=`` ends the episode:
     10 if Python's value of the joined text is the target and all cards were used, else -1. An action after more than
-    ``most`` symbols costs 1 and cuts the episode. ``arithmetic_only`` refuses to pay for joined digits, powers and floor
-    divisions, which the released environment pays."""
+    ``most`` symbols costs 1 and cuts the episode. ``arithmetic_only`` refuses to pay for joined digits, powers and
+    floor divisions, which the released environment pays."""
 
     has_formula = True
 
     def __init__(
-        self, name: str, pool: Pool, n_tables: int, rng: np.random.Generator, *, operators: str = "+-*/()", most: int = 20,
-        arithmetic_only: bool = False,
+        self, name: str, pool: Pool, n_tables: int, rng: np.random.Generator, *, operators: str = "+-*/()",
+        most: int = 20, arithmetic_only: bool = False,
     ) -> None:  # fmt: skip
         self.name, self.pool, self.n_tables, self.rng = name, pool, n_tables, rng
         self.actions = (*(str(k) for k in range(1, 11)), *operators, "=")
@@ -164,7 +180,7 @@ class Points:
         self._length += grows
         kind = np.full(self.n_tables, -1)
         for row in np.flatnonzero(ends & (self._left[:, 1:].sum(1) == 0)):
-            found = outcome(self._text(row), int(self._targets[row]), self.n_places)
+            found = outcome(self._text(int(row)), int(self._targets[row]), self.n_places)
             if found is not None and not (self.arithmetic_only and found != "arithmetic"):
                 kind[row] = KINDS.index(found)
         reward = np.where(late | refused | ends, -1.0, 0.0)
@@ -297,8 +313,8 @@ class Blackjack:
 
 @cache
 def best_blackjack() -> dict[tuple[int, bool, int], str]:
-    """The better action for (total, whether an ace counts 11, dealer's open card 1..10), by dynamic programming over the
-    infinite deck."""
+    """The better action for (total, whether an ace counts 11, dealer's open card 1..10), by dynamic programming over
+    the infinite deck."""
     odds = [(card, (4 if card == 10 else 1) / 13) for card in range(1, 11)]
 
     def added(total: int, soft: bool, card: int) -> tuple[int, bool]:
@@ -349,7 +365,8 @@ def unsolvable(pool: Pool) -> float:
 
 
 def open_game(name: str, n_tables: int, rng: np.random.Generator, pool: Pool | None = None) -> Game:
-    """A game by its name: Points24, EZPoints, Targets (the middle game), Three (three cards to 24), NumberLine, Blackjack.
+    """A game by its name: Points24, EZPoints, Targets (the middle game), Three (three cards to 24), NumberLine,
+    Blackjack.
 
     ``pool``: hands other than all of the game's. Raises :class:`ReprobookError` for another name."""
     points: dict[str, tuple[Callable[[], Pool], str, int]] = {

@@ -1,21 +1,22 @@
 """What the policy writes: a thought and an action as JSON, in a small vocabulary; and how it is read.
 
-A response is ``{"cards": [3, 8], "formula": "3*8", "thoughts": "*", "action": "*"}``: the numbers seen, the formula aimed
-at, the symbol that comes next, the action. Games without formulas leave it out; a policy without thoughts writes the
-action alone.
-"""
+A response is ``{"cards": [3, 8], "formula": "3*8", "thoughts": "*", "action": "*"}``: the numbers seen, the formula
+aimed at, the symbol that comes next, the action. Games without formulas leave it out; a policy without thoughts writes
+the action alone."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr.formulas import symbols
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PAD, END = "<pad>", "<end>"
 KEY = '"action":'  # the last one begins the action
@@ -44,7 +45,7 @@ class Language:
     def __init__(self, actions: Sequence[str], has_formula: bool, thinks: bool = True) -> None:
         self.actions, self.has_formula, self.thinks = tuple(actions), has_formula, thinks
         numbers = [str(k) for k in range(11)]
-        signs = list("+-*/()=") + ["stand", "hit"]
+        signs = [*"+-*/()=", "stand", "hit"]
         frame = [
             CARDS,
             COMMA,
@@ -94,8 +95,8 @@ class Language:
         return "".join(words[: words.index(END)] if END in words else words).replace(PAD, "")
 
     def split(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Where the action begins in responses (B, T) of ``lengths`` (B,): at the last token with the action's key, else
-        four tokens before the end; -1 where there is no key and are fewer than four tokens (as released)."""
+        """Where the action begins in responses (B, T) of ``lengths`` (B,): at the last token with the action's key,
+        else four tokens before the end; -1 where there is no key and are fewer than four tokens (as released)."""
         places = np.arange(ids.shape[1])
         keys = np.isin(ids, self.key_ids) & (places < lengths[:, None])
         last = np.where(keys, places, -1).max(1)
@@ -106,7 +107,7 @@ class Language:
 def parse_action(text: str, actions: tuple[str, ...]) -> int:
     """The action of a response, a place in ``actions``; -1 if none or several are named behind the last key.
 
-    Behind the key all actions are sought as substrings; ``10`` first, and then taken out, so that it is not read as 1."""
+    Behind the key all actions are sought as substrings; ``10`` first, and then taken out: it is not to be read as 1."""
     _, key, rest = text.lower().rpartition(KEY)
     if not key:
         return -1
@@ -135,7 +136,7 @@ def read_response(text: str, keys: tuple[str, ...]) -> Thought | None:
 
 
 class Read(NamedTuple):
-    """Responses of B tables as they were read: actions (B,), whether each was legal, thoughts (None: not well-formed)."""
+    """Responses of B tables as read: actions (B,), whether each was legal, thoughts (None: not well-formed)."""
 
     action: np.ndarray
     legal: np.ndarray
@@ -151,7 +152,8 @@ def read(language: Language, texts: Sequence[str], rng: np.random.Generator) -> 
 
 
 def prompts(texts: Sequence[str], targets: np.ndarray, language: Language, room: int) -> np.ndarray:
-    """Prompts (B, 2 + room) of ids: two digits of the target, and the formula so far, right-aligned; a blank is ``PAD``.
+    """Prompts (B, 2 + room) of ids: two digits of the target, and the formula so far, right-aligned; a blank is
+    ``PAD``.
 
     Raises :class:`ReprobookError` if a formula has more than ``room`` symbols."""
     ids = np.zeros((len(texts), 2 + room), dtype=np.int64)

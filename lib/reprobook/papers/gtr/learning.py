@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,18 +12,23 @@ import torch
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr import ppo
 from reprobook.papers.gtr.corrector import Ability, Corrector
-from reprobook.papers.gtr.language import Language, Thought, prompts, read
-from reprobook.papers.gtr.policy import PAD_ID, Policy, token_logp
+from reprobook.papers.gtr.language import prompts, read
+from reprobook.papers.gtr.policy import PAD_ID, token_logp
 from reprobook.papers.gtr.ppo import Buffer, Correction, Draws, check_lambda
 from reprobook.papers.gtr.start import prompt_room
 from reprobook.train import checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from torch import Tensor
 
     from reprobook.papers.gtr.cards import Handwriting
     from reprobook.papers.gtr.corrector import Verdict
     from reprobook.papers.gtr.games import Game
+    from reprobook.papers.gtr.language import Language, Thought
+    from reprobook.papers.gtr.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Method:
     """What is trained, and by what. The defaults are GTR; ``ppo=False`` is thought cloning alone, ``cloning=0`` and
     ``truncate=False`` is RL alone.
 
-    ``lam``: weight of thought tokens in the log-probability; ``cloning``: weight of the cloning loss; ``annealed``: that
-    weight falls to 0 along half a cosine; ``dagger``: all corrections so far are kept; ``whole``: the action is cloned,
-    too; ``judge``: reward for a thought that the corrector likes; ``truncate``: the truncation rule; ``prefix``: with its
-    part about the aimed formula (Points24)."""
+    ``lam``: weight of thought tokens in the log-probability; ``cloning``: weight of the cloning loss; ``annealed``:
+    that weight falls to 0 along half a cosine; ``dagger``: all corrections so far are kept; ``whole``: the action is
+    cloned, too; ``judge``: reward for a thought that the corrector likes; ``truncate``: the truncation rule;
+    ``prefix``: with its part about the aimed formula (Points24)."""
 
     ppo: bool = True
     lam: float = 0.5
@@ -135,7 +138,8 @@ class Learner:
     read, so a run that is killed (in the middle of a rollout, too) ends as one that never was."""
 
     def __init__(
-        self, policy: Policy, language: Language, game: Game, writing: Handwriting, method: Method, settings: Settings, seed: int
+        self, policy: Policy, language: Language, game: Game, writing: Handwriting, method: Method, settings: Settings,
+        seed: int,
     ) -> None:  # fmt: skip
         self.policy, self.language, self.method, self.settings, self.seed = policy, language, method, settings, seed
         rng = np.random.default_rng([seed, 1 << 20])
@@ -153,7 +157,7 @@ class Learner:
         tables, game, s = self.tables, self.tables.game, self.settings
         rng = np.random.default_rng([self.seed, update])
         generator = torch.Generator().manual_seed((self.seed << 20) + update)
-        game.rng = self.corrector.rng = rng  # type: ignore[attr-defined]
+        game.rng = self.corrector.rng = rng
         self.policy.eval()
         steps: list[tuple[Tensor, ...]] = []
         corrections, finished = [], _Finished()
@@ -188,18 +192,14 @@ class Learner:
             tables.refresh(ends, rng)
         if corrections:
             self.buffer.add(Correction(*(torch.cat(each) for each in zip(*corrections, strict=True))))
-        reward, ends, value, bonus, places, prompt, response, split, logp, legal, entropy = (
-            torch.stack(each) for each in zip(*steps, strict=True)
-        )
-        last = self._value_now()
-        returns = ppo.gae(reward, value, ends, last, s.gamma, s.gae_lambda, bonus, s.bonus_mode)
+        rewards, ended, values, bonus, *kept, legal, entropy = (torch.stack(each) for each in zip(*steps, strict=True))
+        returns = ppo.gae(rewards, values, ended, self._value_now(), s.gamma, s.gae_lambda, bonus, s.bonus_mode)
         self.history.append({
-            "update": update, **finished.row(), "legal": float(legal.mean()), "well-formed": float((bonus > 0).float().mean()),
-            "entropy": float(entropy.mean()),
+            "update": update, **finished.row(), "legal": float(legal.mean()),
+            "well-formed": float((bonus > 0).float().mean()), "entropy": float(entropy.mean()),
             **{f"said {word}": float(n - before.get(word, 0)) for word, n in self.corrector.said.items()},
         })  # fmt: skip
-        flat = (each.flatten(0, 1) for each in (places, prompt, response, split, logp))
-        return Rollout(returns, value, ends, *flat)
+        return Rollout(returns, values, ended, *(each.flatten(0, 1) for each in kept))
 
     @torch.no_grad()
     def _value_now(self) -> Tensor:
@@ -207,8 +207,8 @@ class Learner:
         return self.policy(pictures, prompt, torch.full((len(prompt), 1), PAD_ID))[1]
 
     def _labelled(self, verdicts: list[Verdict], action: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Responses (B, n_new) to clone and their labels: the corrected thought with the agent's own action, whose span is
-        not labelled; with ``whole``, the corrector's action, labelled."""
+        """Responses (B, n_new) to clone and their labels: the corrected thought with the agent's own action, whose span
+        is not labelled; with ``whole``, the corrector's action, labelled."""
         n_new = self.policy.shape.n_new
         response = np.full((len(verdicts), n_new), PAD_ID)
         labels = np.full((len(verdicts), n_new), -100)
@@ -268,7 +268,8 @@ class Learner:
         self.history[-1] |= {name: total / (s.epochs * (n // s.batch_size)) for name, total in totals.items()}
 
     def _losses(
-        self, rollout: Rollout, rows: Tensor, cloned: Correction | None, advantage: Tensor, returns: Tensor, values: Tensor
+        self, rollout: Rollout, rows: Tensor, cloned: Correction | None, advantage: Tensor, returns: Tensor,
+        values: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Losses of a mini-batch by one forward pass over its rows and the labelled ones of ``cloned``."""
         s, parts = self.settings, []
@@ -297,8 +298,8 @@ class Learner:
     def run(
         self, evaluate: Callable[[int], dict[str, Any]] | None = None, every: int = 5, folder: Path | None = None
     ) -> list[dict[str, Any]]:
-        """All updates; rows of ``evaluate(update)`` before the first, after every ``every`` and after the last one. With
-        ``folder`` the state is kept after each update, and a run that was killed goes on from there."""
+        """All updates; rows of ``evaluate(update)`` before the first, after every ``every`` and after the last one.
+        With ``folder`` the state is kept after each update, and a run that was killed goes on from there."""
         rows: list[dict[str, Any]] = []
         first = 1
         if folder is not None and (state := checkpoint.newest(folder)):
@@ -317,8 +318,8 @@ class Learner:
     def _state(self, update: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
         owners = {"game": self.tables.game, "tables": self.tables, "corrector": self.corrector, "learner": self}
         return {
-            "method": repr((self.method, self.settings, self.seed)), "update": update, "rows": rows, "history": self.history,
-            "policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "method": repr((self.method, self.settings, self.seed)), "update": update, "rows": rows,
+            "history": self.history, "policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(),
             "buffer": None if self.buffer.data is None else self.buffer.data._asdict(),
             "arrays": {name: _arrays(owner) for name, owner in owners.items()},
             "aims": self.corrector.aims, "seen": self.corrector.seen, "said": dict(self.corrector.said),
@@ -367,8 +368,8 @@ class _Finished:
 
 
 class Played(NamedTuple):
-    """Episodes played to their end, one a table, each (B,): return, kind of winning formula (-1: none), whether the first
-    thought names the true cards, share of legal actions; and the first thoughts as texts."""
+    """Episodes played to their end, one a table, each (B,): return, kind of winning formula (-1: none), whether the
+    first thought names the true cards, share of legal actions; and the first thoughts as texts."""
 
     returns: np.ndarray
     kinds: np.ndarray
@@ -390,7 +391,7 @@ def play(
     rng, generator = np.random.default_rng([seed, 7]), torch.Generator().manual_seed(seed)
     tables = Tables(game, writing, rng)
     n = game.n_tables
-    game.rng = rng  # type: ignore[attr-defined]
+    game.rng = rng
     returns, kinds, steps, legal = np.zeros(n), np.full(n, -1), np.zeros(n), np.zeros(n)
     alive = np.ones(n, dtype=bool)
     named, thoughts, entropy = np.zeros(n, dtype=bool), [""] * n, np.zeros(n)

@@ -37,15 +37,15 @@ class Shape:
 
 
 class Eye(nn.Module):
-    """Two convolutions over each digit of a number, and one vector for the number."""
+    """Two convolutions over each digit of a number, at half its resolution, and one vector for the number."""
 
     def __init__(self, width: int, channels: int = 8) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, channels, 5, stride=2, padding=2), nn.ReLU(),
-            nn.Conv2d(channels, 2 * channels, 5, stride=2, padding=2), nn.ReLU(), nn.Flatten(),
+            nn.AvgPool2d(2), nn.Conv2d(1, channels, 5, stride=2, padding=2), nn.ReLU(),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
         )  # fmt: skip
-        self.out = nn.Linear(PLACES * 2 * channels * (SIDE // 4) ** 2, width)
+        self.out = nn.Linear(PLACES * 2 * channels * 16, width)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """pictures: (..., 2, 28, 28) in [0, 1] -> (..., width)."""
@@ -66,7 +66,8 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x: (B, T, width); mask: (B, 1, T, S), True where a key may be seen; past: keys and values (B, heads, S - T, w)."""
+        """x: (B, T, width); mask: (B, 1, T, S), True where a key may be seen; past: keys and values (B, heads, S - T,
+        w)."""
         b, t, width = x.shape
         q, k, v = self.qkv(self.norms[0](x)).view(b, t, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         if past is not None:
@@ -77,8 +78,8 @@ class Block(nn.Module):
 
 
 class Written(NamedTuple):
-    """Responses as sampled: ids (B, T), ``PAD_ID`` behind ``END_ID``; lengths (B,) with the end; log-probabilities of the
-    tokens (B, T) and entropies (B, T) at the sampling temperature, 0 behind the end; values (B,)."""
+    """Responses as sampled: ids (B, T), ``PAD_ID`` behind ``END_ID``; lengths (B,) with the end; log-probabilities of
+    the tokens (B, T) and entropies (B, T) at the sampling temperature, 0 behind the end; values (B,)."""
 
     ids: Tensor
     lengths: Tensor
@@ -104,7 +105,7 @@ class Policy(nn.Module):
         self.value = nn.Sequential(nn.Linear(shape.width, shape.width), nn.ReLU(), nn.Linear(shape.width, 1))
 
     def _prompt(self, pictures: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedded prompts (B, n, width), and which of their places hold something (B, n). The last place always does."""
+        """Embedded prompts (B, n, width), and which of their places hold something (B, n). The last always does."""
         x = torch.cat([self.eye(pictures), self.words(prompt)], 1)
         there = torch.cat([pictures.flatten(2).amax(-1) > 0, prompt != PAD_ID], 1)
         there[:, -1] = True
@@ -137,8 +138,7 @@ class Policy(nn.Module):
         repetition: float = 1.0,
     ) -> Written:
         """Sample a response to each table, with keys and values kept; ``temperature`` 0 takes the likeliest token (its
-        log-probabilities are those of temperature 1). ``repetition``: logits of tokens already written are divided by it
-        where positive and multiplied where negative, in sampling alone."""
+        log-probabilities are those of temperature 1). ``repetition``: see :func:`penalised`; in sampling alone."""
         if temperature < 0 or repetition < 1:
             raise ReprobookError(
                 f"temperature is {temperature} and repetition {repetition}; they must be >= 0 and >= 1"
@@ -161,8 +161,7 @@ class Policy(nn.Module):
                 values = self.value(last).squeeze(-1)
             logits = self.out(last)
             scaled = f.log_softmax(logits / (temperature or 1.0), -1)
-            if repetition > 1:
-                logits = torch.where(written, torch.where(logits > 0, logits / repetition, logits * repetition), logits)
+            logits = penalised(logits, written, repetition)
             if temperature:
                 odds = f.softmax(logits / temperature, -1)
                 token = torch.multinomial(odds, 1, generator=generator).squeeze(1)
@@ -179,6 +178,12 @@ class Policy(nn.Module):
             there = torch.cat([there, there.new_ones(b, 1)], 1)
             mask = there[:, None, None, :]
         return Written(ids, (ids != PAD_ID).sum(1), logp, entropy, values)
+
+
+def penalised(logits: Tensor, written: Tensor, repetition: float) -> Tensor:
+    """The repetition penalty of text generators: logits (B, V) of tokens ``written`` before (mask (B, V)) are divided
+    by it where positive, multiplied where negative."""
+    return torch.where(written, torch.where(logits > 0, logits / repetition, logits * repetition), logits)
 
 
 def token_logp(logits: Tensor, response: Tensor, temperature: float = 1.0) -> Tensor:

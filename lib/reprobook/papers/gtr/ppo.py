@@ -36,8 +36,8 @@ def gae(
     reward: Tensor, value: Tensor, ends: Tensor, last: Tensor, gamma: float, lam: float, bonus: Tensor | None = None,
     mode: Literal["after", "inside"] = "after",
 ) -> Tensor:  # fmt: skip
-    """Returns (T, B): generalised advantages plus values. ``ends``: episode over after the step; ``last`` (B,): value of
-    the table after the rollout. ``bonus`` (T, B), the format reward: added to the finished return (``after``, as
+    """Returns (T, B): generalised advantages plus values. ``ends``: episode over after the step; ``last`` (B,): value
+    of the table after the rollout. ``bonus`` (T, B), the format reward: added to the finished return (``after``, as
     released), or to the reward (``inside``)."""
     if mode not in ("after", "inside"):
         raise ReprobookError(f"mode is {mode!r}; the format reward may be added 'after' or 'inside'")
@@ -75,16 +75,16 @@ def value_loss(value: Tensor, old: Tensor, target: Tensor, clip: float) -> Tenso
 
 def cloning_loss(logits: Tensor, labels: Tensor, n_rows: int | None = None) -> Tensor:
     """-1/|th| sum_i log p(th_i), no temperature: mean over the labelled tokens of a row, then over ``n_rows`` rows
-    (default: all given), of which those without labels count 0. logits: (B, T, V); labels: (B, T), -100 where nothing is
-    cloned."""
+    (default: all given), of which those without labels count 0. logits: (B, T, V); labels: (B, T), -100 where nothing
+    is cloned."""
     told = labels != -100
     found = f.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none").view_as(told)
     return (found.sum(1) / told.sum(1).clamp(min=1)).sum() / (n_rows or len(labels))
 
 
 class Correction(NamedTuple):
-    """Steps as they are kept for cloning: picture places (N, n, 2), prompts (N, P), responses (N, T), labels (N, T) with
-    -100 where nothing is cloned (all of a step judged right, or unread)."""
+    """Steps as they are kept for cloning: picture places (N, n, 2), prompts (N, P), responses (N, T), labels (N, T)
+    with -100 where nothing is cloned (all of a step judged right, or unread)."""
 
     places: Tensor
     prompt: Tensor

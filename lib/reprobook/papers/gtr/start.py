@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr.corrector import numbers_on, ways_on
 from reprobook.papers.gtr.formulas import symbols
 from reprobook.papers.gtr.games import advice
-from reprobook.papers.gtr.language import Language, Thought, prompts
+from reprobook.papers.gtr.language import Thought, prompts
 from reprobook.papers.gtr.policy import Shape, token_logp
 from reprobook.papers.gtr.ppo import Correction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from torch import Tensor, nn
 
     from reprobook.papers.gtr.cards import Handwriting
     from reprobook.papers.gtr.games import Game
+    from reprobook.papers.gtr.language import Language
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Shares of wrong demonstrations: ``cards`` name a wrong card; ``formulas``, independently, aim at another formula
+    of the same cards, whatever it equals (in games without formulas: at another action)."""
+
+    cards: float = 0.1
+    formulas: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("cards", "formulas"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ReprobookError(f"noise: {name} is {getattr(self, name)}; it must be from 0 to 1")
 
 
 def shape_of(game: Game, language: Language, width: int, n_layers: int) -> Shape:
@@ -37,24 +53,21 @@ def prompt_room(game: Game) -> int:
 
 
 def demonstrations(
-    game: Game, language: Language, writing: Handwriting, noise: float, rng: np.random.Generator
+    game: Game, language: Language, writing: Handwriting, noise: Noise, rng: np.random.Generator
 ) -> Correction:
     """One demonstration a table of ``game``, at a random point of a right way; labels are the whole response.
 
-    A share ``noise`` of them has another formula than a right one, of the same cards (in games without formulas: another
-    action); as many, independently, name a wrong card. Hands without a solution are left out."""
-    if not 0 <= noise <= 1:
-        raise ReprobookError(f"noise of the demonstrations is {noise}; it must be from 0 to 1")
+    Some are wrong, see :class:`Noise`. Hands without a solution are left out."""
     ranks, targets = game.ranks(), game.targets()
     rows, texts, told = [], [], []
     for row in range(game.n_tables):
         seen = tuple(numbers_on(ranks[row]))
-        found = _along(game, seen, int(targets[row]), noise, rng)
+        found = _along(game, seen, int(targets[row]), noise.formulas, rng)
         if found is None:
             continue
         begun, formula, onward = found
         cards = list(seen)
-        if rng.random() < noise:
+        if rng.random() < noise.cards:
             cards[int(rng.integers(len(cards)))] = int(rng.integers(1, 11))
         rows.append(row)
         texts.append(begun)
