@@ -4,11 +4,30 @@
   solver, pictures of handwritten numbers.
 - :mod:`.language`, :mod:`.policy`, :mod:`.start`: what the policy writes and how it is read, the network, its start.
 - :mod:`.corrector`, :mod:`.ppo`, :mod:`.learning`: the corrector, the losses, the loop.
-- :mod:`.collapse`: what thoughts are worth.
+- :mod:`.collapse`: what thoughts are worth. :mod:`.study`: the experiments that the notebook calls.
+- :mod:`.printed`: what follows from the paper's tables; :mod:`.bench`, :mod:`.pictures`: times and figures.
 """
 
 from __future__ import annotations
 
-from reprobook.papers.gtr import cards, collapse, corrector, formulas, games, language, learning, policy, ppo, start
+from reprobook.papers.gtr import (
+    bench,
+    cards,
+    collapse,
+    corrector,
+    formulas,
+    games,
+    language,
+    learning,
+    pictures,
+    policy,
+    ppo,
+    printed,
+    start,
+    study,
+)  # fmt: skip
 
-__all__ = ["cards", "collapse", "corrector", "formulas", "games", "language", "learning", "policy", "ppo", "start"]
+__all__ = [
+    "bench", "cards", "collapse", "corrector", "formulas", "games", "language", "learning", "pictures", "policy", "ppo",
+    "printed", "start", "study",
+]  # fmt: skip

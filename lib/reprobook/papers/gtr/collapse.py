@@ -20,21 +20,21 @@ def entropy(items: Sequence[Hashable]) -> float:
     return float(-(counts * np.log(counts)).sum())
 
 
-def information(thoughts: Sequence[Sequence[Hashable]], shuffles: int = 20, seed: int = 0) -> float:
-    """Mutual information of thought and hand in nats, H(thought) - H(thought | hand), from as many thoughts of each of
-    some hands; less what the same estimate finds when hands are mixed up, because few samples always seem to tell
-    something. A constant thought tells 0; with m thoughts a hand no more than log m can be seen."""
+def information(thoughts: Sequence[Sequence[Hashable]], shuffles: int = 20, seed: int = 0) -> np.ndarray:
+    """What the thoughts on each of some hands tell of the hand, in nats (n_hands,): the entropy of as many thoughts
+    taken from all hands, less that of the hand's own. The mean estimates the mutual information of thought and hand;
+    mixing takes off what few samples always seem to tell. A constant thought tells 0; with m thoughts a hand no more
+    than log m can be seen."""
     sizes = {len(each) for each in thoughts}
-    if len(thoughts) < 2 or sizes == {1} or len(sizes) > 1 or not thoughts[0]:
+    if len(thoughts) < 2 or len(sizes) > 1 or max(sizes) < 2:
         raise ReprobookError("information needs at least 2 hands with at least 2 thoughts each, equally many of each")
     flat = [thought for each in thoughts for thought in each]
     n, rng = len(thoughts[0]), np.random.default_rng(seed)
-    within = float(np.mean([entropy(each) for each in thoughts]))
     mixed = []
     for _ in range(shuffles):
         order = rng.permutation(len(flat))
-        mixed.append(np.mean([entropy([flat[i] for i in order[k : k + n]]) for k in range(0, len(flat), n)]))
-    return float(np.mean(mixed)) - within
+        mixed += [entropy([flat[i] for i in order[k : k + n]]) for k in range(0, len(flat), n)]
+    return float(np.mean(mixed)) - np.array([entropy(each) for each in thoughts])
 
 
 def distinct(texts: Sequence[Sequence[Hashable]], n: int) -> float:

@@ -407,7 +407,7 @@ def play(
             named = np.array(
                 [t is not None and _values(t) == cards for t, cards in zip(got.thoughts, true, strict=True)]
             )
-            thoughts = [text.rpartition('"action"')[0] or text for text in texts]
+            thoughts = [thought_of(text) for text in texts]
             entropy, first = (written.entropy.sum(1) / written.lengths).numpy(), False
         step = game.step(got.action)
         returns += np.where(alive, step.reward, 0)
@@ -417,6 +417,11 @@ def play(
         alive &= ~(step.terminated | step.truncated)
         tables.refresh(np.zeros(n, dtype=bool), rng)
     return Played(returns, kinds, named, legal / steps, thoughts, entropy)
+
+
+def thought_of(text: str) -> str:
+    """The response without its action; all of it where no action is named."""
+    return text.rpartition('"action"')[0] or text
 
 
 def _values(thought: Thought) -> list[int]:

@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Noise:
-    """Shares of wrong demonstrations: ``cards`` name a wrong card; ``formulas``, independently, aim at another formula
-    of the same cards, whatever it equals (in games without formulas: at another action)."""
+    """Shares of wrong demonstrations, independent of each other: ``cards`` name a wrong card; ``formulas`` aim at
+    another formula of the same cards, whatever it equals; ``symbols`` continue with any symbol of the game."""
 
     cards: float = 0.1
     formulas: float = 0.5
+    symbols: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("cards", "formulas"):
+        for name in ("cards", "formulas", "symbols"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ReprobookError(f"noise: {name} is {getattr(self, name)}; it must be from 0 to 1")
 
@@ -69,6 +70,8 @@ def demonstrations(
         cards = list(seen)
         if rng.random() < noise.cards:
             cards[int(rng.integers(len(cards)))] = int(rng.integers(1, 11))
+        if rng.random() < noise.symbols:
+            onward = game.actions[int(rng.integers(len(game.actions)))]
         rows.append(row)
         texts.append(begun)
         told.append(language.encode(Thought(tuple(cards), formula, onward), onward))
@@ -86,9 +89,7 @@ def _along(
 ) -> tuple[str, str, str] | None:
     """Formula so far, formula aimed at, next symbol; None where the hand has no solution."""
     if not game.has_formula:
-        right = advice(game, seen)
-        wrong = game.actions[1 - game.actions.index(right)]
-        return "", "", wrong if rng.random() < noise else right
+        return "", "", advice(game, seen)
     ways = ways_on(seen, target, "", game.actions)
     if not ways:
         return None
