@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_advantages_by_hand_and_as_a_sum() -> None:
 
 def test_the_format_reward_after_and_inside() -> None:
     """A constant bonus of 5 added after settles values 7.25 higher (a bonus of 0.725 a step), inside 50 higher."""
-    n, bonus = 4000, torch.full((4000, 1), 5.0)
+    n, bonus = 300, torch.full((300, 1), 5.0)
     zero, never = torch.zeros(n, 1), torch.zeros(n, 1, dtype=torch.bool)
     for mode, offset in (("after", 7.25), ("inside", 50.0)):
         value = torch.full((n, 1), offset)
@@ -262,36 +263,44 @@ def test_the_repetition_penalty_is_that_of_transformers() -> None:
 # ---------------------------------------------------------------------------------------------------------------- loop
 
 
+STARTED: dict[str, Policy] = {}  # of each game, a policy that has learned the format
+
+
+def started(name: str, writing: Handwriting) -> Policy:
+    """A policy that has learned the format by heart from a few demonstrations."""
+    if name not in STARTED:
+        rng = np.random.default_rng(0)
+        game = games.open_game(name, 24, rng)
+        language = Language(game.actions, game.has_formula)
+        policy = STARTED[name] = small(game, language)
+        data = start.demonstrations(game, language, writing, start.Noise(), rng)
+        optimiser = torch.optim.Adam(policy.parameters(), lr=0.02)
+        for _ in range(40):
+            optimiser.zero_grad()
+            start.imitation_loss(policy, (writing.pictures[data.places], data.prompt, data.response)).backward()
+            optimiser.step()
+    return copy.deepcopy(STARTED[name])
+
+
 def learner(writing: Handwriting, method: Method, settings: Settings, name: str = "EZPoints", seed: int = 3) -> Learner:
-    """A run from a policy that has learned the format by heart from a few demonstrations."""
-    rng = np.random.default_rng(seed)
-    game = games.open_game(name, 64, rng)
+    game = games.open_game(name, settings.n_tables, np.random.default_rng(seed))
     language = Language(game.actions, game.has_formula)
-    policy = small(game, language)
-    data = start.demonstrations(game, language, writing, start.Noise(), rng)
-    optimiser = torch.optim.Adam(policy.parameters(), lr=0.02)
-    for _ in range(40):
-        batch = (writing.pictures[data.places], data.prompt, data.response)
-        optimiser.zero_grad()
-        start.imitation_loss(policy, batch).backward()
-        optimiser.step()
-    table = games.open_game(name, settings.n_tables, rng)
-    return Learner(policy, language, table, writing, method, settings, seed)
+    return Learner(started(name, writing), language, game, writing, method, settings, seed)
 
 
 def test_what_is_cloned_is_the_thought_and_not_the_action(writing: Handwriting) -> None:
-    run = learner(writing, Method(ability=Ability(failing=0.2)), Settings(16, 6, 1, 1, 32))
+    run = learner(writing, Method(ability=Ability(failing=0.2)), Settings(12, 5, 1, 1, 32))
     run.collect(1)
-    assert len(run.buffer) == 96 and run.buffer.data is not None
+    assert len(run.buffer) == 60 and run.buffer.data is not None
     said = run.corrector.said
     told = (run.buffer.data.labels != -100).any(1)
-    assert int(told.sum()) == said["no"] > 0 and sum(said.values()) == 96 and said["failed"] > 0
+    assert int(told.sum()) == said["no"] > 0 and sum(said.values()) == 60 and said["failed"] > 0
     for response, labels in zip(run.buffer.data.response[told], run.buffer.data.labels[told], strict=True):
         end = int((labels != -100).sum())
         assert torch.equal(labels[:end], response[:end]) and (labels[end:] == -100).all()
         thought, action = run.language.text(response[:end].tolist()), run.language.text(response[end:].tolist())
         assert '"action"' not in thought and json.loads(thought + action)["thoughts"]
-    whole = learner(writing, Method(whole=True), Settings(16, 6, 1, 1, 32))
+    whole = learner(writing, Method(whole=True), Settings(12, 5, 1, 1, 32))
     whole.collect(1)
     assert whole.buffer.data is not None
     full = whole.buffer.data.labels[(whole.buffer.data.labels != -100).any(1)]
@@ -301,7 +310,7 @@ def test_what_is_cloned_is_the_thought_and_not_the_action(writing: Handwriting) 
 
 
 def test_truncation_ends_what_cannot_be_won(writing: Handwriting) -> None:
-    settings = Settings(32, 12, 1, 1, 64)
+    settings = Settings(24, 8, 1, 1, 64)
     free = learner(writing, Method(cloning=0, truncate=False), settings, "Targets").collect(1)
     cut_run = learner(writing, Method(), settings, "Targets")
     cut = cut_run.collect(1)
@@ -312,7 +321,7 @@ def test_truncation_ends_what_cannot_be_won(writing: Handwriting) -> None:
 
 def test_methods_train_what_they_should(writing: Handwriting) -> None:
     """Cloning alone leaves the value head as it was, PPO moves it; equal seeds give equal weights."""
-    settings = Settings(16, 4, 2, 1, 32)
+    settings = Settings(8, 4, 2, 1, 16)
     moved = {}
     for name, method in {
         "cloning": Method(ppo=False), "rl": Method(cloning=0, truncate=False), "gtr": Method(), "again": Method(),
@@ -323,7 +332,7 @@ def test_methods_train_what_they_should(writing: Handwriting) -> None:
         run.run()
         after = run.policy.state_dict()
         moved[name] = {key: float((after[key] - before[key]).abs().max()) for key in after}
-        assert len(run.buffer) == (0 if not method.cloning else 64 * (2 if method.dagger else 1))
+        assert len(run.buffer) == (0 if not method.cloning else 32 * (2 if method.dagger else 1))
     assert moved["cloning"]["value.2.weight"] == 0 < moved["cloning"]["out.weight"]
     assert moved["rl"]["value.2.weight"] > 0 and moved["gtr"] == moved["again"] != moved["rl"]
     with pytest.raises(ReprobookError, match="needs PPO or a cloning weight"):

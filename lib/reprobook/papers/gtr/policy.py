@@ -125,7 +125,11 @@ class Policy(nn.Module):
         for block in self.blocks:
             hidden, _ = block(hidden, mask, None)
         hidden = self.norm(hidden[:, n - 1 :])
-        return self.out(hidden), self.value(hidden[:, 0]).squeeze(-1)
+        return self._logits(hidden), self.value(hidden[:, 0]).squeeze(-1)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary); padding is never written."""
+        return self.out(hidden).index_fill(-1, torch.tensor([PAD_ID], device=hidden.device), -1e9)
 
     @torch.no_grad()
     def write(
@@ -159,7 +163,7 @@ class Policy(nn.Module):
             last = self.norm(x[:, -1])
             if t == 0:
                 values = self.value(last).squeeze(-1)
-            logits = self.out(last)
+            logits = self._logits(last)
             scaled = f.log_softmax(logits / (temperature or 1.0), -1)
             logits = penalised(logits, written, repetition)
             if temperature:
