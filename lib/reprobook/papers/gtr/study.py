@@ -169,7 +169,8 @@ def train(
     policy = copy.deepcopy(world.start)
     first = measure(policy, world, n_hands, seed)
     game = world.deal(settings.n_tables, seed, test=False)
-    learner = Learner(policy, world.language, game, world.writing[0], method(name, noise), settings, seed)
+    how = replace(method(name, noise), prefix=world.name not in ("EZPoints", "NumberLine", "Blackjack"))
+    learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed)
     learner.run(folder=folder)
     curve = pd.DataFrame(learner.history).assign(game=world.name, method=name)
     return Run(first, measure(policy, world, n_hands, seed), curve, policy)
@@ -262,6 +263,14 @@ def levels(run: Run) -> dict[str, np.ndarray]:
         "cards read": _ones(run.first.greedy.named), "middle game: start": _ones(run.first.sampled.success),
         "middle game: legal actions": run.last.sampled.legal,
     }  # fmt: skip
+
+
+def easy_levels(game: str, runs: Mapping[tuple[str, str], Run]) -> dict[str, np.ndarray]:
+    """The effects of an easy game: success of the start and of each method, by episode."""
+    mine = {name: run for (each, name), run in runs.items() if each == game}
+    found = {f"{game}: {name}": _ones(run.last.sampled.success) for name, run in mine.items()}
+    first = next(iter(mine.values())).first.sampled.success
+    return {f"{game}: start": _ones(first), **found}
 
 
 def slopes(noises: Sequence[float], runs: Sequence[Run]) -> np.ndarray:
