@@ -29,8 +29,10 @@ def test_the_clipped_objective_by_hand() -> None:
         assert float(found) == pytest.approx(loss)
     far = ppo.policy_loss(torch.tensor([math.log(11), 0.0]), torch.zeros(2), torch.tensor([-1.0, 1.0]), 0.1)
     assert float(far) == pytest.approx((1.1 - 1.0) / 2)  # a ratio beyond 10: the clipped term alone
-    value = ppo.value_loss(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([2.0]), 0.1)
-    assert float(value) == pytest.approx(0.5 * 0.9**2)
+    value = torch.tensor([1.2], requires_grad=True)
+    loss = ppo.value_loss(value, torch.tensor([1.0]), torch.tensor([9.0]), 0.1)
+    assert float(loss) == pytest.approx(0.5 * 7.9**2)
+    assert torch.autograd.grad(loss, [value])[0] == 0  # it has moved by 0.1 and stays there until the next update
 
 
 def test_advantages_by_hand_and_as_a_sum() -> None:

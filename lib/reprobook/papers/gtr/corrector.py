@@ -74,11 +74,9 @@ class Corrector:
         for row in np.flatnonzero(tables):
             numbers = numbers_on(ranks[row])
             if self._misread[row]:
-                at, low, high = (
-                    int(self._place[row] * len(numbers)),
-                    *((0, 5) if self.game.name == "NumberLine" else (1, 10)),
-                )
-                others = [number for number in range(low, high + 1) if number != numbers[at]]
+                at = int(self._place[row] * len(numbers))
+                allowed = range(6) if self.game.name == "NumberLine" else range(1, 11)
+                others = [number for number in allowed if number != numbers[at]]
                 numbers[at] = others[self._shift[row] % len(others)]
             self.seen[row] = tuple(numbers)
 

@@ -20,15 +20,10 @@ if TYPE_CHECKING:
 
 PAD, END = "<pad>", "<end>"
 KEY = '"action":'  # the last one begins the action
-CARDS, COMMA, FORMULA, THOUGHTS, ACTION, CLOSE = (
-    '{"cards": [',
-    ", ",
-    '], "formula": "',
-    '"thoughts": "',
-    f'"{KEY} "',
-    '"}',
-)
-NO_FORMULA, AFTER_FORMULA, ACTION_ONLY = "], ", '", ', f'{{{KEY} "'
+CARDS, COMMA, FORMULA, CLOSE = '{"cards": [', ", ", '], "formula": "', '"}'
+NEXT, NEXT_AFTER_CARDS = '", "thoughts": "', '], "thoughts": "'
+ACTION, ACTION_ALONE = f'", {KEY} "', f'{{{KEY} "'
+FRAME = (CARDS, COMMA, FORMULA, NEXT, NEXT_AFTER_CARDS, ACTION, ACTION_ALONE, CLOSE)
 
 
 class Thought(NamedTuple):
@@ -45,23 +40,10 @@ class Language:
     def __init__(self, actions: Sequence[str], has_formula: bool, thinks: bool = True) -> None:
         self.actions, self.has_formula, self.thinks = tuple(actions), has_formula, thinks
         numbers = [str(k) for k in range(11)]
-        signs = [*"+-*/()=", "stand", "hit"]
-        frame = [
-            CARDS,
-            COMMA,
-            FORMULA,
-            NO_FORMULA,
-            AFTER_FORMULA + THOUGHTS,
-            THOUGHTS,
-            '", ' + KEY + ' "',
-            ACTION_ONLY,
-            CLOSE,
-        ]
-        self.tokens = [PAD, END, *numbers, *signs, *frame]
+        self.tokens = [PAD, END, *numbers, *"+-*/()=", "stand", "hit", *FRAME]
         self.ids = {token: k for k, token in enumerate(self.tokens)}
-        self.keys = ("action",) if not thinks else tuple(
-            key for key in ("cards", "formula", "thoughts", "action") if has_formula or key != "formula"
-        )  # fmt: skip
+        thought = ("cards", "formula", "thoughts") if has_formula else ("cards", "thoughts")
+        self.keys = (*thought, "action") if thinks else ("action",)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -79,15 +61,11 @@ class Language:
         if not self.thinks:
             return []
         cards = [token for card in thought.cards for token in (COMMA, str(card))][1:]
-        aim = (
-            [FORMULA, *symbols(thought.formula), AFTER_FORMULA + THOUGHTS]
-            if self.has_formula
-            else [NO_FORMULA, THOUGHTS]
-        )
+        aim = [FORMULA, *symbols(thought.formula), NEXT] if self.has_formula else [NEXT_AFTER_CARDS]
         return [CARDS, *cards, *aim, thought.next]
 
     def _action(self, action: str) -> list[str]:
-        return ['", ' + KEY + ' "' if self.thinks else ACTION_ONLY, action, CLOSE, END]
+        return [ACTION if self.thinks else ACTION_ALONE, action, CLOSE, END]
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids up to ``END``."""

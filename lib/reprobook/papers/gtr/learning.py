@@ -67,7 +67,10 @@ class Method:
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of the loop; the defaults are the paper's, but for sizes that only make sense here."""
+    """Numbers of the loop; the defaults are the paper's, but for sizes that only make sense here.
+
+    ``value_clip``: with 0.1, as released, a value that is further from its target moves by no more than that in an
+    update, while targets of valid responses lie above 5."""
 
     n_tables: int = 64
     n_steps: int = 16
@@ -78,6 +81,7 @@ class Settings:
     gamma: float = 0.9
     gae_lambda: float = 0.95
     clip: float = 0.1
+    value_clip: float = 0.1
     value_weight: float = 0.5
     grad_clip: float = 0.5
     temperature: float = 1.0
@@ -158,15 +162,13 @@ class Learner:
         rng = np.random.default_rng([self.seed, update])
         generator = torch.Generator().manual_seed((self.seed << 20) + update)
         game.rng = self.corrector.rng = rng
-        self.policy.eval()
         steps: list[tuple[Tensor, ...]] = []
         corrections, finished = [], _Finished()
         before = dict(self.corrector.said)
         for _ in range(s.n_steps):
             places, pictures, prompt = tables.seen(self.language)
-            written = self.policy.write(
-                pictures, prompt, temperature=s.temperature, generator=generator, repetition=s.repetition
-            )
+            how = {"temperature": s.temperature, "repetition": s.repetition}
+            written = self.policy.write(pictures, prompt, generator=generator, **how)
             got = read(self.language, [self.language.text(row) for row in written.ids.tolist()], rng)
             verdicts = self.corrector.judge(got.thoughts) if self.method.asks else []
             if self.method.cloning:
@@ -242,29 +244,24 @@ class Learner:
         generator = torch.Generator().manual_seed((self.seed << 20) + (1 << 19) + update)
         returns, values = rollout.returns.flatten(), rollout.values.flatten()
         advantage = ppo.normalised(returns - values)
-        weight = self.method.cloning
-        if self.method.annealed:
-            weight *= 0.5 * (1 + math.cos(math.pi * (update - 1) / s.n_updates))
-        self.policy.train()
-        totals = {"policy loss": 0.0, "value loss": 0.0, "cloning loss": 0.0}
+        left = 0.5 * (1 + math.cos(math.pi * (update - 1) / s.n_updates)) if self.method.annealed else 1.0
+        weights = {"policy loss": 1.0, "value loss": s.value_weight, "cloning loss": left * self.method.cloning}
+        totals = dict.fromkeys(weights, 0.0)
         for _ in range(s.epochs):
             draws = Draws(n, generator)
             clones = Draws(len(self.buffer), generator) if self.method.cloning else None
             for _ in range(n // s.batch_size):
                 rows = draws.take(s.batch_size)
                 cloned = self.buffer.data.rows(clones.take(s.batch_size)) if clones and self.buffer.data else None
-                loss = torch.zeros(())
-                for name, each in self._losses(rollout, rows, cloned, advantage, returns, values).items():
+                losses = self._losses(rollout, rows, cloned, advantage, returns, values)
+                for name, each in losses.items():
                     totals[name] += float(each.detach())
-                    loss = (
-                        loss + each * {"policy loss": 1.0, "value loss": s.value_weight, "cloning loss": weight}[name]
-                    )
-                if loss.requires_grad:
+                if losses:
+                    loss = torch.stack([weights[name] * each for name, each in losses.items()]).sum()
                     self.optimiser.zero_grad()
                     loss.backward()
                     torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
                     self.optimiser.step()
-        self.policy.eval()
         self.history[-1] |= {name: total / (s.epochs * (n // s.batch_size)) for name, total in totals.items()}
 
     def _losses(
@@ -288,7 +285,7 @@ class Learner:
             logp = token_logp(logits[:n], response[:n, :used], s.temperature)
             logp = ppo.weighted_logp(logp, rollout.split[rows], self.method.lam)
             found["policy loss"] = ppo.policy_loss(logp, rollout.logp[rows], advantage[rows], s.clip)
-            found["value loss"] = ppo.value_loss(value[:n], values[rows], returns[rows], s.clip)
+            found["value loss"] = ppo.value_loss(value[:n], values[rows], returns[rows], s.value_clip)
         if cloned is not None and len(response) > n:
             found["cloning loss"] = ppo.cloning_loss(logits[n:], told.labels[:, :used], len(cloned.labels))
         return found
@@ -395,7 +392,6 @@ def play(
     returns, kinds, steps, legal = np.zeros(n), np.full(n, -1), np.zeros(n), np.zeros(n)
     alive = np.ones(n, dtype=bool)
     named, thoughts, entropy = np.zeros(n, dtype=bool), [""] * n, np.zeros(n)
-    policy.eval()
     first = True
     while alive.any():
         _, pictures, prompt = tables.seen(language)
