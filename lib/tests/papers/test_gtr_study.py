@@ -79,3 +79,23 @@ def test_the_printed_tables_say_what_they_can() -> None:
 def test_the_benchmarks_compare_equal_results() -> None:
     assert len(bench.headline(rows=6, width=16).seconds) == 2
     assert len(bench.throughput(n_tables=4, n_steps=9).seconds) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rows": ["PPO"]}, "method 'PPO' is not known"),
+        ({"controls": ["Points24"]}, "controls names 'Points24'; it may have EZPoints, NumberLine, Blackjack"),
+        ({"noises": [1.5]}, "noise is 1.5"),
+        ({"batch_size": 1000}, "batch_size is 1000; a rollout has 96 steps"),
+        ({"wrong_symbols": -1}, "noise: symbols is -1"),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_trained(changed: dict[str, object], message: str) -> None:
+    given = {
+        "rows": ["GTR"], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0], "n_tables": 16, "n_steps": 6,
+        "n_updates": 1, "epochs": 1, "batch_size": 32, "wrong_cards": 0.1, "wrong_formulas": 0.5, "wrong_symbols": 0.4,
+    }  # fmt: skip
+    study.check(given)
+    with pytest.raises(ReprobookError, match=message):
+        study.check(given | changed)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reprobook.papers.gtr.learning import Played
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+EASY = ("EZPoints", "NumberLine", "Blackjack")  # games that the prefix rule leaves alone
 HELD_OUT, HANDS, N_SAMPLES = 0.3, 5, 8  # share of hands for tests; the seed that deals them; thoughts a hand
 RL = Method(cloning=0.0, truncate=False)
 METHODS: dict[str, Method] = {
@@ -169,7 +170,7 @@ def train(
     policy = copy.deepcopy(world.start)
     first = measure(policy, world, n_hands, seed)
     game = world.deal(settings.n_tables, seed, test=False)
-    how = replace(method(name, noise), prefix=world.name not in ("EZPoints", "NumberLine", "Blackjack"))
+    how = replace(method(name, noise), prefix=world.name not in EASY)
     learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed)
     learner.run(folder=folder)
     curve = pd.DataFrame(learner.history).assign(game=world.name, method=name)
@@ -291,9 +292,11 @@ def hand_keys(world: World, n_hands: int) -> list[str]:
 
 def check(given: Mapping[str, Any]) -> None:
     """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained."""
-    for name in [*given["rows"], *given["controls"]]:
+    for name in given["rows"]:
         method(name, given["noise"])
+    if wrong := [game for game in given["controls"] if game not in EASY]:
+        raise ReprobookError(f"controls names {wrong[0]!r}; it may have {', '.join(EASY)}")
     for noise in given["noises"]:
         method("GTR", noise)
     Settings(given["n_tables"], given["n_steps"], given["n_updates"], given["epochs"], given["batch_size"])
-    start.Noise(given["wrong_cards"], given["wrong_formulas"])
+    start.Noise(given["wrong_cards"], given["wrong_formulas"], given["wrong_symbols"])
