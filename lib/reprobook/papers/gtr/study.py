@@ -292,7 +292,7 @@ def hand_keys(world: World, n_hands: int) -> list[str]:
 
 def check(given: Mapping[str, Any]) -> None:
     """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained."""
-    for name in given["rows"]:
+    for name in [*given["rows"], *given["parts"], *given["others"]]:
         method(name, given["noise"])
     if wrong := [game for game in given["controls"] if game not in EASY]:
         raise ReprobookError(f"controls names {wrong[0]!r}; it may have {', '.join(EASY)}")

@@ -92,9 +92,10 @@ def test_the_benchmarks_compare_equal_results() -> None:
     ],
 )
 def test_parameters_are_checked_before_anything_is_trained(changed: dict[str, object], message: str) -> None:
-    given = {
-        "rows": ["GTR"], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0], "n_tables": 16, "n_steps": 6,
-        "n_updates": 1, "epochs": 1, "batch_size": 32, "wrong_cards": 0.1, "wrong_formulas": 0.5, "wrong_symbols": 0.4,
+    given: dict[str, object] = {
+        "rows": ["GTR"], "parts": [], "others": [], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0],
+        "n_tables": 16, "n_steps": 6, "n_updates": 1, "epochs": 1, "batch_size": 32,
+        "wrong_cards": 0.1, "wrong_formulas": 0.5, "wrong_symbols": 0.4,
     }  # fmt: skip
     study.check(given)
     with pytest.raises(ReprobookError, match=message):
