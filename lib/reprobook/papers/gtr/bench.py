@@ -49,7 +49,7 @@ def headline(rows: int = 64, width: int = 64) -> Comparison:
     return compare(ways, equal=equal, what=f"GTR's losses, {rows} rows")
 
 
-def throughput(n_tables: int = 64, n_steps: int = 20) -> Comparison:
+def throughput(n_tables: int = 32, n_steps: int = 12) -> Comparison:
     """Time of the middle game with its corrector, table by table over all tables at once: the corrector's advice is
     followed on the same hands, and the same rewards come out."""
     pool = pool_of_targets()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from reprobook.papers.gtr.study import World
@@ -73,7 +72,6 @@ def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "entropy", "
             ax.plot(line.index, line.to_numpy(), label=str(name))
         ax.set(xlabel="update", ylabel=f"{column} ({'nats a token' if column == 'entropy' else 'share'})")
     axes[0, -1].legend(fontsize=7)
-    fig.tight_layout()
     return fig
 
 
@@ -90,7 +88,6 @@ def outcomes(rows: pd.DataFrame) -> Figure:
         ylim=(-0.05, 1.05),
     )
     ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    fig.tight_layout()
     return fig
 
 
@@ -106,19 +103,16 @@ def noise(rows: pd.DataFrame) -> Figure:
 
 def hand_by_hand(steps: Mapping[str, Sequence[tuple[str, str]]]) -> Figure:
     """One hand as several methods play it: thought and action of each step. steps: method -> (thought, action)s."""
+    n = [len(played) for played in steps.values()]
     fig, axes = plt.subplots(
-        1, len(steps), figsize=(4.6 * len(steps), 0.45 * max(map(len, steps.values())) + 0.8), squeeze=False
-    )
-    for ax, (name, played) in zip(axes[0], steps.items(), strict=True):
-        _written(ax, played)
-        ax.set_title(name)
+        len(steps), 1, figsize=(7.2, 0.3 * sum(n) + 0.5 * len(n)), squeeze=False, height_ratios=n
+    )  # fmt: skip
+    for ax, (name, played) in zip(axes[:, 0], steps.items(), strict=True):
+        ax.axis("off")
+        ax.set_title(name, loc="left")
+        for k, (thought, action) in enumerate(played):
+            y = 1 - (k + 0.5) / len(played)
+            for x, text, side, color in ((0.0, thought, "left", "black"), (1.0, action, "right", "tab:blue")):
+                label = ax.text(x, y, text, fontsize=7, family="monospace", va="center", ha=side, color=color)
+                label.set_in_layout(False)
     return fig
-
-
-def _written(ax: Axes, played: Sequence[tuple[str, str]]) -> None:
-    ax.axis("off")
-    for k, (thought, action) in enumerate(played):
-        y = 1 - (k + 0.5) / len(played)
-        how = {"fontsize": 8, "family": "monospace", "va": "center", "transform": ax.transAxes}
-        ax.text(0.0, y, thought, **how)
-        ax.text(1.0, y, action, ha="right", color="tab:blue", **how)
