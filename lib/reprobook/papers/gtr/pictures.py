@@ -69,7 +69,7 @@ def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "entropy", "
     for ax, column in zip(axes[0], columns, strict=True):
         for name, part in rows.groupby("method", sort=False):
             line = part.groupby("update")[column].mean()
-            ax.plot(line.index, line.to_numpy(), label=str(name))
+            ax.plot(line.index, line.to_numpy(), ".-", label=str(name))
         ax.set(xlabel="update", ylabel=f"{column} ({'nats a token' if column == 'entropy' else 'share'})")
     axes[0, -1].legend(fontsize=7)
     return fig
