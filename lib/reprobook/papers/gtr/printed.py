@@ -20,10 +20,10 @@ def lost_episodes(facts: Facts) -> pd.DataFrame:
     table = facts.frame("points24")
     s = table["success"] / 100
     low, high = zip(*(wilson(share) for share in s), strict=True)
-    return table.assign(**{
-        "a lost episode": (10 * s - table["return"]) / (1 - s), "return if truncated": 10 * s - (1 - s),
-        "low": [100 * x for x in low], "high": [100 * x for x in high],
-    })  # fmt: skip
+    return table.assign(
+        **{"a lost episode": (10 * s - table["return"]) / (1 - s)},
+        **{"return if truncated": 10 * s - (1 - s)}, low=[100 * x for x in low], high=[100 * x for x in high],
+    )  # fmt: skip
 
 
 def wilson(share: float, n: int = EPISODES, z: float = 1.96) -> tuple[float, float]:

@@ -91,7 +91,9 @@ def open_world(
 ) -> World:  # fmt: skip
     """A game with its supervised start, trained on noisy demonstrations. The middle game and Points24 hold hands
     out."""
-    pools = {"Targets": games.pool_of_targets, "Points24": games.pool24, "Three": lambda: games.pool24(3)}
+    pools: dict[str, Callable[[], Pool]] = {
+        "Targets": games.pool_of_targets, "Points24": games.pool24, "Three": lambda: games.pool24(3),
+    }  # fmt: skip
     train, test = games.split(pools[name](), HELD_OUT, 0) if name in pools else (None, None)
     rng = np.random.default_rng([seed, 11])
     tables = games.open_game(name, sizes.n_demonstrations, rng, train)
@@ -216,7 +218,7 @@ def step_by_step(policy: Policy, world: World, hand: int, seed: int) -> list[tup
 
 def thoughts_table(runs: Mapping[str, Run], n: int) -> pd.DataFrame:
     """First thoughts on the same ``n`` hands, early and late, of several methods."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for name, run in runs.items():
         found |= {f"{name}: early": run.first.sampled.thoughts[:n], f"{name}: late": run.last.sampled.thoughts[:n]}
     return pd.DataFrame(found)
