@@ -37,7 +37,7 @@ def copy(task: Task) -> str:
 
 
 def fixed(task: Task) -> str:  # noqa: ARG001 (every responder is called alike)
-    """Blind to the task: one text for all, made to satisfy the kinds that need nothing of it."""
+    """Blind to the task: one text for all, which satisfies most kinds that need no word of it."""
     return FIXED
 
 
