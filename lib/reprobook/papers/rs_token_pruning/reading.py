@@ -97,13 +97,15 @@ def _weights(n_in: int, n_out: int, begin: int, end: int) -> tuple[int, sparse.c
     values /= values.sum(1, keepdims=True)
     rows = np.broadcast_to(np.arange(end - begin)[:, None], at.shape)[values > 0]
     low, high = at[values > 0].min(), at[values > 0].max() + 1
-    shape = (end - begin, high - low)
-    return int(low), sparse.csr_matrix((values[values > 0], (rows, at[values > 0] - low)), shape=shape)
+    shape, places = (end - begin, high - low), (rows, at[values > 0] - low)
+    return int(low), sparse.csr_matrix((values[values > 0].astype(np.float32), places), shape=shape)
 
 
 def resized(picture: Picture, level: Level, top: int, bottom: int, left: int, right: int) -> np.ndarray:
     """Window ``top:bottom, left:right`` of the picture resized to the level's size, (h, w, 3) uint8. No more than
     :data:`STRIP` pixels of the picture (or one of its rows) are in memory at once."""
+    if (level.height, level.width) == (picture.height, picture.width):
+        return picture.read(top, bottom, left, right)
     y, down = _weights(picture.height, level.height, top, bottom)
     x, across = _weights(picture.width, level.width, left, right)
     height, width = down.shape[1], across.shape[1]
