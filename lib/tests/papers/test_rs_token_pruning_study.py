@@ -217,7 +217,8 @@ def test_reducers_and_depths_have_a_row_for_every_question(model: VisionLanguage
     assert asked.holds(1, tiles, 32).sum() == 4
     assert asked.holds(1, tiles, 32, any_object=True).sum() == 4 * len(small[0].scene.objects) == 16
     assert {len(ways[way, 0.25][0].cells) for way in ("module", "likeness", "objects kept")} == {36}
-    deep = study.depths(model, items[:2], least=96, threshold=0.5, n_max=4)
+    deep = study.depths(model, items[:2], least=96, threshold=0.5, n_max=4, n_fixed=2)
+    assert deep[deep["way"] == "deepest"]["tiles"].max() == 1 + 9 + 2 + 2
     assert (deep[deep["way"] == "deepest"]["level"] == 3).all()
     assert (deep[deep["way"] == "ended on level 1"]["level"] == 1).all()
     assert set(study.depth_effects(deep)["share of questions that stop early"]["a"]) <= {0.0, 1.0}

@@ -314,9 +314,16 @@ def _reduced(
 
 @torch.inference_mode()
 def depths(
-    model: VisionLanguage, items: Iterable[Item], *, least: int, threshold: float, n_max: int, seed: int = 0
+    model: VisionLanguage,
+    items: Iterable[Item],
+    *,
+    least: int,
+    threshold: float,
+    n_max: int,
+    n_fixed: int,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Algorithm 1 with the module (*adaptive*), the same forced to the last level with its tiles cut to ``n_max``
+    """Algorithm 1 with the module (*adaptive*), the same forced to the last level with its tiles cut to ``n_fixed``
     (*deepest*) and ended on each level before. A tile of this model has 2 x 2 tokens and a token of one level is a tile
     of the next, so that a share of tokens would name as many tiles for every question: key tokens are those above a
     threshold. Columns: question, picture, target (its side), way, right, level (reached, from 1), levels, tiles."""
@@ -328,7 +335,7 @@ def depths(
         ways |= {f"ended on level {k}": (k, True) for k in range(1, len(asked.levels))}
         for way, (depth, forced) in ways.items():
             end = descend(asked.levels[:depth], asked.encode, score, tile=model.tile, per_tile=model.per_tile,
-                          threshold=threshold, n_max=n_max, forced=forced)  # fmt: skip
+                          threshold=threshold, n_max=n_fixed if forced else n_max, forced=forced)  # fmt: skip
             rows.append({"question": item.id, "picture": item.picture, "way": way, "right": asked.right(end.tokens),
                          "target": int(item.scene.objects[item.question.target, 2]),
                          "level": end.level + 1, "levels": len(asked.levels), "tiles": 1 + end.n_tiles})  # fmt: skip
