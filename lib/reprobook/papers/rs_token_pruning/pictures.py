@@ -47,38 +47,54 @@ def descent(asked: Asked, found: Found) -> Figure:
 
 def over_tiles(frame: pd.DataFrame) -> Figure:
     """Accuracy over tiles opened a level, mean and spread over seeds: lines for the ways with a curve, points for the
-    others, dashed what reads no chosen tile."""
+    others, dashed and labelled on its line what reads no chosen tile."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(7.2, 3.8))
     told = frame.groupby(["way", "tiles", "seed"], sort=False)["right"].mean().groupby(["way", "tiles"], sort=False)
     means, spread = told.mean(), told.std().fillna(0.0)
-    for k, way in enumerate(dict.fromkeys(means.index.get_level_values(0))):
-        part = means[way].sort_index()
-        colour = show.COLOURS[k % len(show.COLOURS)]
-        if list(part.index) == [0]:
-            ax.axhline(part.iloc[0], ls="--", color=colour, label=way)
-        else:
-            ax.errorbar(part.index, part, spread[way].sort_index(), marker="o", capsize=3, color=colour, label=way)
-    ax.set(xlabel="tiles opened on each level", ylabel="accuracy", ylim=(0, 1.02), xscale="log")
     ticks = sorted(set(means.index.get_level_values(1)) - {0})
+    colours = iter([*show.COLOURS, "#666666"])
+    for way in dict.fromkeys(means.index.get_level_values(0)):
+        part = means[way].sort_index()
+        if list(part.index) == [0]:
+            ax.axhline(part.iloc[0], ls="--", lw=1, color="#666666", zorder=1)
+            ax.annotate(way, (ticks[0] / 1.25, part.iloc[0]), xytext=(0, -3), textcoords="offset points", va="top",
+                        fontsize=9, color="#444444")  # fmt: skip
+        else:
+            ax.errorbar(part.index, part, spread[way].sort_index(), marker="o", ms=5, capsize=3, label=way,
+                        color=next(colours))  # fmt: skip
+    ax.set(xlabel="tiles opened on each level", ylabel="accuracy", ylim=(0, 1.05), xscale="log")
+    ax.set_xlim(ticks[0] / 1.3, ticks[-1] * 1.15)
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
-    ax.legend(ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
 def over_share(frame: pd.DataFrame) -> Figure:
-    """Accuracy of each reducer over the kept share of tokens, mean over seeds; a line for the module."""
+    """Left: accuracy of every way at the share that all of them keep, a dot for each seed and a bar at the mean. Right:
+    mean accuracy over the share, for the ways with several."""
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(6.4, 3.6))
-    told = frame.groupby(["way", "keep"], sort=False)["right"].mean()
-    for k, way in enumerate(dict.fromkeys(told.index.get_level_values(0))):
-        part = told[way].sort_index()
-        ax.plot(part.index, part, marker="o", color=show.COLOURS[k % len(show.COLOURS)], label=way)
-    ax.set(xlabel="kept share of the local tokens", ylabel="accuracy", ylim=(0, 1.02))
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8), gridspec_kw={"wspace": 0.25})
+    told = frame.groupby(["way", "keep", "seed"], sort=False)["right"].mean()
+    common = frame.groupby("keep")["way"].nunique().idxmax()
+    equal = told[told.index.get_level_values("keep").isin([common, 1.0])]
+    order = equal.groupby("way").mean().sort_values().index
+    for row, way in enumerate(order):
+        values = equal[way]
+        left.plot(values, np.full(len(values), row), "o", ms=4, mfc="none", color="#666666")
+        left.plot([values.mean()] * 2, [row - 0.3, row + 0.3], lw=2.5, color=show.COLOURS[0])
+    left.set_yticks(range(len(order)), order)
+    left.set(xlabel="accuracy", title=f"{common:g} of the tokens (all tokens: 1)")
+    curves = [way for way in order if told[way].index.get_level_values("keep").nunique() > 1]
+    for k, way in enumerate(reversed(curves)):
+        means = told[way].groupby("keep").mean()
+        right.plot(means.index, means, marker="o", color=show.COLOURS[k], label=way)
+    right.set(xlabel="kept share of the tokens", title="accuracy by share", xlim=(0, 1.0))
+    right.set_ylim(min(0.8, right.get_ylim()[0]), 1.01)
+    right.legend(loc="lower right")
     return fig
 
 
