@@ -168,6 +168,10 @@ def test_sixteen_bits_one_band_nodata_and_broken_files(tmp_path: Path) -> None:
     assert not pixels[:10].any()
     assert pixels[-1, -1, 0] == 255
     assert (np.diff(pixels[10:, :, 0].ravel().astype(int)) >= 0).all()
+    with rasterio.open(tmp_path / "empty.tif", "w", **shape) as file:
+        file.write(np.full((64, 64), 65535, np.uint16), 1)
+    with pytest.raises(ReprobookError, match="empty.tif holds no data"):
+        open_picture(tmp_path / "empty.tif")
     write_tiled(tmp_path / "good.tif", from_array(noise(600, 600)))
     (tmp_path / "cut.tif").write_bytes((tmp_path / "good.tif").read_bytes()[:200_000])
     with pytest.raises(ReprobookError, match="cut.tif"):

@@ -317,12 +317,30 @@ def test_the_checkpoint_s_names_find_their_places(folders: Path) -> None:
     token = int(model.llava.lm_head(own).argmax())
     said = model.answer(released.Built(x, torch.zeros(0).long(), torch.zeros(0).long()), 1)
     assert said == model.tokenizer.decode([token], skip_special_tokens=True).strip()
+    limit = model.llava.config.text_config.max_position_embeddings
+    with pytest.raises(ReprobookError, match=f"the model reads {limit}: shorten it"):
+        model.sequence(None, None, "word " * limit)
     broken = folders / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((folders / "qwen" / "config.json").read_bytes())
     save_file({k: v for k, v in stored.items() if "rfm" not in k}, broken / "model.safetensors")
     with pytest.raises(ReprobookError, match="other names"):
         released.Released(broken, folders / "clip", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("size", "grid", "pixels"),
+    [((4000, 4000), (5, 5), (1680, 1680)), ((1000, 3000), (3, 8), (896, 2688)), ((200, 4000), (1, 12), (202, 4032))],
+)
+def test_a_grid_of_25_tiles_holds_as_much_of_the_picture_as_fits(
+    size: tuple[int, int], grid: tuple[int, int], pixels: tuple[int, int]
+) -> None:
+    level = released.anyres(*size, 25)
+    assert (level.rows, level.cols) == grid
+    assert (level.height, level.width) == pixels
+    assert released.anyres(5000, 3000, 1)[2:] == (1, 1)
+    with pytest.raises(ReprobookError, match="max_tiles"):
+        released.anyres(*size, 0)
 
 
 def test_every_way_of_reading_gives_an_answer_and_an_effect(folders: Path, words: scoring.WordNet) -> None:

@@ -46,29 +46,30 @@ def descent(asked: Asked, found: Found) -> Figure:
 
 
 def over_tiles(frame: pd.DataFrame) -> Figure:
-    """Accuracy over tiles opened a level, mean and spread over seeds: lines for the ways with a curve, points for the
-    others, dashed and labelled on its line what reads no chosen tile."""
+    """Accuracy over tiles opened a level, a panel for each side of the picture, mean and standard deviation over seeds:
+    lines for the ways with a curve, points for the others, dashed what reads no chosen tile."""
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(7.2, 3.8))
-    told = frame.groupby(["way", "tiles", "seed"], sort=False)["right"].mean().groupby(["way", "tiles"], sort=False)
-    means, spread = told.mean(), told.std().fillna(0.0)
-    ticks = sorted(set(means.index.get_level_values(1)) - {0})
-    colours = iter([*show.COLOURS, "#666666"])
-    for way in dict.fromkeys(means.index.get_level_values(0)):
-        part = means[way].sort_index()
-        if list(part.index) == [0]:
-            ax.axhline(part.iloc[0], ls="--", lw=1, color="#666666", zorder=1)
-            ax.annotate(way, (ticks[0] / 1.25, part.iloc[0]), xytext=(0, -3), textcoords="offset points", va="top",
-                        fontsize=9, color="#444444")  # fmt: skip
-        else:
-            ax.errorbar(part.index, part, spread[way].sort_index(), marker="o", ms=5, capsize=3, label=way,
-                        color=next(colours))  # fmt: skip
-    ax.set(xlabel="tiles opened on each level", ylabel="accuracy", ylim=(0, 1.05), xscale="log")
-    ax.set_xlim(ticks[0] / 1.3, ticks[-1] * 1.15)
-    ax.set_xticks(ticks, [str(t) for t in ticks])
-    ax.minorticks_off()
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    sides = sorted(frame["side"].unique())
+    fig, axes = plt.subplots(1, len(sides), figsize=(2.2 * len(sides) + 1.6, 3.6), sharey=True, squeeze=False)
+    ticks = sorted(set(frame["tiles"]) - {0})
+    ways = list(dict.fromkeys(frame["way"]))
+    chosen = [way for way in ways if set(frame.loc[frame["way"] == way, "tiles"]) != {0}]
+    for ax, side in zip(axes[0], sides, strict=True):
+        told = frame[frame["side"] == side].groupby(["way", "tiles"], sort=False)["right"]
+        means, spread = told.mean(), told.std().fillna(0.0)
+        for k, way in enumerate(way for way in ways if way not in chosen):
+            ax.axhline(means[way].iloc[0], ls=("--", ":", "-.")[k % 3], lw=1.2, color="#666666", zorder=1, label=way)
+        for k, way in enumerate(chosen):
+            part = means[way].sort_index()
+            ax.errorbar(part.index, part, spread[way].sort_index(), marker="o", ms=4, capsize=2, label=way,
+                        color=show.COLOURS[k % len(show.COLOURS)])  # fmt: skip
+        ax.set(title=f"{side} pixels", ylim=(0, 1.05), xscale="log")
+        ax.set_xticks(ticks, [str(t) for t in ticks])
+        ax.minorticks_off()
+    axes[0][0].set_ylabel("accuracy")
+    fig.supxlabel("tiles opened on each level", fontsize=10)
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
@@ -92,20 +93,22 @@ def over_share(frame: pd.DataFrame) -> Figure:
     for k, way in enumerate(reversed(curves)):
         means = told[way].groupby("keep").mean()
         right.plot(means.index, means, marker="o", color=show.COLOURS[k], label=way)
-    right.set(xlabel="kept share of the tokens", title="accuracy by share", xlim=(0, 1.0))
+    right.set(xlabel="kept share of the tokens", ylabel="accuracy", title="by share", xlim=(0, 1.0))
     right.set_ylim(min(0.8, right.get_ylim()[0]), 1.01)
     right.legend(loc="lower right")
     return fig
 
 
 def learning(frame: pd.DataFrame) -> Figure:
-    """Accuracy by kind of question while the model learns, mean over seeds."""
+    """Accuracy by kind of question while the model learns: each seed thin, their mean thick."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(6.8, 3.2))
     for k, (kind, part) in enumerate(frame.groupby("kind", sort=False)):
-        told = part.groupby("step")["accuracy"].mean()
-        ax.plot(told.index, told, marker=".", color=show.COLOURS[k % len(show.COLOURS)], label=kind)
+        colour, told = show.COLOURS[k % len(show.COLOURS)], part.groupby("step")["accuracy"].mean()
+        for _, own in part.groupby("seed"):
+            ax.plot(own["step"], own["accuracy"], lw=0.7, alpha=0.5, color=colour)
+        ax.plot(told.index, told, marker=".", lw=2, color=colour, label=kind)
     ax.set(xlabel="update", ylabel="accuracy, held-out squares", ylim=(0, 1.02))
     ax.legend(loc="lower right")
     return fig

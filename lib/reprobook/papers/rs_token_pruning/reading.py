@@ -39,7 +39,8 @@ def open_picture(path: str | Path) -> Picture:
     """A raster file of any kind that GDAL reads. One band becomes grey; of several the first three count. Values of
     more than 8 bits are stretched between their 2nd and 98th percentile; what the file calls *no data* is black.
 
-    Raises :class:`ReprobookError` for a file that is no picture or is cut off (at once, or where it ends)."""
+    Raises :class:`ReprobookError` for a file that is no picture, holds no data, or is cut off (at once, or where it
+    ends)."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -52,6 +53,8 @@ def open_picture(path: str | Path) -> Picture:
         sample = file.read(bands, out_shape=thin, masked=True) if file.dtypes[0] != "uint8" else None
     except RasterioError as error:
         raise ReprobookError(f"{Path(path).name} cannot be read as a picture: {error}") from error
+    if sample is not None and not sample.count():
+        raise ReprobookError(f"{Path(path).name} holds no data: every value that was looked at is its *no data*")
     low, high = (0.0, 255.0) if sample is None else np.nanpercentile(sample.compressed().astype(float), [2, 98])
 
     def read(top: int, bottom: int, left: int, right: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Ways to read fewer tokens once all tiles are encoded. Each says which local tokens stay; two merge the others."""
+"""Ways to read fewer tokens once all tiles are encoded. Each says which local tokens stay; one merges the others."""
 
 from __future__ import annotations
 

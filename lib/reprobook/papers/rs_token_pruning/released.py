@@ -18,6 +18,7 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.rs_token_pruning import reducers
 from reprobook.papers.rs_token_pruning.descent import Tokens, descend, token_cells, top_share
 from reprobook.papers.rs_token_pruning.model import Built, pooled, with_newlines
+from reprobook.papers.rs_token_pruning.pyramid import Level
 from reprobook.papers.rs_token_pruning.reading import Pyramid, open_picture
 from reprobook.papers.rs_token_pruning.scoring import read_questions, weighted
 
@@ -130,8 +131,14 @@ class Released:
         return self.llava.model.language_model.embed_tokens(ids)
 
     def sequence(self, thumbnail: Tensor | None, tokens: Tokens | None, question: str) -> Built:
-        """System text, thumbnail, a colon, local tokens with newlines, question, as the code has them."""
+        """System text, thumbnail, a colon, local tokens with newlines, question, as the code has them. Raises
+        :class:`ReprobookError` for a question that does not fit into the language model's context."""
         before, after = (self._words(part.format(question)) for part in self.prompt)
+        limit = self.llava.config.text_config.max_position_embeddings
+        if len(before) + len(after) > limit:
+            raise ReprobookError(
+                f"a question of {len(before) + len(after)} tokens; the model reads {limit}: shorten it"
+            )
         if thumbnail is None:
             none = torch.zeros(0, dtype=torch.long, device=self.device)
             return Built(torch.cat([before, after])[None], none, none)
@@ -245,8 +252,8 @@ def ask(
     max_tiles: int, max_new: int,
 ) -> pd.DataFrame:  # fmt: skip
     """One row per question and way: ``right, tokens`` (local ones read), ``tiles`` (encoded), ``seconds`` from opening
-    the file to the answer. *descent*: Algorithm 1. The others read the finest level of at most ``max_tiles`` tiles
-    (25 in Table 3) whole, and keep all, or a share by FastV, PyramidDrop or the module."""
+    the file to the answer. *descent*: Algorithm 1. The others read the whole picture in a grid of at most ``max_tiles``
+    tiles (25 in Table 3), and keep all, or a share by FastV, PyramidDrop or the module."""
     rows = []
     for row in frame.itertuples():
         for way in ways:
@@ -258,6 +265,19 @@ def ask(
                 "seconds": time.perf_counter() - begin,
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def anyres(height: int, width: int, max_tiles: int) -> Level:
+    """The whole picture in one grid of at most ``max_tiles`` tiles: of all such grids the one that LLaVA-NeXT's rule
+    chooses (most pixels of the picture, then least padding), sides in proportion."""
+    from transformers.image_processing_utils import select_best_resolution
+
+    if max_tiles < 1:
+        raise ReprobookError(f"max_tiles must be 1 or more, got {max_tiles}")
+    grids = [(TILE * r, TILE * c) for r in range(1, max_tiles + 1) for c in range(1, max_tiles // r + 1)]
+    high, wide = select_best_resolution((height, width), grids)
+    scale = min(high / height, wide / width)
+    return Level(max(1, round(height * scale)), max(1, round(width * scale)), high // TILE, wide // TILE)
 
 
 def _ask(
@@ -279,11 +299,11 @@ def _ask(
     if way == "descent":
         tokens = descend(pyramid.levels, encode, score, tile=TILE, per_tile=PER_TILE, alpha=alpha, n_max=n_max).tokens
     else:
-        at = max([k for k, level in enumerate(pyramid.levels) if level.rows * level.cols <= max_tiles], default=0)
-        tokens = encode(at, pyramid.levels[at].tiles())
+        pyramid.levels = [anyres(pyramid.picture.height, pyramid.picture.width, max_tiles)]
+        tokens = encode(0, pyramid.levels[0].tiles())
         n, depth = len(tokens.cells), len(model.llava.model.language_model.layers)
         if way.startswith("keep"):
-            tokens = tokens.kept(top_share(score(at, tokens), float(way.split()[1])))
+            tokens = tokens.kept(top_share(score(0, tokens), float(way.split()[1])))
         elif way == "fastv":
             prune = lambda b: reducers.fastv(b.x.shape[1], b.local, n // 2, layer=min(2, depth - 1))  # noqa: E731
         elif way == "pyramiddrop":

@@ -114,8 +114,8 @@ def place(
 ) -> np.ndarray:
     """(n, 6) objects in different finest tiles of one ground each; attributes are drawn evenly. ``first``: colour,
     shape and ground of the first object; no other then has its colour and ground, or its shape and ground, while half
-    of those on the other ground have its colour *or* its shape: decoys, whose other attribute is never the target's,
-    so that who takes one for the target answers wrongly."""
+    of those on the other ground are given its colour *or* its shape, not both: decoys, whose other attribute is never
+    the target's, so that who takes one for the target answers wrongly. The rest is drawn evenly."""
     free = rng.permutation(np.flatnonzero((share >= PURE) | (share <= 1 - PURE)))
     ground = (share.ravel() >= PURE).astype(int)
     if first is not None and (on := free[ground[free] == first[2]]).size:
