@@ -78,7 +78,8 @@ def data_page() -> str:
     parts = []
     for kind, title in KINDS.items():
         rows = [_data_row(artefact, users[key]) for key, artefact in artefacts.items() if artefact.kind == kind]
-        parts += [f"## {title}\n\n{html_rows(columns, rows)}"] if rows else []
+        table = html_rows(columns, rows).replace("rb-table", "rb-table rb-data", 1)
+        parts += [f"## {title}\n\n{table}"] if rows else []
     return "\n\n".join(parts) + "\n"
 
 
