@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reprobook import project, show
+from reprobook.authoring import curves
 from reprobook.authoring.citations import in_page
 from reprobook.authoring.scoreboard import anchor, cost, duration
 from reprobook.authoring.standing import mean_time, peak_memory_gb, version
@@ -43,6 +44,9 @@ def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, by
         if text
     ]
     page.cells[:1] = opening
+    if trained := curves.drawn(chapter.records):
+        ends = [k for k, cell in enumerate(page.cells) if cell.source.startswith("## Evaluation")]
+        page.cells[ends[0] : ends[0]] = [new_markdown_cell(trained, id="learning-curves")]
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = in_page(cell.source)
