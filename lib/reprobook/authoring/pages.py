@@ -112,13 +112,8 @@ def readme_table(chapters: Sequence[Standing]) -> str:
 
 def _readme_row(each: Standing) -> str:
     verdicts = counted([found.verdict for found in each.found.values()])
-    paper = f"[{each.facts.title}]({each.facts.arxiv_url})"
-    cells = [
-        f"[`{each.slug}`](notebooks/{each.slug}.ipynb)",
-        paper,
-        _time(each.slug, "smoke"),
-        _time(each.slug, "laptop"),
-    ]
+    chapter, paper = f"[`{each.slug}`](notebooks/{each.slug}.ipynb)", f"[{each.facts.title}]({each.facts.arxiv_url})"
+    cells = [chapter, paper, _time(each.slug, "smoke"), _time(each.slug, "laptop")]
     return f"| {' | '.join([*cells, verdicts])} |"
 
 
