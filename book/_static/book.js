@@ -55,7 +55,7 @@ function enlarged(image) {
   const open = () => {
     const dialog = document.createElement("dialog");
     dialog.className = "rb-zoom";
-    dialog.append(Object.assign(image.cloneNode(), { className: "", tabIndex: -1 }));
+    dialog.append(Object.assign(image.cloneNode(), { className: "", tabIndex: -1, style: "" }));
     dialog.addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => dialog.remove());
     document.body.append(dialog);

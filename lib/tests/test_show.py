@@ -299,31 +299,58 @@ def test_a_picture_is_the_same_bytes_every_time_and_white_behind() -> None:
 
 def test_a_drawing_has_a_palette_and_a_photograph_all_its_colours() -> None:
     from PIL import Image
-    from reprobook.show.figures import few_colours
+    from reprobook.show.figures import few_bytes
 
     def picture(pixels: np.ndarray) -> bytes:
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         return stream.getvalue()
 
+    def same(image: bytes, pixels: np.ndarray) -> bool:
+        return np.array_equal(np.asarray(Image.open(io.BytesIO(image)).convert("RGB")), pixels)
+
     drawing = np.full((80, 90, 3), 255, np.uint8)
     drawing[20:40, 10:80] = (0, 114, 178)
-    few = few_colours(picture(drawing))
-    assert Image.open(io.BytesIO(few)).mode == "P"
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(few)).convert("RGB")), drawing)
-    photograph = picture(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8))
-    assert few_colours(photograph) == photograph
+    few = few_bytes(picture(drawing))
+    assert Image.open(io.BytesIO(few)).mode == "P" and same(few, drawing)
+    photograph = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    assert same(few_bytes(picture(photograph)), photograph)
     with plt.rc_context():
         show.style()
         fig, ax = plt.subplots()
         ax.scatter(*np.random.default_rng(1).random((2, 200)), c=np.arange(200), alpha=0.7)
         stream = io.BytesIO()
         fig.savefig(stream, facecolor="white")
-        small = few_colours(stream.getvalue())
+        small = few_bytes(stream.getvalue())
     assert len(small) < 0.6 * len(stream.getvalue())
     errors = np.asarray(Image.open(io.BytesIO(small)).convert("RGB")).astype(int)
     errors -= np.asarray(Image.open(stream).convert("RGB")).astype(int)
-    assert np.abs(errors).mean() < 0.5
+    assert np.quantile(np.abs(errors).max(axis=2), 0.999) <= 24
+
+
+def test_a_figure_has_twice_the_pixels_that_a_page_gives_it_and_a_large_photograph_as_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from PIL import Image
+
+    sizes: list[tuple[int, int | None]] = []
+
+    def note(bundle: dict[str, str], metadata: dict[str, Any] | None = None) -> None:
+        if "image/png" in bundle:
+            image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+            sizes.append((image.width, (metadata or {})["image/png"].get("width")))
+
+    for module in (show.figures, show.pictures):
+        monkeypatch.setattr(module, "publish", note)
+    with plt.rc_context():
+        show.style()
+        show.figure(plt.subplots(figsize=(3.0, 2.0))[0], "A drawing.")
+        fig, ax = plt.subplots(figsize=(3.0, 2.0))
+        ax.imshow(np.random.default_rng(0).random((600, 900, 3)))
+        show.figure(fig, "A photograph.")
+        show.picture(show.image_bytes(plt.subplots(figsize=(3.0, 2.0))[0]), "A kept figure.", "a frame")
+    show.picture(show.image_bytes(np.zeros((4, 5))), "A sample.", "four by five pixels")
+    assert sizes == [(660, 330), (330, 330), (660, 330), (5, None)]
 
 
 @pytest.mark.parametrize(("width", "points"), [(16.0, 4.0), (9.0, 5.0), (6.0, 12.0)])
@@ -338,11 +365,11 @@ def test_labels_stay_legible_in_the_column_of_a_page(width: float, points: float
         empty.axis("off")
         note = ax.text(0.5, 0.5, "a note", fontsize=points)
         picture = Image.open(io.BytesIO(show.png(fig)))
-    scale = min(1.0, 688 / picture.width)  # as a page at 1,280 pixels shows it
+    scale = min(0.5, 688 / picture.width)  # as a page at 1,280 pixels shows it
     sizes = [text.get_fontsize() for text in (note, *ax.get_xticklabels(), *ax.get_yticklabels())]
-    shown = [size * 110 / 72 * scale for size in sizes]
+    shown = [size * 220 / 72 * scale for size in sizes]
     assert min(shown) >= 9.0 and float(picture.info["Smallest label"]) * scale >= 9.0
-    if points * 110 / 72 * scale >= 9.2:
+    if points * 220 / 72 * scale >= 9.2:
         assert note.get_fontsize() == points, "what can be read stays as it is"
 
 
@@ -449,7 +476,7 @@ def test_a_kernel_stores_exactly_the_forms_that_readers_need(executed: nbformat.
     figure = [["image/png", "text/plain"], ["text/markdown", "text/plain"]]
     html, markdown = [["text/html", "text/plain"]], [["text/markdown", "text/plain"]]
     assert forms == [[], [], [], html, html, figure, markdown, html, figure]
-    assert executed.cells[5].outputs[0].metadata == {"image/png": {"alt": "Figure 1. A line."}}
+    assert executed.cells[5].outputs[0].metadata == {"image/png": {"alt": "Figure 1. A line.", "width": 770}}
 
 
 def test_nothing_stored_holds_an_address_or_a_path(executed: nbformat.NotebookNode) -> None:

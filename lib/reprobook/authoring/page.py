@@ -10,14 +10,13 @@ import copy
 import re
 from collections.abc import Iterator
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-from reprobook import project, show
+from reprobook import show
+from reprobook.authoring import curves
 from reprobook.authoring.citations import in_page
 from reprobook.authoring.scoreboard import anchor, cost, duration
-from reprobook.authoring.standing import mean_time, peak_memory_gb, version
+from reprobook.authoring.standing import config, mean_time, peak_memory_gb, version
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -43,6 +42,9 @@ def as_page(notebook: NotebookNode, chapter: Standing) -> tuple[NotebookNode, by
         if text
     ]
     page.cells[:1] = opening
+    if trained := curves.drawn(chapter.records):
+        ends = [k for k, cell in enumerate(page.cells) if cell.source.startswith("## Evaluation")]
+        page.cells[ends[0] : ends[0]] = [new_markdown_cell(trained, id="learning-curves")]
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = in_page(cell.source)
@@ -182,26 +184,22 @@ def _names(authors: list[str]) -> str:
 
 def _citation(chapter: Standing) -> str:
     """A BibTeX entry of the chapter with the version of its results."""
-    config, paper = _config(), chapter.facts
+    book, paper = config(), chapter.facts
     results = version([chapter])
     fields = {
-        "author": f"{{{config['author']}}}",
+        "author": f"{{{book['author']}}}",
         "title": f"{paper.title}, rerun",
-        "howpublished": f"A chapter of {config['title']}",
-        "year": results[:4] or config["copyright"],
+        "howpublished": f"A chapter of {book['title']}",
+        "year": results[:4] or book["copyright"],
         "note": f"{f'Results {results}. ' if results else ''}The paper: arXiv {paper.arxiv.id}v{paper.arxiv.version}",
     }
     lines = "".join(f"  {name} = {{{text}}},\n" for name, text in fields.items())
     return f"@misc{{reprobook_{chapter.slug},\n{lines}}}"
 
 
-def _config() -> dict[str, Any]:
-    return yaml.safe_load((project.root() / "_config.yml").read_text("utf-8"))
-
-
 def _launchers(slug: str) -> str:
     """Links that open the notebook elsewhere, where ``_config.yml`` names the repository (``repository: url``)."""
-    repository = _config().get("repository") or {}
+    repository = config().get("repository") or {}
     url, branch = str(repository.get("url") or ""), repository.get("branch", "main")
     if not url.startswith("https://github.com/"):
         return ""

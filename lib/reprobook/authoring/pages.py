@@ -78,7 +78,8 @@ def data_page() -> str:
     parts = []
     for kind, title in KINDS.items():
         rows = [_data_row(artefact, users[key]) for key, artefact in artefacts.items() if artefact.kind == kind]
-        parts += [f"## {title}\n\n{html_rows(columns, rows)}"] if rows else []
+        table = html_rows(columns, rows).replace("rb-table", "rb-table rb-data", 1)
+        parts += [f"## {title}\n\n{table}"] if rows else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -111,13 +112,8 @@ def readme_table(chapters: Sequence[Standing]) -> str:
 
 def _readme_row(each: Standing) -> str:
     verdicts = counted([found.verdict for found in each.found.values()])
-    paper = f"[{each.facts.title}]({each.facts.arxiv_url})"
-    cells = [
-        f"[`{each.slug}`](notebooks/{each.slug}.ipynb)",
-        paper,
-        _time(each.slug, "smoke"),
-        _time(each.slug, "laptop"),
-    ]
+    chapter, paper = f"[`{each.slug}`](notebooks/{each.slug}.ipynb)", f"[{each.facts.title}]({each.facts.arxiv_url})"
+    cells = [chapter, paper, _time(each.slug, "smoke"), _time(each.slug, "laptop")]
     return f"| {' | '.join([*cells, verdicts])} |"
 
 

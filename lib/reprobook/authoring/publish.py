@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook import record
+from reprobook.authoring import curves
 from reprobook.content.key import staleness
 from reprobook.errors import ReprobookError
 from reprobook.params import resolve
@@ -29,7 +30,7 @@ def check_publishable(slug: str, scale: str, params: Mapping[str, Any]) -> None:
 
 
 def publish(found: Record, folder: Path) -> Path:
-    """Copy a record, its scores and its pictures from the run's ``folder`` into the book.
+    """Copy a record, its scores, its pictures and its learning curves from the run's ``folder`` into the book.
 
     Raises :class:`ReprobookError` unless the run is complete, of clean code, and current."""
     name = f"{found.slug}, {found.scale}, seed {found.seed}"
@@ -50,5 +51,7 @@ def publish(found: Record, folder: Path) -> Path:
     for name, source in beside.items():
         if source.is_file():
             atomic_write(path.with_name(f"{path.stem}.{name}"), source.read_bytes())
+    if trained := curves.kept(folder):
+        atomic_write(path.with_name(f"{path.stem}.curves.csv"), trained)
     record.write(found, path)
     return path

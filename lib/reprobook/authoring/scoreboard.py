@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from reprobook import project, record, show
-from reprobook.authoring.standing import mean_time, peak_memory_gb, version
+from reprobook.authoring.standing import config, mean_time, peak_memory_gb, version
 from reprobook.evidence.claims import CHALLENGED
 
 if TYPE_CHECKING:
@@ -135,8 +135,19 @@ def _claim_row(cid: str, each: Standing) -> list[Any]:
         show.lines({label: show.number(value) for label, value in claim.paper.items()}),
         show.lines(found.figures),
         show.chip(found.verdict),
-        show.Html("<br>".join(map(escape, told))),
+        show.Html("<br>".join([*map(escape, told), *_files(found.records)])),
     ]
+
+
+def _files(records: Sequence[Record]) -> list[str]:
+    """HTML: the records' files, linked where ``_config.yml`` names the repository (``repository: url``)."""
+    repository = config().get("repository") or {}
+    base = f"{repository['url'].rstrip('/')}/blob/{repository.get('branch', 'main')}" if repository.get("url") else ""
+    paths = [record.result_path(r.slug, r.scale, r.seed).relative_to(project.root()).as_posix() for r in records]
+    if base:
+        seeds = ", ".join(show.link(f"{base}/{path}", f"{r.seed}") for path, r in zip(paths, records, strict=True))
+        return [f"records of seeds {seeds}"]
+    return [f"<code>{path.partition('.seed')[0]}.seed*.json</code>" for path in paths[:1]]
 
 
 def _made(records: Sequence[Record]) -> list[str]:
@@ -194,36 +205,14 @@ def _row(outcome: Outcome, records: Sequence[Record]) -> str:
 def exported_csv(board: Mapping[str, Any]) -> str:
     """A row per test (claims under the old rules: a row per claim) of :func:`reprobook.authoring.standing.exported`."""
     stream = io.StringIO()
-    columns = [
-        "slug",
-        "claim",
-        "verdict",
-        "scale",
-        "seeds",
-        "state",
-        "effect",
-        "bar",
-        "estimate",
-        "low",
-        "high",
-        "unit",
-        "test",
-    ]
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow("slug claim verdict scale seeds state effect bar estimate low high unit test".split())
     for chapter in board["chapters"]:
         for claim in chapter["claims"]:
-            first = [
-                chapter["slug"],
-                claim["claim"],
-                claim["verdict"],
-                claim["scale"],
-                len(claim["seeds"]),
-                claim["state"],
-            ]
+            first = [chapter["slug"], *(claim[key] for key in ("claim", "verdict", "scale"))]
             for test in claim["tests"] or [{}]:
                 rest = [test.get(key) for key in ("effect", "bar", "estimate", "low", "high", "unit", "state")]
-                writer.writerow([*first, *rest])
+                writer.writerow([*first, len(claim["seeds"]), claim["state"], *rest])
     return stream.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reprobook import facts as facts_module
 from reprobook import project, record
 from reprobook.evidence.claims import evidence, state
+from reprobook.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from reprobook.evidence.claims import Evidence
@@ -58,6 +59,12 @@ def standings() -> list[Standing]:
 def exported(chapters: Sequence[Standing]) -> dict[str, Any]:
     """The scoreboard as plain data, as ``scoreboard.json`` holds it; its fields are explained on the scoreboard."""
     return {"schema": 1, "version": version(chapters), "chapters": [_chapter(each) for each in chapters]}
+
+
+def config() -> dict[str, Any]:
+    """The settings of the book, ``_config.yml``; {} where there is none."""
+    path = project.root() / "_config.yml"
+    return (load_yaml(path.read_text("utf-8"), path.name) if path.is_file() else None) or {}
 
 
 def version(chapters: Sequence[Standing]) -> str:

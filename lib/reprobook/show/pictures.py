@@ -8,6 +8,7 @@ import textwrap
 from typing import Any
 
 from reprobook.errors import ReprobookError
+from reprobook.show.figures import png, publish_png
 from reprobook.show.output import publish
 
 PNG_SIGNATURE = b"\x89PNG"
@@ -22,8 +23,6 @@ def image_bytes(data: Any) -> bytes:
         return data
     if hasattr(data, "savefig"):
         import matplotlib.pyplot as plt
-
-        from reprobook.show.figures import png
 
         plt.close(data)
         return png(data)
@@ -42,11 +41,11 @@ def image_bytes(data: Any) -> bytes:
 
 def picture(image: bytes, caption: str, alt: str) -> None:
     """Show the bytes of a PNG or MP4 file with a caption (Markdown) below it; ``alt`` is for who can't see it."""
-    text = base64.b64encode(image).decode()
     said = textwrap.shorten(alt, 80)
     if image[:4] == PNG_SIGNATURE:
-        publish({"image/png": text, "text/plain": f"picture: {said}"}, {"image/png": {"alt": alt}})
+        publish_png(image, alt, f"picture: {said}")
     else:
+        text = base64.b64encode(image).decode()
         film = f'<video controls loop muted playsinline aria-label="{alt}" src="data:video/mp4;base64,{text}"></video>'
         publish({"text/html": film, "text/plain": f"film: {said}"})
     markdown(caption)

@@ -117,15 +117,17 @@ def test_verdict_colours_are_readable(chromium: Any, address: str, theme: str) -
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (theme, name, ink, ground)
 
 
-def test_no_column_is_hidden_on_the_front_page_and_the_scoreboard(chromium: Any, address: str) -> None:
-    for width in (1280, 390):
-        for name in ("index", "scoreboard"):
-            open_page(chromium, address, f"book/{name}", width)
-            hidden = chromium.execute_script(
-                "return [...document.querySelectorAll('article .rb-matrix, article .rb-claims')]"
-                ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => [e.className, e.scrollWidth, e.clientWidth]);"
-            )
-            assert hidden == [], (name, width)
+@pytest.mark.parametrize(
+    ("name", "width"), [("index", 1280), ("index", 390), ("scoreboard", 1280), ("scoreboard", 390), ("data", 1280)]
+)
+def test_no_column_is_hidden_on_the_book_s_own_pages(chromium: Any, address: str, name: str, width: int) -> None:
+    open_page(chromium, address, f"book/{name}", width)
+    tables = "article .rb-table" if width == 1280 else "article .rb-matrix, article .rb-claims"
+    hidden = chromium.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].filter(e => e.scrollWidth > e.clientWidth + 1)"
+        ".map(e => [e.className, e.scrollWidth, e.clientWidth]);", tables
+    )  # fmt: skip
+    assert hidden == []
 
 
 LABELS = """

@@ -100,6 +100,20 @@ def test_verdict_mean_spread_and_cost_come_from_the_records(checkout: Path) -> N
     assert second[4] == "not testable here", "the laptop was run, but cannot tell about C2"
 
 
+@pytest.mark.parametrize("config", ["title: T\n", "repository: {url: https://example.org/a/b, branch: dev}\n"])
+def test_evidence_leads_to_its_records(checkout: Path, config: str) -> None:
+    for seed in (0, 3):
+        publish(checkout, seed, holds=True, ours=1.0)
+    (checkout / "_config.yml").write_text(config)
+    cell = BeautifulSoup(scoreboard.scoreboard(standings()), "html.parser").find_all("table")[1].find_all("tr")[1]
+    addresses = [str(link["href"]) for link in cell.find_all("a")]
+    path = f"book/results/laptop/{SLUG}.seed"
+    if "repository" in config:
+        assert addresses == [f"https://example.org/a/b/blob/dev/{path}{seed}.json" for seed in (0, 3)]
+    else:
+        assert addresses == [] and cell.find_all("code")[-1].text == f"{path}*.json"
+
+
 def test_the_results_have_a_version_that_each_record_changes(checkout: Path) -> None:
     assert version(standings()) == ""
     publish(checkout, 0, holds=True, ours=1.0)

@@ -63,6 +63,18 @@ def test_links_and_pictures_resolve(html: Path, entry: str) -> None:
             assert soup(target).find(id=name) or soup(target).find(attrs={"name": name}), f"{entry}: no place {address}"
 
 
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_page_with_its_pictures_is_below_two_megabytes(html: Path, entry: str) -> None:
+    """What is the page's own: scripts and styles are shared by all pages and loaded once."""
+    page = html / f"{entry}.html"
+    pictures = {(page.parent / unquote(address)).resolve() for tag, address in targets(page) if tag == "img"}
+    assert page.stat().st_size + sum(path.stat().st_size for path in pictures if path.is_file()) < 2_000_000
+
+
+def test_the_site_is_below_sixty_megabytes(html: Path) -> None:
+    assert sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) < 60_000_000
+
+
 def test_pages_name_no_machine(html: Path) -> None:
     for entry in ENTRIES:
         text = soup(html / f"{entry}.html").get_text()
