@@ -25,6 +25,7 @@ from reprobook.record import EffectData
 Scores = Mapping[str, np.ndarray]  # "a", "b" (paired effects), "groups" (labels); each of length n
 Kind = Literal["mean", "difference", "ratio", "exact"]
 LEVEL = 0.95
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Pooled:
         return self.shown(self.estimate - half), self.shown(self.estimate + half)
 
     def shown(self, value: float) -> float:
-        """A value of the symmetric scale in the effect's own unit."""
-        return math.exp(value) if self.kind == "ratio" else value
+        """A value of the symmetric scale in the effect's own unit; what rounding leaves of zero is zero."""
+        return math.exp(value) if self.kind == "ratio" else 0.0 if abs(value) < ROUNDING else value
 
     def scaled(self, value: float) -> float:
         """A value in the effect's own unit on the symmetric scale."""

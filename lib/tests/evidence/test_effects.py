@@ -36,6 +36,15 @@ def test_the_interval_of_a_mean_is_students(values: list[float]) -> None:
     assert (effect.low, effect.high) == (pytest.approx(wanted.low, abs=1e-6), pytest.approx(wanted.high, abs=1e-6))
 
 
+def test_what_rounding_leaves_of_zero_is_shown_as_zero() -> None:
+    """The mean of 0.1, 0.2 and -0.3 is 0; in floating point their sum is 2.8e-17."""
+    runs = [run("mean", [value - 1, value + 1]) for value in (0.1, 0.2, -0.3)]
+    told = pooled(runs)
+    assert told.estimate != 0
+    assert told.shown(told.estimate) == 0
+    assert told.shown(1e-9) == 1e-9
+
+
 def test_a_difference_is_paired() -> None:
     """What the two have in common cancels: differences 1, 2, 3 around any shared difficulty."""
     base = np.array([100.0, -50.0, 7.0])
