@@ -64,9 +64,16 @@ def windows(side: int = 2048, n_tiles: int = 8, n: int = 3) -> Comparison:
                    what=f"a descent in a picture of {side:,} pixels")  # fmt: skip
 
 
-def headline() -> Comparison:
-    """A descent in a picture of 4,096 pixels a side: every level in memory over tiles by windows."""
-    return windows(4096)
+def headline(side: int = 2048, n_tiles: int = 8) -> Comparison:
+    """Until the tokens of a picture of ``side`` pixels are there: all tiles of the finest level over a descent that
+    opens ``n_tiles`` a level. Two methods, so the tokens are not the same."""
+    torch.manual_seed(0)
+    model, picture = VisionLanguage(len(WORDS), dim=48).eval(), _noise(side)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "all tiles": lambda: read(model, picture, None)[0],
+        "descent": lambda: read(model, picture, n_tiles)[0],
+    }
+    return compare(ways, equal=None, n=3, what=f"tokens of a picture of {side:,} pixels")
 
 
 def growth(source: Picture, sides: Sequence[int], n_tiles: int = 8) -> list[dict[str, Any]]:
