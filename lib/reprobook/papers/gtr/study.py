@@ -1,0 +1,304 @@
+"""The chapter's experiments, as its cells call them: games with their start, methods from one start, measures,
+effects."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from reprobook.errors import ReprobookError
+from reprobook.papers.gtr import collapse, games, start
+from reprobook.papers.gtr.corrector import Ability
+from reprobook.papers.gtr.formulas import KINDS
+from reprobook.papers.gtr.language import Language, read
+from reprobook.papers.gtr.learning import Learner, Method, Settings, Tables, play, thought_of
+from reprobook.papers.gtr.policy import Policy
+from reprobook.train import shuffled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reprobook.papers.gtr.cards import Handwriting
+    from reprobook.papers.gtr.games import Game, Pool
+    from reprobook.papers.gtr.learning import Played
+
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+EASY = ("EZPoints", "NumberLine", "Blackjack")  # games that the prefix rule leaves alone
+HELD_OUT, HANDS, N_SAMPLES = 0.3, 5, 8  # share of hands for tests; the seed that deals them; thoughts a hand
+RL = Method(cloning=0.0, truncate=False)
+METHODS: dict[str, Method] = {
+    "RL only": RL,
+    "RL only, lambda 0": replace(RL, lam=0.0),
+    "RL only, lambda 1": replace(RL, lam=1.0),
+    "RL only with truncation": replace(RL, truncate=True),
+    "action only": RL,
+    "cloning only": Method(ppo=False),
+    "GTR": Method(),
+    "GTR, perfect corrector": Method(),
+    "GTR without DAgger": Method(dagger=False),
+    "GTR without tool": Method(),
+    "GTR annealed": Method(annealed=True),
+    "GTR cloning whole responses": Method(whole=True),
+    "judge reward": Method(cloning=0.0, judge=1.0),
+}
+
+
+def method(name: str, noise: float) -> Method:
+    """A row by its name, with a corrector that misreads in a share ``noise`` of episodes (``perfect``: in none)."""
+    if name not in METHODS:
+        raise ReprobookError(f"method {name!r} is not known; methods: {', '.join(METHODS)}")
+    return replace(METHODS[name], ability=Ability("without tool" not in name, 0.0 if "perfect" in name else noise))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Policy and supervised start of a game."""
+
+    width: int
+    n_layers: int
+    n_demonstrations: int
+    start_steps: int
+    start_lr: float
+    noise: start.Noise
+
+
+@dataclass(frozen=True)
+class World:
+    """A game, its training and test hands (None: all), handwriting for either, and the policy that all methods start
+    from."""
+
+    name: str
+    language: Language
+    train: Pool | None
+    test: Pool | None
+    writing: tuple[Handwriting, Handwriting]
+    start: Policy
+
+    def deal(self, n_tables: int, seed: int, test: bool = True) -> Game:
+        """Tables with hands dealt by ``seed``."""
+        return games.open_game(self.name, n_tables, np.random.default_rng(seed), self.test if test else self.train)
+
+
+def open_world(
+    name: str, sizes: Sizes, writing: tuple[Handwriting, Handwriting], seed: int, *, fit: Callable[..., Any],
+    thinks: bool = True,
+) -> World:  # fmt: skip
+    """A game with its supervised start, trained on noisy demonstrations. The middle game and Points24 hold hands
+    out."""
+    pools: dict[str, Callable[[], Pool]] = {
+        "Targets": games.pool_of_targets, "Points24": games.pool24, "Three": lambda: games.pool24(3),
+    }  # fmt: skip
+    train, test = games.split(pools[name](), HELD_OUT, 0) if name in pools else (None, None)
+    rng = np.random.default_rng([seed, 11])
+    tables = games.open_game(name, sizes.n_demonstrations, rng, train)
+    language = Language(tables.actions, tables.has_formula, thinks)
+    data = start.demonstrations(tables, language, writing[0], sizes.noise, rng)
+    torch.manual_seed(seed)
+    policy = Policy(start.shape_of(tables, language, sizes.width, sizes.n_layers))
+    order = shuffled(len(data.response), min(64, len(data.response)), seed=seed)
+    fit(
+        f"start {name}{'' if thinks else ' without thoughts'}", policy, start.batches(data, order, writing[0]),
+        start.imitation_loss, num_steps=sizes.start_steps, lr=sizes.start_lr, schedule="cosine",
+        warmup_steps=min(20, sizes.start_steps), precision="fp32",
+    )  # fmt: skip
+    return World(name, language, train, test, writing, policy)
+
+
+# ---------------------------------------------------------------------------------------------------------- measuring
+
+
+class Measured(NamedTuple):
+    """What a policy does on fixed hands: episodes sampled and greedy, and what its thoughts tell of a hand
+    (n_hands,)."""
+
+    sampled: Played
+    greedy: Played
+    told: np.ndarray
+
+    def row(self) -> dict[str, float]:
+        """Means, and the measures of collapse."""
+        words = [thought.replace(",", " ").replace('"', " ").split() for thought in self.sampled.thoughts]
+        return {
+            "success": self.sampled.success.mean(), "success, greedy": self.greedy.success.mean(),
+            "return": self.sampled.returns.mean(), "legal": self.sampled.legal.mean(),
+            "names the cards": self.sampled.named.mean(), "cards read, greedy": self.greedy.named.mean(),
+            "information (nats)": self.told.mean(), "entropy (nats a token)": self.sampled.entropy.mean(),
+            "distinct-2": collapse.distinct(words, 2), "self-BLEU-2": collapse.self_bleu(words[:200]),
+            "template": collapse.template_share(self.sampled.thoughts),
+            **{f"won by {kind}": float((self.sampled.kinds == k).mean()) for k, kind in enumerate(KINDS)},
+        }  # fmt: skip
+
+
+def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
+    """Play ``n_hands`` fixed test hands in handwriting that no training saw; thoughts of a tenth of them, eight
+    times."""
+    sampled, greedy = (
+        play(policy, world.language, world.deal(n_hands, HANDS), world.writing[1], seed=seed, temperature=temperature)
+        for temperature in (1.0, 0.0)
+    )
+    few = max(2, n_hands // 10)
+    said = [first_thoughts(policy, world, few, seed + k) for k in range(N_SAMPLES)]
+    return Measured(sampled, greedy, collapse.information([list(each) for each in zip(*said, strict=True)]))
+
+
+def first_thoughts(policy: Policy, world: World, n: int, seed: int) -> list[str]:
+    """A sampled thought on each of the first ``n`` fixed hands, in handwriting drawn by ``seed``."""
+    tables = Tables(world.deal(n, HANDS), world.writing[1], np.random.default_rng(seed))
+    _, pictures, prompt = tables.seen(world.language)
+    written = policy.write(pictures, prompt, temperature=1.0, generator=torch.Generator().manual_seed(seed))
+    return [thought_of(world.language.text(row)) for row in written.ids.tolist()]
+
+
+class Run(NamedTuple):
+    """A method's training: measures before and after, a row of each update, the trained policy, early and late
+    thoughts."""
+
+    first: Measured
+    last: Measured
+    curve: pd.DataFrame
+    policy: Policy
+
+
+def train(
+    world: World, name: str, settings: Settings, noise: float, n_hands: int, seed: int, folder: Path | None = None
+) -> Run:
+    """Train a method from the world's start. With ``folder`` a run that was killed goes on from its last update."""
+    policy = copy.deepcopy(world.start)
+    first = measure(policy, world, n_hands, seed)
+    game = world.deal(settings.n_tables, seed, test=False)
+    how = replace(method(name, noise), prefix=world.name not in EASY)
+    learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed)
+    learner.run(folder=folder)
+    curve = pd.DataFrame(learner.history).assign(game=world.name, method=name)
+    return Run(first, measure(policy, world, n_hands, seed), curve, policy)
+
+
+def summary(runs: Mapping[tuple[str, str], Run]) -> pd.DataFrame:
+    """One row a run (game, method), and the start of each game."""
+    rows, seen = [], set()
+    for (game, name), run in runs.items():
+        begin = (game, "start" + (" without thoughts" if name == "action only" else ""))
+        if begin not in seen:
+            rows.append({"game": begin[0], "method": begin[1], **run.first.row()})
+            seen.add(begin)
+        rows.append({"game": game, "method": name, **run.last.row()})
+    return pd.DataFrame(rows)
+
+
+def constant_thought(n: int) -> dict[str, float]:
+    """The measures of full collapse: one fluent thought on ``n`` hands."""
+    words = [["append", "10"]] * n
+    return {
+        "information (nats)": float(collapse.information([["append 10"] * N_SAMPLES] * n).mean()),
+        "distinct-2": collapse.distinct(words, 2), "self-BLEU-2": collapse.self_bleu(words), "template": 1.0,
+    }  # fmt: skip
+
+
+def step_by_step(policy: Policy, world: World, hand: int, seed: int) -> list[tuple[str, str]]:
+    """Thought and action of each step on one of the fixed hands, sampled."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    game = world.deal(hand + 1, HANDS)
+    tables, found = Tables(game, world.writing[1], rng), []
+    while True:
+        _, pictures, prompt = tables.seen(world.language)
+        written = policy.write(pictures, prompt, temperature=1.0, generator=generator)
+        texts = [world.language.text(row) for row in written.ids.tolist()]
+        step = game.step(read(world.language, texts, rng).action)
+        found.append((thought_of(texts[hand]), texts[hand][len(thought_of(texts[hand])) :]))
+        if step.terminated[hand] or step.truncated[hand]:
+            return [*found, ("reward", f"{step.reward[hand]:g}")]
+        tables.refresh(np.zeros(hand + 1, dtype=bool), rng)
+
+
+def thoughts_table(runs: Mapping[str, Run], n: int) -> pd.DataFrame:
+    """First thoughts on the same ``n`` hands, early and late, of several methods."""
+    found: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        found |= {f"{name}: early": run.first.sampled.thoughts[:n], f"{name}: late": run.last.sampled.thoughts[:n]}
+    return pd.DataFrame(found)
+
+
+# ------------------------------------------------------------------------------------------------------------ effects
+
+
+def pairs(runs: Mapping[str, Run]) -> Pairs:
+    """Paired effects of the plan over the fixed hands of the middle game, those whose runs there are."""
+    found: Pairs = {}
+    if "RL only" in runs:
+        rl = runs["RL only"]
+        found |= {
+            "RL only: success, last minus first": (_ones(rl.last.sampled.success), _ones(rl.first.sampled.success)),
+            "RL only: thoughts that name the cards, last minus first": (
+                _ones(rl.last.sampled.named), _ones(rl.first.sampled.named)
+            ),
+        }  # fmt: skip
+    if "GTR" not in runs:
+        return found
+    best = _ones(runs["GTR"].last.sampled.success)
+    for other, run in runs.items():
+        if other != "GTR":
+            found[f"GTR minus {other}"] = best, _ones(run.last.sampled.success)
+    if "RL only" in runs:
+        named = _ones(runs["GTR"].last.sampled.named), _ones(runs["RL only"].last.sampled.named)
+        found["thoughts that name the cards: GTR minus RL only"] = named
+    return found
+
+
+def _ones(flags: np.ndarray) -> np.ndarray:
+    return flags.astype(float)
+
+
+def told(runs: Mapping[str, Run]) -> Pairs:
+    """The effects of information, over fewer hands with eight thoughts each."""
+    name = "RL only: information of the hand in thoughts, last minus first"
+    return {name: (runs["RL only"].last.told, runs["RL only"].first.told)} if "RL only" in runs else {}
+
+
+def levels(run: Run) -> dict[str, np.ndarray]:
+    """The unpaired effects of the middle game: cards read, where the start stands, legal actions of RL at its end."""
+    return {
+        "cards read": _ones(run.first.greedy.named), "middle game: start": _ones(run.first.sampled.success),
+        "middle game: legal actions": run.last.sampled.legal,
+    }  # fmt: skip
+
+
+def easy_levels(game: str, runs: Mapping[tuple[str, str], Run]) -> dict[str, np.ndarray]:
+    """The effects of an easy game: success of the start and of each method, by episode."""
+    mine = {name: run for (each, name), run in runs.items() if each == game}
+    found = {f"{game}: {name}": _ones(run.last.sampled.success) for name, run in mine.items()}
+    first = next(iter(mine.values())).first.sampled.success
+    return {f"{game}: start": _ones(first), **found}
+
+
+def slopes(noises: Sequence[float], runs: Sequence[Run]) -> np.ndarray:
+    """Least-squares slope of success over the corrector's noise on each hand (n_hands,)."""
+    if len(set(noises)) < 2:
+        raise ReprobookError(f"a slope needs two values of noise; there is {list(noises)}")
+    x = np.array(noises) - np.mean(noises)
+    y = np.stack([_ones(run.last.sampled.success) for run in runs])
+    return x @ (y - y.mean(0)) / (x @ x)
+
+
+def hand_keys(world: World, n_hands: int) -> list[str]:
+    """Names of the fixed hands, equal in every seed."""
+    game = world.deal(n_hands, HANDS)
+    rows = zip(game.ranks().tolist(), game.targets().tolist(), strict=True)
+    return [f"{k}: {' '.join(map(str, ranks))} to {target}" for k, (ranks, target) in enumerate(rows)]
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained."""
+    for name in [*given["rows"], *given["parts"], *given["others"]]:
+        method(name, given["noise"])
+    if wrong := [game for game in given["controls"] if game not in EASY]:
+        raise ReprobookError(f"controls names {wrong[0]!r}; it may have {', '.join(EASY)}")
+    for noise in given["noises"]:
+        method("GTR", noise)
+    Settings(given["n_tables"], given["n_steps"], given["n_updates"], given["epochs"], given["batch_size"])
+    start.Noise(given["wrong_cards"], given["wrong_formulas"], given["wrong_symbols"])

@@ -1,0 +1,102 @@
+"""The experiments' bookkeeping, the paper's tables and the benchmark."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from reprobook import facts
+from reprobook.errors import ReprobookError
+from reprobook.papers.gtr import bench, printed, study
+from reprobook.papers.gtr.learning import Played
+from reprobook.papers.gtr.policy import Policy, Shape
+
+
+def played(returns: list[float], named: list[bool]) -> Played:
+    n = len(returns)
+    return Played(np.array(returns), np.zeros(n), np.array(named), np.ones(n), ["a b"] * n, np.zeros(n))
+
+
+def run(first: list[float], last: list[float]) -> study.Run:
+    ends = [
+        study.Measured(played(r, [r[0] > 0, False]), played(r, [True, False]), np.array([x, 0.0]))
+        for r, x in ((first, 1.0), (last, 0.25))
+    ]
+    return study.Run(*ends, pd.DataFrame(), Policy(Shape(1, 1, 1, 4, 8)))
+
+
+def test_effects_pair_the_hands() -> None:
+    runs = {"RL only": run([-1, 9], [-3, -1]), "GTR": run([-1, 9], [10, 8])}
+    pairs = study.pairs(runs)
+    assert {name: (a - b).tolist() for name, (a, b) in pairs.items()} == {
+        "RL only: success, last minus first": [0, -1],
+        "RL only: thoughts that name the cards, last minus first": [0, 0],
+        "GTR minus RL only": [1, 1],
+        "thoughts that name the cards: GTR minus RL only": [1, 0],
+    }
+    (told,) = study.told(runs).values()
+    assert (told[0] - told[1]).tolist() == [-0.75, 0]
+    assert study.levels(runs["RL only"])["middle game: start"].tolist() == [0, 1]
+    easy = study.easy_levels("EZPoints", {("EZPoints", name): each for name, each in runs.items()})
+    assert {name: values.tolist() for name, values in easy.items()} == {
+        "EZPoints: start": [0, 1], "EZPoints: RL only": [0, 0], "EZPoints: GTR": [1, 1],
+    }  # fmt: skip
+    slope = study.slopes([0.0, 0.5, 1.0], [runs["GTR"], runs["RL only"], runs["RL only"]])
+    assert slope.tolist() == pytest.approx([-1, -1])
+    with pytest.raises(ReprobookError, match="a slope needs two values"):
+        study.slopes([0.3, 0.3], [])
+
+
+def test_rows_are_what_their_names_say() -> None:
+    assert not study.method("RL only", 0.3).asks and study.method("RL only with truncation", 0.3).asks
+    assert (
+        study.method("GTR", 0.3).ability.noise == 0.3 and study.method("GTR, perfect corrector", 0.3).ability.noise == 0
+    )
+    assert not study.method("GTR without tool", 0.3).ability.tool and not study.method("GTR without DAgger", 0).dagger
+    assert [study.method(f"RL only{name}", 0).lam for name in (", lambda 0", "", ", lambda 1")] == [0, 0.5, 1]
+    assert not study.method("cloning only", 0).ppo and study.method("judge reward", 0).cloning == 0
+    with pytest.raises(ReprobookError, match="method 'PPO' is not known; methods: RL only"):
+        study.method("PPO", 0)
+    with pytest.raises(ReprobookError, match="noise is 2"):
+        study.method("GTR", 2)
+
+
+def test_the_printed_tables_say_what_they_can() -> None:
+    paper = facts.load("gtr")
+    lost = printed.lost_episodes(paper).set_index("model")
+    assert lost.loc["GTR", "a lost episode"] == pytest.approx((1.75 + 2.17) / 0.825)
+    assert (lost["a lost episode"].dropna() > 1).all() and lost.loc["GTR", "return if truncated"] == pytest.approx(
+        0.925
+    )
+    assert 12 < lost.loc["GTR", "low"] < 17.5 < lost.loc["GTR", "high"] < 24
+    easier = printed.easier_games(paper)
+    impossible = easier[easier["possible"].eq(False)]
+    assert impossible[["game", "model"]].to_numpy().tolist() == [["EZPoints", "GTR"]]
+    assert impossible["at most"].tolist() == pytest.approx([9.395])
+    assert (easier["draws"].dropna() >= 0).all()
+
+
+def test_the_benchmarks_compare_equal_results() -> None:
+    assert len(bench.headline(rows=6, width=16).seconds) == 2
+    assert len(bench.throughput(n_tables=4, n_steps=9).seconds) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rows": ["PPO"]}, "method 'PPO' is not known"),
+        ({"controls": ["Points24"]}, "controls names 'Points24'; it may have EZPoints, NumberLine, Blackjack"),
+        ({"noises": [1.5]}, "noise is 1.5"),
+        ({"batch_size": 1000}, "batch_size is 1000; a rollout has 96 steps"),
+        ({"wrong_symbols": -1}, "noise: symbols is -1"),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_trained(changed: dict[str, object], message: str) -> None:
+    given: dict[str, object] = {
+        "rows": ["GTR"], "parts": [], "others": [], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0],
+        "n_tables": 16, "n_steps": 6, "n_updates": 1, "epochs": 1, "batch_size": 32,
+        "wrong_cards": 0.1, "wrong_formulas": 0.5, "wrong_symbols": 0.4,
+    }  # fmt: skip
+    study.check(given)
+    with pytest.raises(ReprobookError, match=message):
+        study.check(given | changed)
