@@ -31,6 +31,10 @@ class Handwriting:
         self.sizes = np.array([len(each) for each in digits])
         self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
 
+    def draw(self, places: Tensor) -> Tensor:
+        """Pictures (..., 2, 28, 28) of picture places (..., 2)."""
+        return self.pictures[places]
+
     def pick(self, ranks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A picture for each digit of ``ranks`` (..., from 0 to 13, or -1 for nothing): places in ``pictures``
         (..., 2)."""

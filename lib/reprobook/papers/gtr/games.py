@@ -370,7 +370,7 @@ def open_game(name: str, n_tables: int, rng: np.random.Generator, pool: Pool | N
 
     ``pool``: hands other than all of the game's. Raises :class:`ReprobookError` for another name."""
     points: dict[str, tuple[Callable[[], Pool], str, int]] = {
-        "Points24": (pool24, "+-*/()", 20), "EZPoints": (pool12, "+*", 5), "Targets": (pool_of_targets, "+-*", 5),
+        "Points24": (pool24, "+-*/()", 20), "EZPoints": (pool12, "+*", 5), "Targets": (pool_of_targets, "+-*", 3),
         "Three": (lambda: pool24(3), "+-*/()", 12),
     }  # fmt: skip
     if n_tables < 1:

@@ -72,6 +72,14 @@ class Language:
         words = [self.tokens[k] for k in ids]
         return "".join(words[: words.index(END)] if END in words else words).replace(PAD, "")
 
+    def thought(self, text: str) -> Thought | None:
+        """The thought of a response; None if that is not well-formed."""
+        return read_response(text, self.keys)
+
+    def action_length(self, action: str) -> int:
+        """Tokens of an action's part of a response, its end included."""
+        return len(self._action(action))
+
     def split(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Where the action begins in responses (B, T) of ``lengths`` (B,): at the last token with the action's key,
         else four tokens before the end; -1 where there is no key and are fewer than four tokens (as released)."""
@@ -79,6 +87,19 @@ class Language:
         keys = np.isin(ids, self.key_ids) & (places < lengths[:, None])
         last = np.where(keys, places, -1).max(1)
         return np.where(last >= 0, last, np.where(lengths >= 4, lengths - 4, -1))
+
+    def prompts(self, texts: Sequence[str], targets: np.ndarray, room: int) -> np.ndarray:
+        """Prompts (B, 2 + room) of ids: two digits of the target, and the formula so far, right-aligned; a blank is
+        ``PAD``. Raises :class:`ReprobookError` if a formula has more than ``room`` symbols."""
+        ids = np.zeros((len(texts), 2 + room), dtype=np.int64)
+        for row, (text, target) in enumerate(zip(texts, targets, strict=True)):
+            ids[row, :2] = [self.ids[digit] for digit in f"{int(target):02d}"]
+            spaced = [symbol for part in text.split(" ") for symbol in [*symbols(part), PAD]][:-1]
+            if len(spaced) > room:
+                raise ReprobookError(f"the formula {text!r} has {len(spaced)} symbols; the prompt has room for {room}")
+            if spaced:
+                ids[row, -len(spaced) :] = [self.ids[symbol] for symbol in spaced]
+        return ids
 
 
 @lru_cache(maxsize=200_000)
@@ -125,21 +146,5 @@ def read(language: Language, texts: Sequence[str], rng: np.random.Generator) -> 
     """Actions and thoughts of ``texts``; where no single action is named, a random one is played."""
     named = np.array([parse_action(text, language.actions) for text in texts])
     drawn = rng.integers(0, len(language.actions), len(texts))
-    thoughts = [read_response(text, language.keys) for text in texts]
+    thoughts = [language.thought(text) for text in texts]
     return Read(np.where(named < 0, drawn, named), named >= 0, thoughts)
-
-
-def prompts(texts: Sequence[str], targets: np.ndarray, language: Language, room: int) -> np.ndarray:
-    """Prompts (B, 2 + room) of ids: two digits of the target, and the formula so far, right-aligned; a blank is
-    ``PAD``.
-
-    Raises :class:`ReprobookError` if a formula has more than ``room`` symbols."""
-    ids = np.zeros((len(texts), 2 + room), dtype=np.int64)
-    for row, (text, target) in enumerate(zip(texts, targets, strict=True)):
-        ids[row, :2] = [language.ids[digit] for digit in f"{int(target):02d}"]
-        spaced = [symbol for part in text.split(" ") for symbol in [*symbols(part), PAD]][:-1]
-        if len(spaced) > room:
-            raise ReprobookError(f"the formula {text!r} has {len(spaced)} symbols; the prompt has room for {room}")
-        if spaced:
-            ids[row, -len(spaced) :] = [language.ids[symbol] for symbol in spaced]
-    return ids

@@ -12,7 +12,7 @@ import torch
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr import ppo
 from reprobook.papers.gtr.corrector import Ability, Corrector
-from reprobook.papers.gtr.language import prompts, read
+from reprobook.papers.gtr.language import read
 from reprobook.papers.gtr.policy import PAD_ID, token_logp
 from reprobook.papers.gtr.ppo import Buffer, Correction, Draws, check_lambda
 from reprobook.papers.gtr.start import prompt_room
@@ -70,7 +70,9 @@ class Settings:
     """Numbers of the loop; the defaults are the paper's, but for sizes that only make sense here.
 
     ``value_clip``: with 0.1, as released, a value that is further from its target moves by no more than that in an
-    update, while targets of valid responses lie above 5."""
+    update, while targets of valid responses lie above 5. ``horizon``: updates in which the step size falls along half
+    a cosine from ``lr`` to ``lr_end`` (the paper's is longer than its run); 0: it stays. ``micro``: rows in a forward
+    pass, whose gradients are summed up (the paper's is 1); 0: all of a mini-batch."""
 
     n_tables: int = 64
     n_steps: int = 16
@@ -78,6 +80,9 @@ class Settings:
     epochs: int = 4
     batch_size: int = 64
     lr: float = 3e-4
+    lr_end: float = 1e-9
+    horizon: int = 0
+    micro: int = 0
     gamma: float = 0.9
     gae_lambda: float = 0.95
     clip: float = 0.1
@@ -93,11 +98,19 @@ class Settings:
         for name in ("n_tables", "n_steps", "n_updates", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ReprobookError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if min(self.horizon, self.micro) < 0:
+            raise ReprobookError(f"horizon is {self.horizon} and micro {self.micro}; neither may be below 0")
         if self.batch_size > self.n_tables * self.n_steps:
             raise ReprobookError(f"batch_size is {self.batch_size}; a rollout has {self.n_tables * self.n_steps} steps")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ReprobookError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
+
+    def step_size(self, update: int) -> float:
+        """Of Adam in an update (from 1)."""
+        if not self.horizon:
+            return self.lr
+        return self.lr_end + (self.lr - self.lr_end) * 0.5 * (1 + math.cos(math.pi * (update - 1) / self.horizon))
 
 
 class Rollout(NamedTuple):
@@ -131,8 +144,8 @@ class Tables:
     def seen(self, language: Language) -> tuple[Tensor, Tensor, Tensor]:
         """Picture places (B, n, 2), pictures (B, n, 2, 28, 28) and prompts (B, P)."""
         places = torch.from_numpy(self.places)
-        ids = prompts(self.game.texts(), self.game.targets(), language, prompt_room(self.game))
-        return places, self.writing.pictures[places], torch.from_numpy(ids)
+        ids = language.prompts(self.game.texts(), self.game.targets(), prompt_room(self.game))
+        return places, self.writing.draw(places), torch.from_numpy(ids)
 
 
 class Learner:
@@ -143,13 +156,15 @@ class Learner:
 
     def __init__(
         self, policy: Policy, language: Language, game: Game, writing: Handwriting, method: Method, settings: Settings,
-        seed: int,
+        seed: int, corrector: Corrector | None = None,
     ) -> None:  # fmt: skip
+        """``corrector``: one other than the exact one with the method's ability."""
         self.policy, self.language, self.method, self.settings, self.seed = policy, language, method, settings, seed
         rng = np.random.default_rng([seed, 1 << 20])
         self.tables = Tables(game, writing, rng)
-        self.corrector = Corrector(method.ability, game, rng)
-        self.optimiser = torch.optim.Adam(policy.parameters(), lr=settings.lr, eps=1e-7)
+        self.corrector = corrector or Corrector(method.ability, game, rng)
+        self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self.optimiser = torch.optim.Adam(self.trained.values(), lr=settings.lr, eps=1e-7)
         self.buffer = Buffer(method.dagger)
         self.running = np.zeros(game.n_tables)  # return of each episode so far
         self.history: list[dict[str, float]] = []
@@ -219,8 +234,10 @@ class Learner:
                 continue
             own = self.language.actions[action[row]]
             ids = self.language.encode(verdict.thought, verdict.thought.next if self.method.whole else own)
+            if len(ids) > n_new:  # no response of its own could be so long
+                continue
             response[row, : len(ids)] = ids
-            end = len(ids) if self.method.whole else len(ids) - 4  # key, action, brace, end
+            end = len(ids) - (0 if self.method.whole else self.language.action_length(own))
             labels[row, :end] = ids[:end]
         return torch.from_numpy(response), torch.from_numpy(labels)
 
@@ -247,20 +264,27 @@ class Learner:
         left = 0.5 * (1 + math.cos(math.pi * (update - 1) / s.n_updates)) if self.method.annealed else 1.0
         weights = {"policy loss": 1.0, "value loss": s.value_weight, "cloning loss": left * self.method.cloning}
         totals = dict.fromkeys(weights, 0.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = s.step_size(update)
         for _ in range(s.epochs):
             draws = Draws(n, generator)
             clones = Draws(len(self.buffer), generator) if self.method.cloning else None
             for _ in range(n // s.batch_size):
                 rows = draws.take(s.batch_size)
                 cloned = self.buffer.data.rows(clones.take(s.batch_size)) if clones and self.buffer.data else None
-                losses = self._losses(rollout, rows, cloned, advantage, returns, values)
-                for name, each in losses.items():
-                    totals[name] += float(each.detach())
-                if losses:
-                    loss = torch.stack([weights[name] * each for name, each in losses.items()]).sum()
-                    self.optimiser.zero_grad()
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
+                self.optimiser.zero_grad()
+                found = False
+                for part in torch.arange(s.batch_size).split(s.micro or s.batch_size):
+                    clone = None if cloned is None else cloned.rows(part)
+                    losses = self._losses(rollout, rows[part], clone, advantage, returns, values)
+                    share = len(part) / s.batch_size
+                    for name, each in losses.items():
+                        totals[name] += share * float(each.detach())
+                    if losses:
+                        (share * torch.stack([weights[name] * each for name, each in losses.items()]).sum()).backward()
+                        found = True
+                if found:
+                    torch.nn.utils.clip_grad_norm_(self.trained.values(), s.grad_clip)
                     self.optimiser.step()
         self.history[-1] |= {name: total / (s.epochs * (n // s.batch_size)) for name, total in totals.items()}
 
@@ -279,7 +303,7 @@ class Learner:
         if not len(response):
             return {}
         used = int((response != PAD_ID).any(0).sum())  # no forward pass over what no row has
-        logits, value = self.policy(self.tables.writing.pictures[places], prompt, response[:, :used])
+        logits, value = self.policy(self.tables.writing.draw(places), prompt, response[:, :used])
         found, n = {}, len(rows) if self.method.ppo else 0
         if self.method.ppo:
             logp = token_logp(logits[:n], response[:n, :used], s.temperature)
@@ -316,7 +340,7 @@ class Learner:
         owners = {"game": self.tables.game, "tables": self.tables, "corrector": self.corrector, "learner": self}
         return {
             "method": repr((self.method, self.settings, self.seed)), "update": update, "rows": rows,
-            "history": self.history, "policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "history": self.history, "policy": {name: p.detach() for name, p in self.trained.items()}, "optimiser": self.optimiser.state_dict(),
             "buffer": None if self.buffer.data is None else self.buffer.data._asdict(),
             "arrays": {name: _arrays(owner) for name, owner in owners.items()},
             "aims": self.corrector.aims, "seen": self.corrector.seen, "said": dict(self.corrector.said),
@@ -325,7 +349,7 @@ class Learner:
     def _restore(self, state: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         if state["method"] != repr((self.method, self.settings, self.seed)):
             raise ReprobookError("the folder holds a run of another method, other settings or another seed")
-        self.policy.load_state_dict(state["policy"])
+        self.policy.load_state_dict(state["policy"], strict=False)  # what is frozen is as it was
         self.optimiser.load_state_dict(state["optimiser"])
         self.buffer.data = None if state["buffer"] is None else Correction(**state["buffer"])
         owners = {"game": self.tables.game, "tables": self.tables, "corrector": self.corrector, "learner": self}
@@ -382,8 +406,9 @@ class Played(NamedTuple):
 
 
 def play(
-    policy: Policy, language: Language, game: Game, writing: Handwriting, *, seed: int, temperature: float = 1.0
-) -> Played:
+    policy: Policy, language: Language, game: Game, writing: Handwriting, *, seed: int, temperature: float = 1.0,
+    repetition: float = 1.0,
+) -> Played:  # fmt: skip
     """One episode on each table as it is dealt, without truncation and corrector. ``temperature`` 0: greedy."""
     rng, generator = np.random.default_rng([seed, 7]), torch.Generator().manual_seed(seed)
     tables = Tables(game, writing, rng)
@@ -395,7 +420,8 @@ def play(
     first = True
     while alive.any():
         _, pictures, prompt = tables.seen(language)
-        written = policy.write(pictures, prompt, temperature=temperature, generator=generator)
+        how = {"temperature": temperature, "repetition": repetition}
+        written = policy.write(pictures, prompt, generator=generator, **how)
         texts = [language.text(row) for row in written.ids.tolist()]
         got = read(language, texts, rng)
         if first:

@@ -33,7 +33,7 @@ class Shape:
     vocabulary: int
     width: int = 64
     n_layers: int = 2
-    n_heads: int = 4
+    n_heads: int = 2
 
 
 class Eye(nn.Module):
@@ -61,7 +61,7 @@ class Block(nn.Module):
         self.n_heads = n_heads
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
         self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(
         self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None
@@ -74,7 +74,7 @@ class Block(nn.Module):
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
         seen = f.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + self.mix(seen.transpose(1, 2).reshape(b, t, width))
-        return x + self.down(f.gelu(self.up(self.norms[1](x)))), (k, v)
+        return x + self.down(f.relu(self.up(self.norms[1](x)))), (k, v)
 
 
 class Written(NamedTuple):

@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as f
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr.corrector import numbers_on, ways_on
 from reprobook.papers.gtr.formulas import symbols
 from reprobook.papers.gtr.games import advice
-from reprobook.papers.gtr.language import Thought, prompts
-from reprobook.papers.gtr.policy import Shape, token_logp
+from reprobook.papers.gtr.language import Thought
+from reprobook.papers.gtr.policy import Eye, Shape, token_logp
 from reprobook.papers.gtr.ppo import Correction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from reprobook.papers.gtr.cards import Handwriting
     from reprobook.papers.gtr.games import Game
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Noise:
     """Shares of wrong demonstrations, independent of each other: ``cards`` name a wrong card; ``formulas`` aim at
-    another formula of the same cards, whatever it equals; ``symbols`` continue with any symbol of the game."""
+    another formula of the same cards, whatever it equals; ``symbols`` continue with any symbol but the right one."""
 
     cards: float = 0.1
     formulas: float = 0.5
@@ -39,6 +41,43 @@ class Noise:
         for name in ("cards", "formulas", "symbols"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ReprobookError(f"noise: {name} is {getattr(self, name)}; it must be from 0 to 1")
+
+
+HIGHEST = 13  # rank of a king
+
+
+class Reader(nn.Module):
+    """An eye beside the words of the policy: before anything else it learns which word a picture shows, as CLIP's
+    pretraining would bring that along."""
+
+    def __init__(self, language: Language, width: int) -> None:
+        super().__init__()
+        self.eye, self.words = Eye(width), nn.Embedding(len(language), width)
+        self.register_buffer("numbers", torch.tensor([language.ids[str(k)] for k in range(11)]))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits (B, 11) of the numbers 0 to 10 for pictures (B, 2, 28, 28)."""
+        words = self.words(self.numbers)
+        return self.eye(pictures) @ words.T / words.shape[1] ** 0.5
+
+
+def shown(writing: Handwriting, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Picture places (n, 2) of ``n`` random ranks from 0 to 13, and the numbers that they count (n,)."""
+    ranks = rng.integers(0, HIGHEST + 1, n)
+    return torch.from_numpy(writing.pick(ranks, rng)), torch.from_numpy(np.minimum(ranks, 10))
+
+
+def reading_loss(reader: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy of the number that each picture shows."""
+    pictures, numbers = batch
+    return f.cross_entropy(reader(pictures), numbers)
+
+
+@torch.no_grad()
+def read_right(reader: Reader, writing: Handwriting, n: int, seed: int) -> np.ndarray:
+    """Whether each of ``n`` numbers, in the handwriting given, is read right (n,), as 0 or 1."""
+    places, numbers = shown(writing, n, np.random.default_rng(seed))
+    return (reader(writing.draw(places)).argmax(1) == numbers).float().numpy()
 
 
 def shape_of(game: Game, language: Language, width: int, n_layers: int) -> Shape:
@@ -71,13 +110,14 @@ def demonstrations(
         if rng.random() < noise.cards:
             cards[int(rng.integers(len(cards)))] = int(rng.integers(1, 11))
         if rng.random() < noise.symbols:
-            onward = game.actions[int(rng.integers(len(game.actions)))]
+            wrong = [action for action in game.actions if action != onward]
+            onward = wrong[int(rng.integers(len(wrong)))]
         rows.append(row)
         texts.append(begun)
         told.append(language.encode(Thought(tuple(cards), formula, onward), onward))
     if not rows:
         raise ReprobookError("no hand that was dealt has a solution: there is nothing to demonstrate")
-    ids = prompts(texts, targets[rows], language, prompt_room(game))
+    ids = language.prompts(texts, targets[rows], prompt_room(game))
     width = max(map(len, told))
     response = torch.tensor([each + [0] * (width - len(each)) for each in told])
     labels = torch.where(response == 0, -100, response)
@@ -111,7 +151,7 @@ def batches(
 
     def batch(step: int) -> tuple[Tensor, ...]:
         part = data.rows(order(step))
-        return writing.pictures[part.places], part.prompt, part.response
+        return writing.draw(part.places), part.prompt, part.response
 
     return batch
 

@@ -58,20 +58,29 @@ def method(name: str, noise: float) -> Method:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Policy and supervised start of a game."""
+    """Policy, its reading lesson, and the supervised start of a game. ``wrong``: of each game, the shares of wrong
+    demonstrations (cards, formulas, symbols)."""
 
     width: int
     n_layers: int
+    reading_steps: int
+    reading_lr: float
     n_demonstrations: int
     start_steps: int
     start_lr: float
-    noise: start.Noise
+    wrong: Mapping[str, Sequence[float]]
+
+    def noise(self, game: str) -> start.Noise:
+        """The noise of a game's demonstrations. Raises :class:`ReprobookError` where none is stated."""
+        if game not in self.wrong or len(self.wrong[game]) != 3:
+            raise ReprobookError(f"wrong has no three shares for {game}; it has {dict(self.wrong)}")
+        return start.Noise(*self.wrong[game])
 
 
 @dataclass(frozen=True)
 class World:
-    """A game, its training and test hands (None: all), handwriting for either, and the policy that all methods start
-    from."""
+    """A game, its training and test hands (None: all), handwriting for either, the policy that all methods start
+    from, and what it does on the fixed test hands, sampled as stated."""
 
     name: str
     language: Language
@@ -79,18 +88,39 @@ class World:
     test: Pool | None
     writing: tuple[Handwriting, Handwriting]
     start: Policy
+    first: Measured | None = None
+    temperature: float = 1.0
+    repetition: float = 1.0
 
     def deal(self, n_tables: int, seed: int, test: bool = True) -> Game:
         """Tables with hands dealt by ``seed``."""
         return games.open_game(self.name, n_tables, np.random.default_rng(seed), self.test if test else self.train)
 
 
+def open_reader(
+    sizes: Sizes, writing: tuple[Handwriting, Handwriting], seed: int, *, fit: Callable[..., Any]
+) -> start.Reader:
+    """An eye that has learned which word a number's picture shows: every policy of the run begins with it."""
+    torch.manual_seed(seed)
+    reader = start.Reader(Language((), has_formula=False), sizes.width)
+
+    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        places, numbers = start.shown(writing[0], 128, np.random.default_rng([seed, 12, step]))
+        return writing[0].draw(places), numbers
+
+    fit(
+        "reading", reader, batch, start.reading_loss, num_steps=sizes.reading_steps, lr=sizes.reading_lr,
+        schedule="cosine", warmup_steps=min(20, sizes.reading_steps), precision="fp32",
+    )  # fmt: skip
+    return reader
+
+
 def open_world(
-    name: str, sizes: Sizes, writing: tuple[Handwriting, Handwriting], seed: int, *, fit: Callable[..., Any],
-    thinks: bool = True,
+    name: str, sizes: Sizes, reader: start.Reader, writing: tuple[Handwriting, Handwriting], seed: int, *,
+    fit: Callable[..., Any], n_hands: int, thinks: bool = True,
 ) -> World:  # fmt: skip
-    """A game with its supervised start, trained on noisy demonstrations. The middle game and Points24 hold hands
-    out."""
+    """A game with its supervised start, trained on noisy demonstrations, and measured on ``n_hands`` fixed hands. The
+    middle game and Points24 hold hands out."""
     pools: dict[str, Callable[[], Pool]] = {
         "Targets": games.pool_of_targets, "Points24": games.pool24, "Three": lambda: games.pool24(3),
     }  # fmt: skip
@@ -98,16 +128,19 @@ def open_world(
     rng = np.random.default_rng([seed, 11])
     tables = games.open_game(name, sizes.n_demonstrations, rng, train)
     language = Language(tables.actions, tables.has_formula, thinks)
-    data = start.demonstrations(tables, language, writing[0], sizes.noise, rng)
+    data = start.demonstrations(tables, language, writing[0], sizes.noise(name), rng)
     torch.manual_seed(seed)
     policy = Policy(start.shape_of(tables, language, sizes.width, sizes.n_layers))
+    policy.eye.load_state_dict(reader.eye.state_dict())
+    policy.words.load_state_dict(reader.words.state_dict())
     order = shuffled(len(data.response), min(64, len(data.response)), seed=seed)
     fit(
         f"start {name}{'' if thinks else ' without thoughts'}", policy, start.batches(data, order, writing[0]),
         start.imitation_loss, num_steps=sizes.start_steps, lr=sizes.start_lr, schedule="cosine",
         warmup_steps=min(20, sizes.start_steps), precision="fp32",
     )  # fmt: skip
-    return World(name, language, train, test, writing, policy)
+    world = World(name, language, train, test, writing, policy)
+    return replace(world, first=measure(policy, world, n_hands, seed))
 
 
 # ---------------------------------------------------------------------------------------------------------- measuring
@@ -139,9 +172,12 @@ def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
     """Play ``n_hands`` fixed test hands in handwriting that no training saw; thoughts of a tenth of them, eight
     times."""
     sampled, greedy = (
-        play(policy, world.language, world.deal(n_hands, HANDS), world.writing[1], seed=seed, temperature=temperature)
-        for temperature in (1.0, 0.0)
-    )
+        play(
+            policy, world.language, world.deal(n_hands, HANDS), world.writing[1], seed=seed, temperature=temperature,
+            repetition=world.repetition,
+        )
+        for temperature in (world.temperature, 0.0)
+    )  # fmt: skip
     few = max(2, n_hands // 10)
     said = [first_thoughts(policy, world, few, seed + k) for k in range(N_SAMPLES)]
     return Measured(sampled, greedy, collapse.information([list(each) for each in zip(*said, strict=True)]))
@@ -151,7 +187,8 @@ def first_thoughts(policy: Policy, world: World, n: int, seed: int) -> list[str]
     """A sampled thought on each of the first ``n`` fixed hands, in handwriting drawn by ``seed``."""
     tables = Tables(world.deal(n, HANDS), world.writing[1], np.random.default_rng(seed))
     _, pictures, prompt = tables.seen(world.language)
-    written = policy.write(pictures, prompt, temperature=1.0, generator=torch.Generator().manual_seed(seed))
+    how = {"temperature": world.temperature, "repetition": world.repetition}
+    written = policy.write(pictures, prompt, generator=torch.Generator().manual_seed(seed), **how)
     return [thought_of(world.language.text(row)) for row in written.ids.tolist()]
 
 
@@ -170,7 +207,7 @@ def train(
 ) -> Run:
     """Train a method from the world's start. With ``folder`` a run that was killed goes on from its last update."""
     policy = copy.deepcopy(world.start)
-    first = measure(policy, world, n_hands, seed)
+    first = world.first or measure(policy, world, n_hands, seed)
     game = world.deal(settings.n_tables, seed, test=False)
     how = replace(method(name, noise), prefix=world.name not in EASY)
     learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed)
