@@ -5,12 +5,14 @@
 - :mod:`.language`, :mod:`.policy`, :mod:`.start`: what the policy writes and how it is read, the network, its start.
 - :mod:`.corrector`, :mod:`.ppo`, :mod:`.learning`: the corrector, the losses, the loop.
 - :mod:`.collapse`: what thoughts are worth. :mod:`.study`: the experiments that the notebook calls.
+- :mod:`.released`, :mod:`.asked`, :mod:`.needs`: the paper's own model, a model as corrector, what they need.
 - :mod:`.printed`: what follows from the paper's tables; :mod:`.bench`, :mod:`.pictures`: times and figures.
 """
 
 from __future__ import annotations
 
 from reprobook.papers.gtr import (
+    asked,
     bench,
     cards,
     collapse,
@@ -19,15 +21,17 @@ from reprobook.papers.gtr import (
     games,
     language,
     learning,
+    needs,
     pictures,
     policy,
     ppo,
     printed,
+    released,
     start,
     study,
 )  # fmt: skip
 
 __all__ = [
-    "bench", "cards", "collapse", "corrector", "formulas", "games", "language", "learning", "pictures", "policy", "ppo",
-    "printed", "start", "study",
+    "asked", "bench", "cards", "collapse", "corrector", "formulas", "games", "language", "learning", "needs",
+    "pictures", "policy", "ppo", "printed", "released", "start", "study",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A corrector that is a model: a local vision-language model, or a service with OpenAI's interface (paper: GPT-4o).
+"""A corrector that is a model behind OpenAI's chat interface: GPT-4o as in the paper, or a local one that is served.
 
 It is shown the table and the agent's thought and answers in JSON; what does not parse is asked again a few times, and
 then counts as a failed call: the released code would ask for ever.
@@ -13,8 +13,6 @@ import os
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr.corrector import Ability, Corrector, Verdict
 from reprobook.papers.gtr.formulas import next_symbol, solve
@@ -22,9 +20,8 @@ from reprobook.papers.gtr.language import Thought
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    import torch
+    import numpy as np
     from torch import Tensor
 
     from reprobook.papers.gtr.games import Game
@@ -107,38 +104,21 @@ def read_answer(text: str) -> dict[str, Any]:
     return {"evaluation": right, "possible": possible, "target": target, "correction": thought}
 
 
-def local_model(folder: Path, device: torch.device, n_tokens: int = N_TOKENS) -> Callable[[Tensor, str], str]:
-    """A vision-language model from a folder that answers questions about a picture, sampled at the corrector's
-    temperature."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True
-    ).to(device)
-    processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-
-    @torch.no_grad()
-    def ask(picture: Tensor, question: str) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = processor(images=picture, text=text, return_tensors="pt").to(device, dtype)
-        how = {"do_sample": True, "temperature": TEMPERATURE, "max_new_tokens": n_tokens}
-        written = model.generate(**inputs, **how)[0, inputs["input_ids"].shape[1] :]
-        return str(processor.tokenizer.decode(written, skip_special_tokens=True))
-
-    return ask
+def check_service(where: str) -> tuple[str, str]:
+    """Address and model of ``"address model"``. Raises :class:`ReprobookError` for anything but https or this host."""
+    url, _, model = where.partition(" ")
+    if not url.startswith(("https://", "http://localhost", "http://127.0.0.1")) or not model:
+        raise ReprobookError(
+            f"released_corrector is {where!r}; it must be exact, or an https address (or one of this host) and the "
+            "name of a model, with a blank between"
+        )
+    return url, model
 
 
-def service(url: str, model: str, key_variable: str = "OPENAI_API_KEY") -> Callable[[Tensor, str], str]:
-    """A service with OpenAI's chat interface at ``url``; the key is read from the environment and kept nowhere.
-
-    Raises :class:`ReprobookError` if the address is not https or the variable is not set."""
-    if not url.startswith("https://"):
-        raise ReprobookError(f"corrector: the address is {url!r}; it must begin with https://")
-    if key_variable not in os.environ:
-        raise ReprobookError(f"corrector: the environment has no {key_variable}")
+def service(where: str, key_variable: str = "OPENAI_API_KEY") -> Callable[[Tensor, str], str]:
+    """A service with OpenAI's chat interface, far or on this host; a key is read from the environment, if it is there,
+    and kept nowhere. ``where``: see :func:`check_service`."""
+    url, model = check_service(where)
 
     def ask(picture: Tensor, question: str) -> str:
         from PIL import Image
@@ -151,9 +131,11 @@ def service(url: str, model: str, key_variable: str = "OPENAI_API_KEY") -> Calla
             "model": model, "temperature": TEMPERATURE, "max_tokens": N_TOKENS,
             "response_format": {"type": "json_object"}, "messages": [{"role": "user", "content": content}],
         }  # fmt: skip
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ[key_variable]}"}
-        asked = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 (https, see above)
-        with urllib.request.urlopen(asked, timeout=SECONDS) as reply:  # noqa: S310
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(key_variable):
+            headers["Authorization"] = f"Bearer {key}"
+        asked = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(asked, timeout=SECONDS) as reply:
             return str(json.load(reply)["choices"][0]["message"]["content"])
 
     return ask

@@ -39,7 +39,7 @@ class Method:
     ``lam``: weight of thought tokens in the log-probability; ``cloning``: weight of the cloning loss; ``annealed``:
     that weight falls to 0 along half a cosine; ``dagger``: all corrections so far are kept; ``whole``: the action is
     cloned, too; ``judge``: reward for a thought that the corrector likes; ``truncate``: the truncation rule;
-    ``prefix``: with its part about the aimed formula (Points24)."""
+    ``prefix``: with its part about the aimed formula (Points24); ``step``: factor of the step size."""
 
     ppo: bool = True
     lam: float = 0.5
@@ -50,6 +50,7 @@ class Method:
     judge: float = 0.0
     truncate: bool = True
     prefix: bool = True
+    step: float = 1.0
     ability: Ability = field(default_factory=Ability)
 
     def __post_init__(self) -> None:
@@ -265,7 +266,7 @@ class Learner:
         weights = {"policy loss": 1.0, "value loss": s.value_weight, "cloning loss": left * self.method.cloning}
         totals = dict.fromkeys(weights, 0.0)
         for group in self.optimiser.param_groups:
-            group["lr"] = s.step_size(update)
+            group["lr"] = self.method.step * s.step_size(update)
         for _ in range(s.epochs):
             draws = Draws(n, generator)
             clones = Draws(len(self.buffer), generator) if self.method.cloning else None
@@ -340,7 +341,8 @@ class Learner:
         owners = {"game": self.tables.game, "tables": self.tables, "corrector": self.corrector, "learner": self}
         return {
             "method": repr((self.method, self.settings, self.seed)), "update": update, "rows": rows,
-            "history": self.history, "policy": {name: p.detach() for name, p in self.trained.items()}, "optimiser": self.optimiser.state_dict(),
+            "history": self.history, "optimiser": self.optimiser.state_dict(),
+            "policy": {name: p.detach() for name, p in self.trained.items()},
             "buffer": None if self.buffer.data is None else self.buffer.data._asdict(),
             "arrays": {name: _arrays(owner) for name, owner in owners.items()},
             "aims": self.corrector.aims, "seen": self.corrector.seen, "said": dict(self.corrector.said),

@@ -20,6 +20,7 @@ from torch.nn import functional as f
 from reprobook.errors import ReprobookError
 from reprobook.nn.lm import add_lora, without_progress_bars
 from reprobook.papers.gtr import games, start
+from reprobook.papers.gtr.asked import AskedCorrector, service
 from reprobook.papers.gtr.language import KEY, Thought
 from reprobook.papers.gtr.learning import Learner
 from reprobook.papers.gtr.policy import PAD_ID, Shape, Written, token_logp
@@ -144,9 +145,8 @@ class Words:
             found.append(low - 1)
         return np.array(found)
 
-    def prompts(self, texts: Sequence[str], targets: np.ndarray, room: int) -> np.ndarray:
-        """Prompts (B, n_prompt) of ids; the picture is one token, see :meth:`VisionPolicy.forward`. ``room`` is that of
-        the small language and not used."""
+    def prompts(self, texts: Sequence[str], targets: np.ndarray, _room: int = 0) -> np.ndarray:
+        """Prompts (B, n_prompt) of ids; the picture is one token, see :meth:`VisionPolicy.forward`."""
         ids = np.full((len(texts), self.n_prompt), PAD_ID)
         for row, (formula, target) in enumerate(zip(texts, targets, strict=True)):
             own = self._ids(self.question(formula, int(target)), special=True)
@@ -197,7 +197,9 @@ class VisionPolicy(nn.Module):
         self.shape = Shape(4, n_prompt, n_new, config.text_config.vocab_size, width)
         self.image_token = processor.image_token_id
         self.never = [PAD_ID, self.image_token]  # is not written
-        self.value = nn.Sequential(nn.Linear(width, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 1))
+        self.value = nn.Sequential(
+            nn.Linear(width, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 1)
+        )
         self.value.to(self.device)
 
     @property
@@ -360,3 +362,15 @@ def train(
         assert world.first is not None
         found[world.name, name] = Run(world.first, measure(policy, world, n_hands, seed), curve, policy)
     return found
+
+
+def corrector_of(where: str, seed: int) -> Callable[[Game], Corrector] | None:
+    """What makes the corrector of a game: None for ``exact`` (and empty), else a model at an address."""
+    if where in ("", "exact"):
+        return None
+    ask, cards, rng = service(where), CardPictures(), np.random.default_rng([seed, 13])
+
+    def draw(ranks: np.ndarray) -> Tensor:
+        return cards.draw(torch.from_numpy(4 * ranks)[None, :, None])[0]
+
+    return lambda game: AskedCorrector(ask, draw, game, rng)

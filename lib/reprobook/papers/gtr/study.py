@@ -14,6 +14,7 @@ import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr import collapse, games, start
+from reprobook.papers.gtr.asked import check_service
 from reprobook.papers.gtr.corrector import Ability
 from reprobook.papers.gtr.formulas import KINDS
 from reprobook.papers.gtr.language import Language, read
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 EASY = ("EZPoints", "NumberLine", "Blackjack")  # games that the prefix rule leaves alone
+MARGIN = 0.05  # of a share that counts as moved, in the name of an outcome
 HELD_OUT, HANDS, N_SAMPLES = 0.3, 5, 8  # share of hands for tests; the seed that deals them; thoughts a hand
 RL = Method(cloning=0.0, truncate=False)
 METHODS: dict[str, Method] = {
     "RL only": RL,
     "RL only, lambda 0": replace(RL, lam=0.0),
     "RL only, lambda 1": replace(RL, lam=1.0),
+    "RL only, a third of the step": replace(RL, step=1 / 3),
     "RL only with truncation": replace(RL, truncate=True),
     "action only": RL,
     "cloning only": Method(ppo=False),
@@ -267,14 +270,13 @@ def thoughts_table(runs: Mapping[str, Run], n: int) -> pd.DataFrame:
 def pairs(runs: Mapping[str, Run]) -> Pairs:
     """Paired effects of the plan over the fixed hands of the middle game, those whose runs there are."""
     found: Pairs = {}
-    if "RL only" in runs:
-        rl = runs["RL only"]
-        found |= {
-            "RL only: success, last minus first": (_ones(rl.last.sampled.success), _ones(rl.first.sampled.success)),
-            "RL only: thoughts that name the cards, last minus first": (
-                _ones(rl.last.sampled.named), _ones(rl.first.sampled.named)
-            ),
-        }  # fmt: skip
+    for name in ("RL only", "RL only, a third of the step", "GTR"):
+        if name in runs:
+            first, last = runs[name].first.sampled, runs[name].last.sampled
+            found |= {
+                f"{name}: success, last minus first": (_ones(last.success), _ones(first.success)),
+                f"{name}: thoughts that name the cards, last minus first": (_ones(last.named), _ones(first.named)),
+            }
     if "GTR" not in runs:
         return found
     best = _ones(runs["GTR"].last.sampled.success)
@@ -293,8 +295,10 @@ def _ones(flags: np.ndarray) -> np.ndarray:
 
 def told(runs: Mapping[str, Run]) -> Pairs:
     """The effects of information, over fewer hands with eight thoughts each."""
-    name = "RL only: information of the hand in thoughts, last minus first"
-    return {name: (runs["RL only"].last.told, runs["RL only"].first.told)} if "RL only" in runs else {}
+    return {
+        f"{name}: information of the hand in thoughts, last minus first": (runs[name].last.told, runs[name].first.told)
+        for name in ("RL only", "GTR") if name in runs
+    }  # fmt: skip
 
 
 def levels(run: Run) -> dict[str, np.ndarray]:
@@ -313,6 +317,16 @@ def easy_levels(game: str, runs: Mapping[tuple[str, str], Run]) -> dict[str, np.
     return {f"{game}: start": _ones(first), **found}
 
 
+def outcome(runs: Mapping[str, Run]) -> str:
+    """What became of thoughts and success under RL alone, in this run, by its means: one of four names."""
+    first, last = runs["RL only"].first, runs["RL only"].last
+    poorer = float(last.sampled.named.mean() - first.sampled.named.mean()) < -MARGIN
+    better = float(last.sampled.success.mean() - first.sampled.success.mean()) > MARGIN
+    if poorer:
+        return "success without thoughts that see the hand" if better else "thought collapse, as in the paper"
+    return "learning with thoughts" if better else "neither learned nor collapsed"
+
+
 def slopes(noises: Sequence[float], runs: Sequence[Run]) -> np.ndarray:
     """Least-squares slope of success over the corrector's noise on each hand (n_hands,)."""
     if len(set(noises)) < 2:
@@ -329,13 +343,44 @@ def hand_keys(world: World, n_hands: int) -> list[str]:
     return [f"{k}: {' '.join(map(str, ranks))} to {target}" for k, (ranks, target) in enumerate(rows)]
 
 
+def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
+    """The loop's numbers from the notebook's parameters."""
+    return Settings(
+        n_tables=given["n_tables"], n_steps=given["n_steps"], n_updates=n_updates, epochs=given["epochs"],
+        batch_size=given["batch_size"], lr=given["lr"], horizon=given["horizon"], micro=given["micro"],
+        grad_clip=given["grad_clip"], temperature=given["temperature"], repetition=given["repetition"],
+    )  # fmt: skip
+
+
+def sizes_of(given: Mapping[str, Any]) -> Sizes:
+    """Sizes of policy and start from the notebook's parameters."""
+    names = ("width", "n_layers", "reading_steps", "reading_lr", "n_demonstrations", "start_steps", "start_lr", "wrong")
+    return Sizes(**{name: given[name] for name in names})
+
+
 def check(given: Mapping[str, Any]) -> None:
-    """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained."""
-    for name in [*given["rows"], *given["parts"], *given["others"]]:
+    """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained or
+    fetched."""
+    for name in [*given["rows"], *given["parts"], *given["others"], *given["released"]]:
         method(name, given["noise"])
-    if wrong := [game for game in given["controls"] if game not in EASY]:
-        raise ReprobookError(f"controls names {wrong[0]!r}; it may have {', '.join(EASY)}")
+    for what, allowed in (("controls", EASY), ("released_games", ("Points24", "EZPoints"))):
+        if wrong := [game for game in given[what] if game not in allowed]:
+            raise ReprobookError(f"{what} names {wrong[0]!r}; it may have {', '.join(allowed)}")
     for noise in given["noises"]:
         method("GTR", noise)
-    Settings(given["n_tables"], given["n_steps"], given["n_updates"], given["epochs"], given["batch_size"])
-    start.Noise(given["wrong_cards"], given["wrong_formulas"], given["wrong_symbols"])
+    for updates in (given["n_updates"], given["control_updates"]):
+        settings_of(given, updates)
+    if not given["temperature"] > 0 or given["repetition"] < 1:
+        raise ReprobookError(
+            f"temperature is {given['temperature']} and repetition {given['repetition']}; they must be > 0 and >= 1"
+        )
+    if given["n_hands"] < 4:
+        raise ReprobookError(f"n_hands is {given['n_hands']}; it must be at least 4")
+    rank, alpha, dropout = given["lora"]
+    if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
+        raise ReprobookError(f"lora is {given['lora']}; rank >= 1, alpha > 0, dropout from 0 to below 1")
+    if given["released_corrector"] not in ("", "exact"):
+        check_service(given["released_corrector"])
+    games_used = [*given["controls"], *(["Targets"] if given["rows"] else []), *given["released_games"]]
+    for game in games_used:
+        sizes_of(given).noise(game)
