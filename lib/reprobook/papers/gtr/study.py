@@ -76,7 +76,10 @@ class Sizes:
     def noise(self, game: str) -> start.Noise:
         """The noise of a game's demonstrations. Raises :class:`ReprobookError` where none is stated."""
         if game not in self.wrong or len(self.wrong[game]) != 3:
-            raise ReprobookError(f"wrong has no three shares for {game}; it has {dict(self.wrong)}")
+            raise ReprobookError(
+                f"wrong_cards, wrong_formulas or wrong_symbols has no share for {game}; all have one for "
+                f"{', '.join(self.wrong) or 'no game'}"
+            )
         return start.Noise(*self.wrong[game])
 
 
@@ -354,14 +357,17 @@ def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
 
 def sizes_of(given: Mapping[str, Any]) -> Sizes:
     """Sizes of policy and start from the notebook's parameters."""
-    names = ("width", "n_layers", "reading_steps", "reading_lr", "n_demonstrations", "start_steps", "start_lr", "wrong")
-    return Sizes(**{name: given[name] for name in names})
+    names = ("width", "n_layers", "reading_steps", "reading_lr", "n_demonstrations", "start_steps", "start_lr")
+    shares = [given[f"wrong_{kind}"] for kind in ("cards", "formulas", "symbols")]
+    common = [game for game in shares[0] if all(game in each for each in shares)]
+    wrong = {game: [each[game] for each in shares] for game in common}
+    return Sizes(**{name: given[name] for name in names}, wrong=wrong)
 
 
 def check(given: Mapping[str, Any]) -> None:
     """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained or
     fetched."""
-    for name in [*given["rows"], *given["parts"], *given["others"], *given["released"]]:
+    for name in [*given["rows"], *given["parts"], *given["others"], *given["forms"], *given["released"]]:
         method(name, given["noise"])
     for what, allowed in (("controls", EASY), ("released_games", ("Points24", "EZPoints"))):
         if wrong := [game for game in given[what] if game not in allowed]:
