@@ -31,11 +31,16 @@ def test_effects_pair_the_hands() -> None:
     assert {name: (a - b).tolist() for name, (a, b) in pairs.items()} == {
         "RL only: success, last minus first": [0, -1],
         "RL only: thoughts that name the cards, last minus first": [0, 0],
+        "GTR: success, last minus first": [1, 0],
+        "GTR: thoughts that name the cards, last minus first": [0, 0],
         "GTR minus RL only": [1, 1],
         "thoughts that name the cards: GTR minus RL only": [1, 0],
     }
-    (told,) = study.told(runs).values()
-    assert (told[0] - told[1]).tolist() == [-0.75, 0]
+    told = {name: (last - first).tolist() for name, (last, first) in study.told(runs).items()}
+    assert told == {
+        f"{name}: information of the hand in thoughts, last minus first": [-0.75, 0] for name in ("RL only", "GTR")
+    }
+    assert study.outcome(runs) == "neither learned nor collapsed"
     assert study.levels(runs["RL only"])["middle game: start"].tolist() == [0, 1]
     easy = study.easy_levels("EZPoints", {("EZPoints", name): each for name, each in runs.items()})
     assert {name: values.tolist() for name, values in easy.items()} == {
@@ -81,22 +86,34 @@ def test_the_benchmarks_compare_equal_results() -> None:
     assert len(bench.throughput(n_tables=4, n_steps=9).seconds) == 2
 
 
+GIVEN: dict[str, object] = {
+    "rows": ["GTR"], "parts": [], "others": [], "forms": [], "released": [], "released_games": [],
+    "released_corrector": "", "lora": [8, 16, 0.05], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0],
+    "n_tables": 16, "n_steps": 6, "n_updates": 1, "control_updates": 1, "epochs": 1, "batch_size": 32, "micro": 0,
+    "lr": 1e-4, "horizon": 0, "grad_clip": 0.5, "temperature": 1.0, "repetition": 1.0, "n_hands": 20, "width": 16,
+    "n_layers": 1, "reading_steps": 1, "reading_lr": 1e-3, "n_demonstrations": 8, "start_steps": 1, "start_lr": 1e-3,
+    "wrong_cards": {"EZPoints": 0.1, "Targets": 0.1}, "wrong_formulas": {"EZPoints": 0.1, "Targets": 0.1},
+    "wrong_symbols": {"EZPoints": 0.1, "Targets": 0.1},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"rows": ["PPO"]}, "method 'PPO' is not known"),
         ({"controls": ["Points24"]}, "controls names 'Points24'; it may have EZPoints, NumberLine, Blackjack"),
+        ({"released_games": ["ALFWorld"]}, "released_games names 'ALFWorld'; it may have Points24, EZPoints"),
         ({"noises": [1.5]}, "noise is 1.5"),
         ({"batch_size": 1000}, "batch_size is 1000; a rollout has 96 steps"),
-        ({"wrong_symbols": -1}, "noise: symbols is -1"),
+        ({"wrong_symbols": {"EZPoints": -1, "Targets": 0}}, "noise: symbols is -1"),
+        ({"wrong_cards": {"EZPoints": 0.1}}, "has no share for Targets; all have one for EZPoints"),
+        ({"temperature": 0.0}, "temperature is 0.0 and repetition 1.0; they must be > 0 and >= 1"),
+        ({"lora": [0, 16, 0.05]}, "rank >= 1"),
+        ({"n_hands": 2}, "n_hands is 2; it must be at least 4"),
+        ({"released_corrector": "gpt-4o"}, "released_corrector is 'gpt-4o'"),
     ],
 )
 def test_parameters_are_checked_before_anything_is_trained(changed: dict[str, object], message: str) -> None:
-    given: dict[str, object] = {
-        "rows": ["GTR"], "parts": [], "others": [], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0],
-        "n_tables": 16, "n_steps": 6, "n_updates": 1, "epochs": 1, "batch_size": 32,
-        "wrong_cards": 0.1, "wrong_formulas": 0.5, "wrong_symbols": 0.4,
-    }  # fmt: skip
-    study.check(given)
+    study.check(GIVEN)
     with pytest.raises(ReprobookError, match=message):
-        study.check(given | changed)
+        study.check(GIVEN | changed)

@@ -391,7 +391,7 @@ def test_episodes_are_played_to_their_end(writing: Handwriting) -> None:
         (lambda: Settings(gamma=1.2), "gamma is 1.2"),
         (lambda: Method(judge=-1), "judge -1"),
         (lambda: start.Noise(cards=2), "noise: cards is 2"),
-        (lambda: Policy(Shape(1, 1, 1, 5, width=10)), "width is 10; it must be a multiple of 4"),
+        (lambda: Policy(Shape(1, 1, 1, 5, width=11)), "width is 11; it must be a multiple of 2"),
         (
             lambda: ppo.gae(*[torch.zeros(1, 1)] * 2, torch.ones(1, 1) > 0, torch.zeros(1), 1, 1, mode="x"),
             "mode is 'x'",
@@ -451,3 +451,18 @@ def test_demonstrations_are_right_at_the_stated_rate(writing: Handwriting) -> No
     assert named == pytest.approx(0.7 + 0.3 * 0.1, abs=0.04)  # one of ten wrong cards is the right one by luck
     assert 0.6 < right < 0.85  # some of the changed formulas equal 12 all the same
     assert Thought(tuple(read[0]["cards"]), read[0]["formula"], read[0]["thoughts"]).next == read[0]["action"]
+
+
+def test_the_eye_learns_to_read_with_the_words_of_the_policy(writing: Handwriting) -> None:
+    torch.manual_seed(0)
+    reader = start.Reader(Language((), has_formula=False), 16)
+    optimiser = torch.optim.Adam(reader.parameters(), lr=0.01)
+    for step in range(60):
+        places, numbers = start.shown(writing, 64, np.random.default_rng(step))
+        loss = start.reading_loss(reader, (writing.draw(places), numbers))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert start.read_right(reader, writing, 300, 1).mean() > 0.8
+    _, numbers = start.shown(writing, 500, np.random.default_rng(0))
+    assert float((numbers == 10).float().mean()) == pytest.approx(4 / 14, abs=0.06)  # ten, J, Q, K
