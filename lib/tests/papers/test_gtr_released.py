@@ -127,7 +127,7 @@ def test_a_model_as_corrector() -> None:
             raise answer
         return str(answer)
 
-    draw = lambda ranks: torch.zeros(3, 2, 2)  # noqa: E731, ARG005
+    draw = lambda ranks: torch.zeros(3, 2, 2)  # noqa: E731
     corrector = asked.AskedCorrector(ask, draw, game, np.random.default_rng(0))
     thought = Thought((3, 4), "3+4", "3")
     (verdict,) = corrector.judge([thought])
