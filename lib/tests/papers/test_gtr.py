@@ -32,7 +32,7 @@ def test_effects_pair_the_hands() -> None:
         "RL only: success, last minus first": [0, -1],
         "RL only: thoughts that name the cards, last minus first": [0, 0],
         "GTR: success, last minus first": [1, 0],
-        "GTR: thoughts that name the cards, last minus first": [0, 0],
+        "GTR: thoughts that name the cards, last minus first": [1, 0],
         "GTR minus RL only": [1, 1],
         "thoughts that name the cards: GTR minus RL only": [1, 0],
     }

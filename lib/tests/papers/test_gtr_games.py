@@ -73,11 +73,8 @@ def test_the_counts_of_the_game_of_24() -> None:
     assert formulas.solve((1, 5, 5, 5)) == ("(5-1/5)*5", "5*(5-1/5)")
     assert "(10*10-4)/4" in formulas.solve((10, 4, 10, 4)) and formulas.solve((10, 10, 10, 10)) == ()
     assert len(formulas.solve((1, 2, 3, 4))) == 314 and len(formulas.brackets(4)) == 7
-    hands = list(itertools.combinations_with_replacement(range(1, 14), 4))
-    solved = {hand: bool(formulas.solve(hand)) for hand in hands}
-    assert (len(hands), sum(solved.values())) == (1820, 1362)
-    small = [hand for hand in hands if hand[-1] <= 10]
-    assert (len(small), sum(solved[hand] for hand in small)) == (715, 566)
+    hands = list(itertools.combinations_with_replacement(range(1, 11), 4))
+    assert (len(hands), sum(bool(formulas.solve(hand)) for hand in hands)) == (715, 566)
     law = Counter(tuple(sorted(min(rank, 10) for rank in ranks)) for ranks in games.pool24().ranks)
     shares = formulas.shares(list(law), list(law.values()))
     assert shares["solvable"] == pytest.approx(20876 / 28561)
@@ -133,7 +130,7 @@ class Referee:
             return -1
 
 
-@pytest.mark.parametrize(("name", "most", "steps"), [("Points24", 20, 300), ("EZPoints", 5, 120), ("Targets", 3, 120)])
+@pytest.mark.parametrize(("name", "most", "steps"), [("Points24", 20, 200), ("EZPoints", 5, 120), ("Targets", 3, 120)])
 def test_every_transition_agrees_with_the_referee(name: str, most: int, steps: int) -> None:
     """Half of the symbols at random, half along a solution, so that all kinds of ends are met."""
     rng, n = np.random.default_rng(1), 24

@@ -11,7 +11,8 @@ import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr import ppo
-from reprobook.papers.gtr.corrector import Ability, Corrector
+from reprobook.papers.gtr.collapse import template_share
+from reprobook.papers.gtr.corrector import Ability, Corrector, numbers_on
 from reprobook.papers.gtr.language import read
 from reprobook.papers.gtr.policy import PAD_ID, token_logp
 from reprobook.papers.gtr.ppo import Buffer, Correction, Draws, check_lambda
@@ -19,7 +20,7 @@ from reprobook.papers.gtr.start import prompt_room
 from reprobook.train import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -180,12 +181,16 @@ class Learner:
         game.rng = self.corrector.rng = rng
         steps: list[tuple[Tensor, ...]] = []
         corrections, finished = [], _Finished()
+        said: list[Thought | None] = []
+        named = []
         before = dict(self.corrector.said)
         for _ in range(s.n_steps):
             places, pictures, prompt = tables.seen(self.language)
             how = {"temperature": s.temperature, "repetition": s.repetition}
             written = self.policy.write(pictures, prompt, generator=generator, **how)
             got = read(self.language, [self.language.text(row) for row in written.ids.tolist()], rng)
+            said += got.thoughts
+            named.append(names_cards(got.thoughts, tables.ranks).mean())
             verdicts = self.corrector.judge(got.thoughts) if self.method.asks else []
             if self.method.cloning:
                 response, labels = self._labelled(verdicts, got.action)
@@ -215,6 +220,7 @@ class Learner:
         self.history.append({
             "update": update, **finished.row(), "legal": float(legal.mean()),
             "well-formed": float((bonus > 0).float().mean()), "entropy": float(entropy.mean()),
+            "names the cards": float(np.mean(named)), "template": template_share(said),
             **{f"said {word}": float(n - before.get(word, 0)) for word, n in self.corrector.said.items()},
         })  # fmt: skip
         return Rollout(returns, values, ended, *(each.flatten(0, 1) for each in kept))
@@ -427,10 +433,7 @@ def play(
         texts = [language.text(row) for row in written.ids.tolist()]
         got = read(language, texts, rng)
         if first:
-            true = [sorted(min(int(r), 10) for r in row if r >= 0) for row in tables.ranks]
-            named = np.array(
-                [t is not None and _values(t) == cards for t, cards in zip(got.thoughts, true, strict=True)]
-            )
+            named = names_cards(got.thoughts, tables.ranks)
             thoughts = [thought_of(text) for text in texts]
             entropy, first = (written.entropy.sum(1) / written.lengths).numpy(), False
         step = game.step(got.action)
@@ -448,5 +451,8 @@ def thought_of(text: str) -> str:
     return text.rpartition('"action"')[0] or text
 
 
-def _values(thought: Thought) -> list[int]:
-    return sorted(min(card, 10) for card in thought.cards)
+def names_cards(thoughts: Sequence[Thought | None], ranks: np.ndarray) -> np.ndarray:
+    """Whether each thought names the numbers on its table, in any order (B,). ranks: (B, n)."""
+    true = (sorted(numbers_on(row)) for row in ranks)
+    pairs = zip(thoughts, true, strict=True)
+    return np.array([t is not None and sorted(min(card, 10) for card in t.cards) == cards for t, cards in pairs])

@@ -63,7 +63,7 @@ def ways_on(a: int = 3, b: int = 3, c: int = 8, d: int = 8) -> Figure:
     return fig
 
 
-def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "entropy", "legal")) -> Figure:
+def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "names the cards", "entropy")) -> Figure:
     """Training by update: a line a method, the mean over seeds. rows: columns method, update and those drawn."""
     fig, axes = plt.subplots(1, len(columns), figsize=(3.0 * len(columns), 3.0), squeeze=False)
     for ax, column in zip(axes[0], columns, strict=True):
