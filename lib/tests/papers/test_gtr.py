@@ -91,7 +91,7 @@ GIVEN: dict[str, object] = {
     "released_corrector": "", "lora": [8, 16, 0.05], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0],
     "n_tables": 16, "n_steps": 6, "n_updates": 1, "control_updates": 1, "epochs": 1, "batch_size": 32, "micro": 0,
     "lr": 1e-4, "horizon": 0, "grad_clip": 0.5, "temperature": 1.0, "repetition": 1.0, "n_hands": 20, "width": 16,
-    "n_layers": 1, "reading_steps": 1, "reading_lr": 1e-3, "n_demonstrations": 8, "start_steps": 1, "start_lr": 1e-3,
+    "n_layers": 1, "reading_steps": 1, "n_demonstrations": 8, "start_steps": 1, "start_lr": 1e-3,
     "wrong_cards": {"EZPoints": 0.1, "Targets": 0.1}, "wrong_formulas": {"EZPoints": 0.1, "Targets": 0.1},
     "wrong_symbols": {"EZPoints": 0.1, "Targets": 0.1},
 }  # fmt: skip

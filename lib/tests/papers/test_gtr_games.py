@@ -73,8 +73,15 @@ def test_the_counts_of_the_game_of_24() -> None:
     assert formulas.solve((1, 5, 5, 5)) == ("(5-1/5)*5", "5*(5-1/5)")
     assert "(10*10-4)/4" in formulas.solve((10, 4, 10, 4)) and formulas.solve((10, 10, 10, 10)) == ()
     assert len(formulas.solve((1, 2, 3, 4))) == 314 and len(formulas.brackets(4)) == 7
-    hands = list(itertools.combinations_with_replacement(range(1, 11), 4))
-    assert (len(hands), sum(bool(formulas.solve(hand)) for hand in hands)) == (715, 566)
+    found = formulas.solvable(4)
+    for highest, hands_there, with_one in ((10, 715, 566), (13, 1820, 1362)):
+        hands = list(itertools.combinations_with_replacement(range(highest), 4))
+        assert (len(hands), sum(bool(found[hand]) for hand in hands)) == (hands_there, with_one)
+    for hand in np.random.default_rng(2).integers(1, 14, (40, 4)):
+        assert bool(formulas.solve(tuple(map(int, hand)))) == found[tuple(hand - 1)]
+    assert formulas.solvable(2, 12, 6).sum() == 5  # (2, 6), (3, 4), (6, 6), either order
+    with pytest.raises(ReprobookError, match="solvable: 5 cards up to 13"):
+        formulas.solvable(5)
     law = Counter(tuple(sorted(min(rank, 10) for rank in ranks)) for ranks in games.pool24().ranks)
     shares = formulas.shares(list(law), list(law.values()))
     assert shares["solvable"] == pytest.approx(20876 / 28561)

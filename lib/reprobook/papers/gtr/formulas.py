@@ -19,7 +19,7 @@ import numpy as np
 from reprobook.errors import ReprobookError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Kind = Literal["arithmetic", "joined digits", "floor", "power"]
 KINDS: tuple[Kind, ...] = ("arithmetic", "joined digits", "floor", "power")
@@ -104,7 +104,7 @@ def symbols(formula: str) -> list[str]:
 
 def brackets(n: int) -> list[tuple[int, ...]]:
     """Where brackets are put into a formula of n numbers, as places of its 2 n - 1 symbols: none, one pair around two
-    or more neighbours, and for four numbers ((a b) c) d. For n = 4 seven ways, the family of the released tool."""
+    or more neighbours, and for four numbers (a b) (c d). For n = 4 seven ways, the family of the released tool."""
     length = 2 * n - 1
     pairs = [(x, y) for x in range(0, length, 2) for y in range(x + 4, length + 2, 2) if (x, y) != (0, length + 1)]
     return [(), *pairs, *([(0, 4, 6, 10)] if n == 4 else [])]
@@ -167,17 +167,38 @@ def solve(cards: tuple[int, ...], target: int = 24) -> tuple[str, ...]:
         raise ReprobookError(f"solve: cards are {cards}; they must be 2 to 4 numbers from 1 to 13")
     if list(cards) != sorted(cards):
         return solve(tuple(sorted(cards)), target)
-    n = len(cards)
-    templates, combinations = _templates(n)
+    templates, _ = _templates(len(cards))
     orders = sorted(set(itertools.permutations(cards)))
-    leaves = np.array(orders, dtype=np.int64)
-    ops = np.array([[OPERATORS.index(op) for op in each] for each in combinations]).T[:, None]
     found = set()
-    for k, tree in enumerate(_trees(0, n - 1)):
-        numerator, denominator, _ = _values(tree, leaves, ops)
-        for p, c in np.argwhere((denominator != 0) & (numerator == target * denominator)):
+    for k, hits in enumerate(_hits(np.array(orders, dtype=np.int64), target)):
+        for p, c in np.argwhere(hits):
             found |= {text.format(*orders[p]) for text in templates[k, int(c)]}
     return tuple(sorted(found, key=lambda each: (len(each), each)))
+
+
+def solvable(n_cards: int, target: int = 24, highest: int = 13) -> np.ndarray:
+    """Which hands of ``n_cards`` numbers from 1 to ``highest`` have a solution, each of :func:`solve`'s kind: a cube of
+    booleans, one axis a card, so that ``found[a - 1, b - 1]`` tells of (a, b). All hands at once, in about a second."""
+    if not (2 <= n_cards <= 4 and 1 <= highest <= 13):
+        raise ReprobookError(f"solvable: {n_cards} cards up to {highest}; 2 to 4 of them, up to 13 at most")
+    templates, combinations = _templates(n_cards)
+    orders = np.indices((highest,) * n_cards).reshape(n_cards, -1).T + 1
+    found = np.zeros(len(orders), dtype=bool)
+    for k, hits in enumerate(_hits(orders, target)):
+        found |= hits[:, [bool(templates[k, c]) for c in range(len(combinations))]].any(1)
+    cube = found.reshape((highest,) * n_cards)  # of formulas in this order; a hand may be put in any
+    return np.logical_or.reduce([cube.transpose(axes) for axes in itertools.permutations(range(n_cards))])
+
+
+def _hits(leaves: np.ndarray, target: int) -> Iterator[np.ndarray]:
+    """For each tree, whether numbers in their order (N, n) equal ``target`` by a combination of operators (N, 4^(n -
+    1))."""
+    n = leaves.shape[1]
+    _, combinations = _templates(n)
+    ops = np.array([[OPERATORS.index(op) for op in each] for each in combinations]).T[:, None]
+    for tree in _trees(0, n - 1):
+        numerator, denominator, _ = _values(tree, leaves, ops)
+        yield (denominator != 0) & (numerator == target * denominator)
 
 
 @lru_cache(maxsize=100_000)

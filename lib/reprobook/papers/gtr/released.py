@@ -309,8 +309,8 @@ def open_policy(folder: Path, lora: Lora, n_prompt: int, n_new: int, device: tor
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
         ).to(device)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    how = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": LORA_LAYERS}
-    return VisionPolicy(add_lora(model, **how), processor, n_prompt, n_new)
+    how: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    return VisionPolicy(add_lora(model, target_modules=LORA_LAYERS, **how), processor, n_prompt, n_new)
 
 
 def open_world(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 EASY = ("EZPoints", "NumberLine", "Blackjack")  # games that the prefix rule leaves alone
 MARGIN = 0.05  # of a share that counts as moved, in the name of an outcome
+READING_LR = 6e-3  # peak step size of the reading lesson
 HELD_OUT, HANDS, N_SAMPLES = 0.3, 5, 8  # share of hands for tests; the seed that deals them; thoughts a hand
 RL = Method(cloning=0.0, truncate=False)
 METHODS: dict[str, Method] = {
@@ -67,7 +68,6 @@ class Sizes:
     width: int
     n_layers: int
     reading_steps: int
-    reading_lr: float
     n_demonstrations: int
     start_steps: int
     start_lr: float
@@ -115,7 +115,7 @@ def open_reader(
         return writing[0].draw(places), numbers
 
     fit(
-        "reading", reader, batch, start.reading_loss, num_steps=sizes.reading_steps, lr=sizes.reading_lr,
+        "reading", reader, batch, start.reading_loss, num_steps=sizes.reading_steps, lr=READING_LR,
         schedule="cosine", warmup_steps=min(20, sizes.reading_steps), precision="fp32",
     )  # fmt: skip
     return reader
@@ -357,7 +357,7 @@ def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
 
 def sizes_of(given: Mapping[str, Any]) -> Sizes:
     """Sizes of policy and start from the notebook's parameters."""
-    names = ("width", "n_layers", "reading_steps", "reading_lr", "n_demonstrations", "start_steps", "start_lr")
+    names = ("width", "n_layers", "reading_steps", "n_demonstrations", "start_steps", "start_lr")
     shares = [given[f"wrong_{kind}"] for kind in ("cards", "formulas", "symbols")]
     common = [game for game in shares[0] if all(game in each for each in shares)]
     wrong = {game: [each[game] for each in shares] for game in common}
