@@ -36,6 +36,8 @@ def test_effects_pair_the_hands() -> None:
         "GTR minus RL only": [1, 1],
         "thoughts that name the cards: GTR minus RL only": [1, 0],
     }
+    a, b = study.pairs(runs | {"action only": run([-1, -1], [-1, 9])})["gain over the start: GTR minus action only"]
+    assert (a.tolist(), b.tolist()) == ([1, 0], [0, 1])
     told = {name: (last - first).tolist() for name, (last, first) in study.told(runs).items()}
     assert told == {
         f"{name}: information of the hand in thoughts, last minus first": [-0.75, 0] for name in ("RL only", "GTR")
@@ -88,8 +90,8 @@ def test_the_benchmarks_compare_equal_results() -> None:
 
 GIVEN: dict[str, object] = {
     "rows": ["GTR"], "parts": [], "others": [], "forms": [], "released": [], "released_games": [],
-    "released_corrector": "", "lora": [8, 16, 0.05], "controls": ["EZPoints"], "noise": 0.3, "noises": [0.0],
-    "n_tables": 16, "n_steps": 6, "n_updates": 1, "control_updates": 1, "epochs": 1, "batch_size": 32, "micro": 0,
+    "released_corrector": "", "lora": [8, 16, 0.05], "controls": {"EZPoints": 1}, "noise": 0.3, "noises": [0.0],
+    "n_tables": 16, "n_steps": 6, "n_updates": 1, "epochs": 1, "batch_size": 32, "micro": 0,
     "lr": 1e-4, "horizon": 0, "grad_clip": 0.5, "temperature": 1.0, "repetition": 1.0, "n_hands": 20, "width": 16,
     "n_layers": 1, "reading_steps": 1, "n_demonstrations": 8, "start_steps": 1, "start_lr": 1e-3,
     "wrong_cards": {"EZPoints": 0.1, "Targets": 0.1}, "wrong_formulas": {"EZPoints": 0.1, "Targets": 0.1},
@@ -101,8 +103,10 @@ GIVEN: dict[str, object] = {
     ("changed", "message"),
     [
         ({"rows": ["PPO"]}, "method 'PPO' is not known"),
-        ({"controls": ["Points24"]}, "controls names 'Points24'; it may have EZPoints, NumberLine, Blackjack"),
+        ({"controls": {"Points24": 1}}, "controls names 'Points24'; it may have EZPoints, NumberLine, Blackjack"),
         ({"released_games": ["ALFWorld"]}, "released_games names 'ALFWorld'; it may have Points24, EZPoints"),
+        ({"controls": {"NumberLine": 0}}, "n_updates is 0; it must be at least 1"),
+        ({"n_updates": 0}, "n_updates is 0; it must be at least 1"),
         ({"noises": [1.5]}, "noise is 1.5"),
         ({"batch_size": 1000}, "batch_size is 1000; a rollout has 96 steps"),
         ({"wrong_symbols": {"EZPoints": -1, "Targets": 0}}, "noise: symbols is -1"),
@@ -117,3 +121,9 @@ def test_parameters_are_checked_before_anything_is_trained(changed: dict[str, ob
     study.check(GIVEN)
     with pytest.raises(ReprobookError, match=message):
         study.check(GIVEN | changed)
+
+
+def test_the_step_size_falls_by_the_same_share_in_every_run() -> None:
+    long, short = (study.settings_of(GIVEN | {"n_updates": 30, "horizon": 54}, n) for n in (30, 15))
+    assert (long.horizon, short.horizon) == (54, 27)
+    assert long.step_size(31) == pytest.approx(short.step_size(16)) and long.step_size(31) < 0.42 * long.lr

@@ -286,6 +286,11 @@ def pairs(runs: Mapping[str, Run]) -> Pairs:
     for other, run in runs.items():
         if other != "GTR":
             found[f"GTR minus {other}"] = best, _ones(run.last.sampled.success)
+    if "action only" in runs:  # its start, without thoughts, is another one
+        gains = [
+            _ones(run.last.sampled.success) - run.first.sampled.success for run in (runs["GTR"], runs["action only"])
+        ]
+        found["gain over the start: GTR minus action only"] = gains[0], gains[1]
     if "RL only" in runs:
         named = _ones(runs["GTR"].last.sampled.named), _ones(runs["RL only"].last.sampled.named)
         found["thoughts that name the cards: GTR minus RL only"] = named
@@ -347,10 +352,12 @@ def hand_keys(world: World, n_hands: int) -> list[str]:
 
 
 def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
-    """The loop's numbers from the notebook's parameters."""
+    """The loop's numbers from the notebook's parameters. In a run of other than their ``n_updates`` the step size falls
+    in proportion: every run ends at the same share of its first step."""
+    horizon = round(given["horizon"] * n_updates / given["n_updates"])
     return Settings(
         n_tables=given["n_tables"], n_steps=given["n_steps"], n_updates=n_updates, epochs=given["epochs"],
-        batch_size=given["batch_size"], lr=given["lr"], horizon=given["horizon"], micro=given["micro"],
+        batch_size=given["batch_size"], lr=given["lr"], horizon=horizon, micro=given["micro"],
         grad_clip=given["grad_clip"], temperature=given["temperature"], repetition=given["repetition"],
     )  # fmt: skip
 
@@ -374,7 +381,9 @@ def check(given: Mapping[str, Any]) -> None:
             raise ReprobookError(f"{what} names {wrong[0]!r}; it may have {', '.join(allowed)}")
     for noise in given["noises"]:
         method("GTR", noise)
-    for updates in (given["n_updates"], given["control_updates"]):
+    if given["n_updates"] < 1:
+        raise ReprobookError(f"n_updates is {given['n_updates']}; it must be at least 1")
+    for updates in (given["n_updates"], *given["controls"].values()):
         settings_of(given, updates)
     if not given["temperature"] > 0 or given["repetition"] < 1:
         raise ReprobookError(
