@@ -38,7 +38,7 @@ def table(lora: Lora, tokens: int = 3000, model: Any = None) -> pd.DataFrame:
     base = llava() if model is None else model
     cache = kv_cache(base.config.text_config, tokens) / 1e9
     with torch.device("meta"):
-        adapted = add_lora(base, r=lora.rank, lora_alpha=lora.alpha, target_modules=LORA_LAYERS)
+        adapted = add_lora(base, r=lora.size, lora_alpha=lora.alpha, target_modules=LORA_LAYERS)
     row = {name: value for name, value in needs(adapted).row().items() if value is not None}
     return pd.DataFrame([{"model": "LLaVA-v1.6-mistral-7b with LoRA", **row, "KV cache (GB)": cache}])
 

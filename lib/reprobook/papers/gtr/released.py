@@ -292,11 +292,17 @@ def _n_features(processor: Any, size: tuple[int, int]) -> int:
 
 
 class Lora(NamedTuple):
-    """Adapters on all linear layers but the head."""
+    """Adapters on all linear layers but the head. A notebook's list of numbers holds ``rank`` as a float: see
+    :attr:`size`."""
 
-    rank: int
-    alpha: int
+    rank: float
+    alpha: float
     dropout: float
+
+    @property
+    def size(self) -> int:
+        """The rank as the whole number that layers are made from."""
+        return int(self.rank)
 
 
 def open_policy(folder: Path, lora: Lora, n_prompt: int, n_new: int, device: torch.device) -> VisionPolicy:
@@ -309,7 +315,7 @@ def open_policy(folder: Path, lora: Lora, n_prompt: int, n_new: int, device: tor
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
         ).to(device)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    how: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    how: dict[str, Any] = {"r": lora.size, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
     return VisionPolicy(add_lora(model, target_modules=LORA_LAYERS, **how), processor, n_prompt, n_new)
 
 
