@@ -156,6 +156,6 @@ def test_the_step_size_falls_as_in_the_paper() -> None:
 def test_what_the_scale_needs() -> None:
     text = needs.MISTRAL | {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 100,
                             "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
-    table = needs.table(released.Lora(4, 8, 0.05), model=needs.llava(text))
+    table = needs.table(released.Lora(4.0, 8.0, 0.05), model=needs.llava(text))
     assert 0 < table["trained (M)"].item() < table["parameters (M)"].item()
     assert needs.hours(7e9, steps=1000) == pytest.approx(1000 * 3000 * 7e9 * 52 / (0.4 * 312e12) / 3600)
