@@ -7,6 +7,7 @@ import json
 import math
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,8 @@ def test_seeds_have_documents_of_their_own() -> None:
     assert not {d.id for d in first} & {d.id for d in second}
     with pytest.raises(ReprobookError, match="1 to 9"):
         corpora.chosen(documents, 10, 0)
+    twice = [replace(made(k), group=f"g{k % 4}") for k in range(8)]
+    assert [len({d.group for d in corpora.chosen(twice, 4, seed)}) for seed in (0, 1)] == [4, 4]  # one of each first
 
 
 @pytest.mark.parametrize("size", [60, 200, 5000])
@@ -160,7 +163,8 @@ def brute(lm: Any, context: str, text: str) -> float:
 
 
 def test_the_scorer_is_the_mean_of_single_tokens_with_and_without_kept_prefixes(lm: Any) -> None:
-    contexts, texts = ["one context", "another, longer context"], ["short", "a text", "a somewhat longer text"]
+    contexts = ["one context", "another, longer context"]
+    texts = ["short", "a text", "a somewhat longer text", "a text that goes on", "a"]  # some begin with others
     pairs = [(c, t) for c in contexts for t in texts] + [(metrics.ALONE, t) for t in texts] + [("once", "a text")]
     scorer = metrics.LMScorer(lm, Letters(), batch_size=2)
     expected = [brute(lm, *pair) for pair in pairs]
@@ -168,6 +172,10 @@ def test_the_scorer_is_the_mean_of_single_tokens_with_and_without_kept_prefixes(
     read = scorer.tokens_read
     np.testing.assert_allclose(scorer.nll(pairs[::-1]), expected[::-1], atol=1e-5)
     assert scorer.tokens_read == read  # nothing is read twice
+    one = metrics.LMScorer(lm, Letters())
+    found = one.nll([("x", "a text "), ("x", "a text that")])
+    np.testing.assert_allclose(found, [brute(lm, "x", "a text"), brute(lm, "x", "a text that")], atol=1e-5)
+    assert one.tokens_read == len("xa text that")  # the longer text says the shorter one as well, and no last blank
     with pytest.raises(ReprobookError, match="no token"):
         scorer.nll([("a", "")])
 
@@ -198,6 +206,12 @@ def test_an_edge_is_what_clarity_by_perplexity_leaves(lm: Any) -> None:
         alone, given = brute(lm, " ", chunks[j]), brute(lm, chunks[i], chunks[j])
         assert edges[i, j] == pytest.approx(1 - math.exp(given - alone), abs=1e-5)
         assert (edges[i, j] < 0) == (given > alone)  # below 0 where the context hurts
+    half = metrics.edge_weights(scorer, chunks, graph="sequential")
+    assert np.isnan(half[np.tril_indices(3)]).all()
+    for keep in ("related", "unrelated"):
+        for k in (0.0, 0.8):
+            pairs = [metrics.kept_edges(e, k, keep, "sequential").tolist() for e in (edges, half)]
+            assert pairs[0] == pairs[1]
 
 
 @pytest.mark.parametrize(

@@ -189,16 +189,21 @@ def test_granularity(mean: float, label: int) -> None:
     assert learning.granularity(mean) == label
 
 
-def test_lessons_are_neighbouring_paragraphs_and_practice_is_the_same_text() -> None:
-    paragraphs = [Segment(f"t{k}", prose(k, 2), f"g{k // 4}") for k in range(12)]
-    found = learning.lessons(paragraphs, 200)
+def test_lessons_are_clipped_neighbours_and_practice_is_the_same_text() -> None:
+    sections = [Segment(f"t{k}", prose(k, 3), f"g{k // 4}") for k in range(12)]
+    found = learning.lessons(sections, 200, 12)
     assert found and all(len(d.text) <= 200 and d.cuts for d in found)
-    assert all(any(d.text.startswith(p.text) for p in paragraphs) for d in found)
-    assert {d.group for d in found} <= {"g0", "g1", "g2"}
+    for d in found:
+        parts = [part.strip() for part in corpora.pieces(d.text, d.cuts)]
+        first = next(k for k, s in enumerate(sections) if s.text.startswith(parts[0]))
+        assert all(s.text.startswith(p) and s.group == d.group for p, s in zip(parts, sections[first:], strict=False))
+    assert len({len(corpora.pieces(d.text, d.cuts)[0].split()) for d in found}) > 1  # clipped to different lengths
     practice = learning.copying(found[0], 3)
-    assert practice.text == found[0].text and set(practice.cuts) <= set(found[0].sentences.tolist())
+    assert 1 < len({each.cuts for each in practice}) == len(practice) <= 3
+    assert all(each.text == found[0].text for each in practice)
+    assert {cut for each in practice for cut in each.cuts} <= set(found[0].sentences.tolist())
     quoted = [Segment("t", 'He said "no" twice to it.', "g"), Segment("t", prose(1, 2), "g")]
-    assert learning.lessons(quoted, 300) == []
+    assert learning.lessons(quoted, 300, 30) == []
     train, test = study.split_lessons(found, 1, seed=0, without=["g0"])
     assert {d.group for d in train} & {d.group for d in test} == set()
     assert "g0" not in {d.group for d in (*train, *test)}
@@ -213,6 +218,27 @@ def test_the_prompt_shows_where_ends_of_sentences_begin() -> None:
     shown = learning.chunk_prompt(text.text, "<...>")[0]["content"]
     elements = recovery.rendered(corpora.pieces(text.text, text.cuts), "<...>")
     assert all(recovery.split(each, "<...>").start in shown for each in elements)
+
+
+def test_answers_side_by_side_are_as_likely_as_apart(tiny: Path) -> None:
+    model, tokenizer = load_lm(tiny, dtype="fp32")
+    stops = [tokenizer.eos_token_id]
+    rows = []
+    for text in (made(1), made(2)):
+        prompt = [{"role": "user", "content": text.text[:80]}]
+        rows.append(learning.training_examples(tokenizer, [prompt] * 3, ["one two", "one river stone", "one"], stops))
+    batch = learning.side_by_side(rows, 0)
+    with torch.no_grad():
+        loss = learning.answers_loss(model, batch).item()
+        said = []
+        for row in rows:
+            for k, each in enumerate(row):
+                log_p = model(torch.tensor([each.ids])).logits[0].log_softmax(-1)
+                n = each.labels.count(learning.IGNORED)
+                said += [-log_p[at - 1, each.ids[at]].item() for at in range(n + (k > 0), len(each.ids))]
+    assert loss == pytest.approx(np.mean(said), abs=1e-5)
+    with pytest.raises(ReprobookError, match="same prompt"):
+        learning.side_by_side([[rows[0][0], rows[1][0]]], 0)
 
 
 def test_unequal_updates_are_refused() -> None:
@@ -309,18 +335,27 @@ def test_the_released_mixture_needs_a_router_and_four_experts(tiny: Path, tmp_pa
 
 
 def test_effects_of_a_question_set() -> None:
-    rng, names = np.random.default_rng(0), ["fixed", "packing", "semantic", "single", "mixture"]
-    rows = [{"chunker": c, "document": d, "BC nll, s": rng.random(), "F1": rng.random()} for c in names for d in "abc"]
+    rng = np.random.default_rng(0)
+    names = ["fixed", "packing", "semantic", "single", "mixture", "LumberChunker"]
+    rows = [
+        {"chunker": c, "document": d, "question": f"{d}?", "BC nll, s": rng.random(), "CP, s": rng.random(),
+         "F1": rng.random()}
+        for c in names for d in "abc"
+    ]  # fmt: skip
     frame = pd.DataFrame(rows)
-    found = released.effects("dureader", frame.drop(columns="F1"), frame, "s")
+    found = released.effects("dureader", frame.drop(columns=["F1", "CP, s"]), frame, "s")
     assert set(found) == {
-        "dureader: rank of BC", "dureader: answers, single minus packing", "dureader: answers, mixture minus single",
+        "dureader: rank of BC", "dureader: answers, single minus packing", "dureader: answers, single minus semantic",
+        "dureader: answers, single minus LumberChunker", "dureader: answers, mixture minus single",
         "dureader: BC, semantic minus fixed", "dureader: BC, packing minus semantic",
+        "dureader: CP, fixed minus single", "dureader: CP, packing minus single",
+        "dureader: CP and answers, concordance",
     }  # fmt: skip
     by = frame.groupby("chunker")[["BC nll, s", "F1"]].mean()
     assert found["dureader: rank of BC"].mean() == pytest.approx(printed.spearman(by["BC nll, s"], by["F1"]))
     gain = frame[frame["chunker"] == "single"]["F1"].mean() - frame[frame["chunker"] == "packing"]["F1"].mean()
     assert found["dureader: answers, single minus packing"].mean() == pytest.approx(gain)
+    assert np.abs(found["dureader: CP and answers, concordance"]).max() <= 1
     assert released.words("我们 是，学生。") == ["我们", "是", "学生"]
 
 

@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,12 +244,19 @@ def joins(segments: Sequence[Segment], n: int, n_segments: int, clip: int, seed:
 
 
 def chosen(documents: Sequence[Document], n: int, seed: int) -> list[Document]:
-    """``n`` documents of a fixed shuffle; seeds take turns, so that the first ones share none.
+    """``n`` documents of a fixed shuffle, first one of every group, then a second one of those that have it, and so on;
+    seeds take turns, so that the first ones share neither documents nor, while there are enough, groups.
 
     Raises :class:`ReprobookError` if there are fewer than ``n``."""
     if not 1 <= n <= len(documents):
         raise ReprobookError(f"{n} documents are wanted; there are 1 to {len(documents)}")
-    order = np.random.default_rng(0).permutation(len(documents))
+    order = np.random.default_rng(0).permutation(len(documents)).tolist()
+    seen = Counter[str]()
+    turn = {}
+    for k in order:
+        turn[k] = seen[documents[k].group]
+        seen[documents[k].group] += 1
+    order.sort(key=turn.__getitem__)
     return [documents[order[k % len(documents)]] for k in range(seed * n, seed * n + n)]
 
 

@@ -7,6 +7,7 @@ the mixture are then given the same number of updates.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from reprobook.errors import ReprobookError
-from reprobook.nn.chat import collate, masked_loss, prompt_ids, stop_ids, training_examples
+from reprobook.nn.chat import IGNORED, prompt_ids, stop_ids, training_examples
 from reprobook.nn.completion import complete
 from reprobook.nn.lm import add_lora
-from reprobook.papers.moc.corpora import Segment, borders, document, pieces, windows
+from reprobook.papers.moc.corpora import Segment, borders, clipped, document, pieces, windows
 from reprobook.papers.moc.recovery import as_json, parsed, recovered, rendered, split
 from reprobook.train import shuffled
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reprobook.nn.chat import Example, Messages
     from reprobook.papers.moc.corpora import Cuts, Document
 
@@ -58,38 +62,39 @@ def mean_length(text: Document) -> float:
 # ------------------------------------------------------------------------------------------------ what is learned
 
 
-def lessons(paragraphs: Sequence[Segment], size: int, longest: int = 60) -> list[Document]:
-    """Training texts of up to ``size`` characters: neighbouring paragraphs of at most ``longest`` words of one article,
-    from every paragraph on; the last is cut behind its last sentence that fits, as a window cuts it. Texts with double
-    quotes or backslashes, which JSON would escape, are left out, and so are texts of one chunk."""
-    found = []
-    for at, first in enumerate(paragraphs):
-        part, used, k = [first], len(first.text) + 1, at + 1
-        while k < len(paragraphs) and used < size and _runs_on(paragraphs[k - 1], paragraphs[k], longest):
-            ends = borders(paragraphs[k].text)
+def lessons(sections: Sequence[Segment], size: int, clip: int) -> list[Document]:
+    """Training texts of up to ``size`` characters: neighbouring sections of one article, from every section on, each
+    clipped to 0.4 to 1.6 times ``clip`` words, drawn, as in :func:`reprobook.papers.moc.corpora.consecutive`; the last
+    is cut behind its last sentence that fits, as a window cuts it. Texts with double quotes or backslashes, which JSON
+    would escape, are left out, and so are texts of one chunk."""
+    rng, found = np.random.default_rng(1), []
+    for at, first in enumerate(sections):
+        part, used = list[Segment](), 0
+        for each in sections[at:]:
+            if each.group != first.group:
+                break
+            short = clipped(each, round(clip * rng.uniform(0.4, 1.6)), "en").text
+            ends = borders(short)
             fitting = ends[(ends > 0) & (used + ends <= size)]
             if not len(fitting):
                 break
-            part.append(Segment(paragraphs[k].title, paragraphs[k].text[: int(fitting[-1])].strip(), part[0].group))
+            part.append(replace(each, text=short[: int(fitting[-1])].strip()))
             used += int(fitting[-1]) + 1
-            k += 1
-        whole = document(f"{part[0].group}/{at}", part)
-        if len(part) > 1 and len(whole.text) <= size and not set('"\\') & set(whole.text):
+            if fitting[-1] < len(short):
+                break
+        whole = document(f"{first.group}/{at}", part) if len(part) > 1 else None
+        if whole is not None and len(whole.text) <= size and not set('"\\') & set(whole.text):
             found.append(whole)
     return found
 
 
-def copying(lesson: Document, seed: int = 0) -> Document:
-    """The same text with cuts at ends of sentences drawn at random, each with probability 0.4: practice in copying
-    anchors, without anything to learn about where to cut."""
+def copying(lesson: Document, n: int, seed: int = 0) -> list[Document]:
+    """The same text up to ``n`` times, each with other cuts at ends of sentences, drawn with probability 0.4: practice
+    in copying anchors, without anything to learn about where to cut."""
     inner = lesson.sentences[1:-1]
-    drawn = np.random.default_rng([seed, len(lesson.text), *map(ord, lesson.text[:8])]).random(len(inner)) < 0.4
-    cuts = tuple(inner[drawn].tolist())
-    return replace(lesson, cuts=cuts, titles=("",) * (len(cuts) + 1))
-
-
-def _runs_on(before: Segment, after: Segment, longest: int) -> bool:
-    return before.group == after.group and max(len(each.text.split()) for each in (before, after)) <= longest
+    rng = np.random.default_rng([seed, len(lesson.text), *map(ord, lesson.text[:8])])
+    drawn = dict.fromkeys(tuple(inner[row].tolist()) for row in rng.random((4 * n, len(inner))) < 0.4)
+    return [replace(lesson, cuts=cuts, titles=("",) * (len(cuts) + 1)) for cuts in itertools.islice(drawn, n)]
 
 
 def chunk_prompt(text: str, marker: str, words: int = 3) -> Messages:
@@ -114,10 +119,53 @@ def route_prompt(text: str) -> Messages:
     return [{"role": "user", "content": _ROUTE.format(text=text)}]
 
 
-def batches(examples: Sequence[Example], batch_size: int, pad: int, seed: int) -> Callable[[int], Mapping[str, Any]]:
-    """Batch i of epochs without replacement."""
-    order = shuffled(len(examples), min(batch_size, len(examples)), seed=seed)
-    return lambda i: collate([examples[k] for k in order(i).tolist()], pad)
+def batches(
+    texts: Sequence[Document], examples: Callable[[Document], Sequence[Example]], batch_size: int, pad: int, seed: int
+) -> Callable[[int], dict[str, Tensor]]:
+    """Batch i of epochs without replacement: what is drawn is a text, with all of its answers."""
+    order = shuffled(len(texts), min(batch_size, len(texts)), seed=seed)
+    return lambda i: side_by_side([examples(texts[k]) for k in order(i).tolist()], pad)
+
+
+def side_by_side(rows: Sequence[Sequence[Example]], pad: int) -> dict[str, Tensor]:
+    """A batch for :func:`answers_loss`: each row is a prompt, read once, and all answers to it that are given, one
+    behind the other. No answer sees another one, and each goes on at the position where the prompt ends.
+
+    ``input_ids``, ``labels`` and ``position_ids`` (B, longest), ``attention_mask`` (B, 1, longest, longest), true where
+    a token sees. The first token of the second and later answers is not trained: it is that of the first."""
+    parts: list[dict[str, Tensor]] = []
+    for row in rows:
+        n = row[0].labels.count(IGNORED)
+        if any(each.ids[:n] != row[0].ids[:n] for each in row):
+            raise ReprobookError("answers side by side must have the same prompt")
+        tails = [each.ids[n:] for each in row]
+        ids = [*row[0].ids[:n], *itertools.chain.from_iterable(tails)]
+        labels = [IGNORED] * n + [t if k == 0 or at else IGNORED for k, tail in enumerate(tails)
+                                  for at, t in enumerate(tail)]  # fmt: skip
+        places = [*range(n), *(n + at for tail in tails for at in range(len(tail)))]
+        owner = [0] * n + [k for k, tail in enumerate(tails, start=1) for _ in tail]
+        parts.append({"input_ids": torch.tensor(ids), "labels": torch.tensor(labels),
+                      "position_ids": torch.tensor(places), "owner": torch.tensor(owner)})  # fmt: skip
+    fill = {"input_ids": pad, "labels": IGNORED, "position_ids": 0, "owner": 0}
+    batch = {
+        name: torch.nn.utils.rnn.pad_sequence([part[name] for part in parts], batch_first=True, padding_value=value)
+        for name, value in fill.items()
+    }
+    owners = batch.pop("owner")
+    seen = (owners[:, None] == 0) | (owners[:, None] == owners[:, :, None])
+    return {**batch, "attention_mask": torch.tril(seen)[:, None]}
+
+
+def answers_loss(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean negative log-likelihood (nats) of the labelled tokens of :func:`side_by_side`; logits are made only where a
+    row has a label."""
+    targets = batch["labels"][:, 1:]
+    columns = (targets != IGNORED).any(0).nonzero().flatten()
+    out = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"],
+        logits_to_keep=columns, use_cache=False,
+    )  # fmt: skip
+    return F.cross_entropy(out.logits.flatten(0, 1).float(), targets[:, columns].flatten(), ignore_index=IGNORED)
 
 
 # ------------------------------------------------------------------------------------------------ the models
@@ -126,12 +174,14 @@ def batches(examples: Sequence[Example], batch_size: int, pad: int, seed: int) -
 @dataclass(frozen=True)
 class Tuning:
     """Rank of the adapters, which stand in the layers from ``first_layer`` on (those below keep nothing for the way
-    back: less time and memory); updates of the shared adapter, then of the single chunker; of the router, and of each
-    expert. Single and mixture are given the same updates if ``single = router + 4 * expert``."""
+    back: less time and memory); texts of an update and ``copies``, answers of practice to a text; updates of the shared
+    adapter, then of the single chunker; of the router, and of each expert (0: no mixture). A mixture and the single
+    chunker are given the same updates: ``single = router + 4 * expert``."""
 
     rank: int = 32
     lr: float = 5.0e-4
     batch_size: int = 4
+    copies: int = 4
     shared: int = 300
     single: int = 160
     router: int = 40
@@ -139,11 +189,16 @@ class Tuning:
     first_layer: int = 0
 
     def __post_init__(self) -> None:
-        if self.single != self.router + N_CLASSES * self.expert:
+        if self.mixture and self.single != self.router + N_CLASSES * self.expert:
             raise ReprobookError(
                 f"single ({self.single}) must be router + {N_CLASSES} experts ({self.router} + {N_CLASSES} x "
                 f"{self.expert}): equal updates"
             )
+
+    @property
+    def mixture(self) -> bool:
+        """Whether there is one."""
+        return bool(self.router or self.expert)
 
 
 class Written(NamedTuple):
@@ -167,7 +222,8 @@ class MetaChunkers:
         self, model: Any, tokenizer: Any, marker: str, tuning: Tuning, *, fit: Callable[..., Any], seed: int,
         bounds: Sequence[float] = PAPER_BOUNDS, max_new_tokens: int = 160,
     ) -> None:  # fmt: skip
-        self.roles = ["shared", "single", "router", *(f"expert {k}" for k in range(N_CLASSES))]
+        more = ["router", *(f"expert {k}" for k in range(N_CLASSES))] if tuning.mixture else []
+        self.roles = ["shared", "single", *more]
         names = [self._name(role) for role in self.roles]
         layers = range(model.config.num_hidden_layers)
         if tuning.first_layer not in layers:
@@ -190,7 +246,8 @@ class MetaChunkers:
         self.model.eval()
 
     def train(self, role: str, texts: Sequence[Document], steps: int, begin: str | None = None) -> Any:
-        """Tune one adapter on the true chunks (router: classes) of ``texts``, from a copy of ``begin``'s weights."""
+        """Tune one adapter on the true chunks (router: classes; shared: chunks drawn at random) of ``texts``, from a
+        copy of ``begin``'s weights."""
         self.use(role)
         if begin is not None:
             weights = dict(self.model.named_parameters())
@@ -198,29 +255,33 @@ class MetaChunkers:
                 for name, p in weights.items():
                     if f".{self._name(role)}." in name:
                         p.copy_(weights[name.replace(f".{self._name(role)}.", f".{self._name(begin)}.")])
-        if role == "router":
-            prompts = [route_prompt(each.text) for each in texts]
-            answers = [str(granularity(mean_length(each), self.bounds)) for each in texts]
-        else:
-            prompts = [chunk_prompt(each.text, self.marker) for each in texts]
-            answers = [chunk_answer(each, self.marker) for each in texts]
-        examples = training_examples(self.tokenizer, prompts, answers, self.stops)
-        pad = self.tokenizer.pad_token_id or 0
+        examples, pad = functools.partial(self._examples, role), self.tokenizer.pad_token_id or 0
         history = self.fit(
-            role, self.model, batches(examples, self.tuning.batch_size, pad, self.seed), masked_loss, num_steps=steps,
-            lr=self.tuning.lr, schedule="cosine", warmup_steps=max(1, steps // 10), precision="auto",
+            role, self.model, batches(texts, examples, self.tuning.batch_size, pad, self.seed), answers_loss,
+            num_steps=steps, lr=self.tuning.lr, schedule="cosine", warmup_steps=max(1, steps // 10), precision="auto",
         )  # fmt: skip
         self.use(role)
         return history
 
-    def train_all(self, texts: Sequence[Document], practice: Sequence[Document]) -> dict[str, Any]:
-        """Shared, on ``practice`` in copying anchors; then single, router and experts on ``texts``. An expert sees the
-        texts of its class (all of them if there are fewer than a batch). Returns the histories."""
+    def _examples(self, role: str, text: Document) -> list[Example]:
+        if role == "router":
+            prompt, answers = route_prompt(text.text), [str(granularity(mean_length(text), self.bounds))]
+        else:
+            told = copying(text, self.tuning.copies, self.seed) if role == "shared" else [text]
+            prompt, answers = chunk_prompt(text.text, self.marker), [chunk_answer(each, self.marker) for each in told]
+        return training_examples(self.tokenizer, [prompt] * len(answers), answers, self.stops)
+
+    def train_all(self, texts: Sequence[Document]) -> dict[str, Any]:
+        """Shared, in copying anchors; then single, router and experts. An expert sees the texts of its class (all of
+        them if there are fewer than a batch). Returns the histories."""
         t, classes = self.tuning, [granularity(mean_length(each), self.bounds) for each in texts]
-        told = {"shared": self.train("shared", [copying(each, self.seed) for each in practice], t.shared)}
-        told["single"] = self.train("single", texts, t.single, "shared")
-        told["router"] = self.train("router", texts, t.router, "shared")
-        for k in range(N_CLASSES):
+        told = {
+            "shared": self.train("shared", texts, t.shared),
+            "single": self.train("single", texts, t.single, "shared"),
+        }
+        if t.mixture:
+            told["router"] = self.train("router", texts, t.router, "shared")
+        for k in range(N_CLASSES) if t.mixture else ():
             own = [text for text, each in zip(texts, classes, strict=True) if each == k]
             own = own if len(own) >= t.batch_size else list(texts)
             told[f"expert {k}"] = self.train(f"expert {k}", own, t.expert, "shared")

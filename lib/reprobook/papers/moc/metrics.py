@@ -40,12 +40,14 @@ class Scorer(Protocol):
 
 
 class LMScorer:
-    """A causal language model as scorer. Every pair is read once; a context that several texts share is read once for
-    all of them, and its keys and values are kept for the batch."""
+    """A causal language model as scorer. What pairs have in common is read once: a context that several texts share
+    (its keys and values are kept for the batch), and of texts that begin alike behind one context the longest. A blank
+    at the end of a text is not scored."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 16, max_context: int = 1024) -> None:
         self.model, self.tokenizer, self.batch_size, self.max_context = model, tokenizer, batch_size, max_context
         self._known: dict[tuple[str, str], float] = {}
+        self._rows: dict[tuple[str, str], Tensor] = {}  # log-likelihoods of tokens, while pairs are read
         self._ids: dict[str, list[int]] = {}
         self.tokens_read = 0
 
@@ -55,18 +57,39 @@ class LMScorer:
         by_context: dict[str, list[str]] = {}
         for context, text in new:
             by_context.setdefault(context, []).append(text)
-        single = []
+        single, whole = [], {}
         for context, texts in by_context.items():
-            if len(texts) > 1 and context != ALONE:
-                self._behind(context, texts)
+            whole[context] = self._longest(texts)
+            longest = list(dict.fromkeys(whole[context].values()))
+            if len(longest) > 1 and context != ALONE:
+                self._behind(context, longest)
             else:
-                single += [(context, text) for text in texts]
-        rows = [self.ids(context)[-self.max_context :] + self.ids(text) for context, text in single]
+                single += [(context, text) for text in longest]
+        rows = [self.ids(context)[-self.max_context :] + self._scored(text) for context, text in single]
         found = token_logprobs(self.model, self.tokenizer, rows, batch_size=self.batch_size, max_tokens=8192)
         for (context, text), row in zip(single, found, strict=True):
-            self._known[context, text] = -row[-len(self.ids(text)) :].double().mean().item()
+            self._rows[context, text] = row[-len(self._scored(text)) :].double()
             self.tokens_read += len(row) + 1
+        for context, text in new:
+            part = self._rows[context, whole[context][text]][: len(self._scored(text))]
+            self._known[context, text] = -part.mean().item()
+        self._rows.clear()
         return np.array([self._known[pair] for pair in pairs])
+
+    def _scored(self, text: str) -> list[int]:
+        return self.ids(text.rstrip() or text)
+
+    def _longest(self, texts: Sequence[str]) -> dict[str, str]:
+        """Text -> the longest of ``texts`` whose tokens begin with all of its own. Sorted by their tokens, what begins
+        with a text stands right behind it."""
+        found: dict[str, str] = {}
+        after: str | None = None
+        for text in sorted(texts, key=self._scored, reverse=True):
+            ids = self._scored(text)
+            if after is None or self._scored(after)[: len(ids)] != ids:
+                after = text
+            found[text] = after
+        return found
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text without special tokens."""
@@ -83,11 +106,11 @@ class LMScorer:
         decoder = self.model.get_decoder()
         first = decoder(input_ids=prefix, use_cache=True)
         self.tokens_read += prefix.shape[1]
-        order = sorted(texts, key=lambda text: len(self.ids(text)))
+        order = sorted(texts, key=lambda text: len(self._scored(text)))
         for at in range(0, len(order), self.batch_size):
             part = order[at : at + self.batch_size]
-            x = torch.nn.utils.rnn.pad_sequence([torch.tensor(self.ids(text)) for text in part], batch_first=True)
-            mask = torch.arange(x.shape[1]) < torch.tensor([[len(self.ids(text))] for text in part])
+            x = torch.nn.utils.rnn.pad_sequence([torch.tensor(self._scored(text)) for text in part], batch_first=True)
+            mask = torch.arange(x.shape[1]) < torch.tensor([[len(self._scored(text))] for text in part])
             hidden = decoder(
                 input_ids=x.to(prefix.device), past_key_values=_repeated(first.past_key_values, len(part)),
                 attention_mask=torch.cat([torch.ones(len(part), prefix.shape[1]), mask], 1).long().to(prefix.device),
@@ -96,7 +119,7 @@ class LMScorer:
             last = first.last_hidden_state[:, -1:].expand(len(part), -1, -1)  # it says the text's first token
             log_p = _log_p(self.model, torch.cat([last, hidden[:, :-1]], 1)[mask.to(hidden.device)], x[mask])
             for text, row in zip(part, log_p.split(mask.sum(1).tolist()), strict=True):
-                self._known[context, text] = -row.double().mean().item()
+                self._rows[context, text] = row.double()
                 self.tokens_read += len(row)
 
 
@@ -164,11 +187,13 @@ def document_clarity(scorer: Scorer, chunks: Sequence[str], reading: Reading = "
 # ------------------------------------------------------------------------------------------------ chunk stickiness
 
 
-def edge_weights(scorer: Scorer, chunks: Sequence[str], reading: Reading = "ppl") -> np.ndarray:
+def edge_weights(
+    scorer: Scorer, chunks: Sequence[str], reading: Reading = "ppl", graph: Graph = "complete"
+) -> np.ndarray:
     r"""Equation 2 of all ordered pairs, (n, n): [i, j] is :math:`\mathrm{Edge}(c_j, c_i)=1-\mathrm{ppl}(c_j\mid c_i)/
-    \mathrm{ppl}(c_j)`, what chunk i tells of chunk j; the diagonal is NaN."""
+    \mathrm{ppl}(c_j)`, what chunk i tells of chunk j. NaN: the diagonal, and with ``sequential`` all that lead back."""
     n = len(chunks)
-    where = [(i, j) for i in range(n) for j in range(n) if i != j]
+    where = [(i, j) for i in range(n) for j in range(n) if (i != j if graph == "complete" else i < j)]
     given = scorer.nll([(chunks[i], chunks[j]) for i, j in where])
     alone = scorer.nll([(ALONE, chunk) for chunk in chunks])
     edges = np.full((n, n), np.nan)

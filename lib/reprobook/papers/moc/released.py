@@ -230,7 +230,7 @@ def asked(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Boundary Clarity of all chunkers under the named scorers, a model in memory at a time; and the answers of
     Qwen2-7B, sampled as in the paper (its top-k 5 within top-p 0.9 is left out: at temperature 0.1 it changes
-    nothing)."""
+    nothing), with information support under the first scorer."""
     clear: pd.DataFrame | None = None
     for name in scorers:
         model, tokenizer = lm.load_lm(data.path(name), device=device)
@@ -241,21 +241,28 @@ def asked(
     if clear is None:
         raise ReprobookError("paper_scorers names no model: nothing can say how clear a boundary is")
     reader = lm.load_lm(data.path("qwen2-7b-instruct"), device=device)
+    ruler = lm.load_lm(data.path(scorers[0]), device=device)
+    support = {scorers[0]: (LMScorer(*ruler, max_context=8192), ruler[1])}  # a prompt is longer than a chunk
     answers = study.answers_frame(
-        documents, cuts, questions, encoder, k, reader, {}, max_new_tokens=max_new_tokens, template=READ, words=words,
-        temperature=0.1, top_p=0.9, seed=seed,
+        documents, cuts, questions, encoder, k, reader, support, max_new_tokens=max_new_tokens, template=READ,
+        words=words, temperature=0.1, top_p=0.9, seed=seed,
     )  # fmt: skip
     return clear, answers
 
 
 def effects(name: str, clear: pd.DataFrame, answers: pd.DataFrame, scorer: str) -> dict[str, np.ndarray]:
     """The effects of one question set, numbers by text: the rank correlation of clarity with the answers over chunkers,
-    differences of answers (C3, C4) and of clarity (C2)."""
+    differences of answers (C3, C4), of clarity (C2) and of information support (C7), and how that goes with the answers
+    (C6)."""
     outcome, bc, key = MEASURE.get(name, "ROUGE-L"), f"BC nll, {scorer}", dict[str, Any](corpus=name, length=0)
+    cp = f"CP, {scorer}"
     scored = answers[answers["chunker"] != "no passages"]
-    found = {f"{name}: rank of BC": study.rank_values(clear.assign(**key), scored.assign(**key), bc, outcome)}
-    wanted = [("answers", scored, outcome, "single", "packing"), ("answers", scored, outcome, "mixture", "single"),
-              ("BC", clear, bc, "semantic", "fixed"), ("BC", clear, bc, "packing", "semantic")]  # fmt: skip
+    found = {f"{name}: rank of BC": study.rank_values(clear.assign(**key), scored.assign(**key), bc, outcome),
+             f"{name}: CP and answers, concordance": study.concordance(scored, cp, outcome).to_numpy()}  # fmt: skip
+    wanted = [*(("answers", scored, outcome, "single", each) for each in ("packing", "semantic", "LumberChunker")),
+              ("answers", scored, outcome, "mixture", "single"),
+              ("BC", clear, bc, "semantic", "fixed"), ("BC", clear, bc, "packing", "semantic"),
+              *(("CP", scored, cp, each, "single") for each in ("fixed", "packing"))]  # fmt: skip
     for what, frame, column, a, b in wanted:
         if {a, b} <= set(frame["chunker"]):
             pair = study.paired(frame, column, a, b)

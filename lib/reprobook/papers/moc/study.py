@@ -3,6 +3,7 @@ each other."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -141,17 +142,20 @@ CONVENTIONS = {
 }  # fmt: skip
 
 
-def stickiness_frame(documents: Sequence[Document], cuts: Chunkings, scorer: Scorer, k: float = 0.8) -> pd.DataFrame:
+def stickiness_frame(
+    documents: Sequence[Document], cuts: Chunkings, scorer: Scorer, k: float = 0.8,
+    graphs: Sequence[str] = ("complete", "sequential"),
+) -> pd.DataFrame:  # fmt: skip
     """One row a chunker, document and convention: Chunk Stickiness, mean degree, share of isolated chunks.
-    ``documents`` may be the first ones of ``cuts``."""
-    rows = []
+    ``documents`` may be the first ones of ``cuts``; without the complete graph only half of the pairs are read."""
+    rows, most = [], "complete" if "complete" in graphs else "sequential"
     for name, each in cuts.items():
         for document, c in zip(documents, each, strict=False):  # the first documents alone, if so few are given
-            edges = metrics.edge_weights(scorer, corpora.pieces(document.text, c))
+            edges = metrics.edge_weights(scorer, corpora.pieces(document.text, c), graph=most)  # type: ignore[arg-type]
             rows += [
                 {"chunker": name, "document": document.id, "convention": convention,
                  **metrics.stickiness(edges, k=k, **options)}
-                for convention, options in CONVENTIONS.items()
+                for convention, options in CONVENTIONS.items() if options["graph"] in graphs
             ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -430,22 +434,35 @@ def open_models(data: ChapterData, names: Sequence[str], device: Any) -> dict[st
 
 
 def learned_table(made: MetaChunkers, texts: Sequence[Document]) -> tuple[pd.DataFrame, dict[str, Written]]:
-    """What single chunker and mixture make of held-out texts, packing beside them: a row each; and what both wrote."""
+    """What the single chunker, and the mixture if there is one, make of held-out texts; packing and random cuts beside
+    them, with as many chunks of each text as the single chunker wrote. A row each; and what both wrote."""
     told = [each.text for each in texts]
-    classes = made.route(told)
     written = {"single": made.write(told, "single")}
-    parts = {k: np.flatnonzero(classes == k) for k in sorted(set(classes.tolist()))}
-    by_expert = {k: made.write([told[row] for row in rows], f"expert {k}") for k, rows in parts.items()}
-    order = np.argsort(np.concatenate(list(parts.values())))
-    written["mixture"] = Written(*(_joined([each[f] for each in by_expert.values()], order) for f in range(5)))
-    rows = []
-    for name, each in written.items():
-        rows.append(
-            {"chunker": name, **{k: v.mean() for k, v in gate(each, texts).items()}, "tokens": each.tokens.mean()}
-        )
-    packed = [chunkers.packed(d, len(d.cuts) + 1) for d in texts]
-    f1 = [boundaries.boundary_f1(c, d.cuts) for c, d in zip(packed, texts, strict=True)]
-    return pd.DataFrame([*rows, {"chunker": "packing, true number of chunks", "boundary F1": np.mean(f1)}]), written
+    if made.tuning.mixture:
+        classes = made.route(told)
+        parts = {k: np.flatnonzero(classes == k) for k in sorted(set(classes.tolist()))}
+        by_expert = {k: made.write([told[row] for row in rows], f"expert {k}") for k, rows in parts.items()}
+        order = np.argsort(np.concatenate(list(parts.values())))
+        written["mixture"] = Written(*(_joined([each[f] for each in by_expert.values()], order) for f in range(5)))
+    rows: list[dict[str, Any]] = [
+        {"chunker": name, **{k: v.mean() for k, v in gate(each, texts).items()}, "tokens": each.tokens.mean()}
+        for name, each in written.items()
+    ]
+    rows += [{"chunker": name, "boundary F1": f1.mean()} for name, f1 in rivals(written["single"], texts).items()]
+    return pd.DataFrame(rows), written
+
+
+def rivals(written: Written, texts: Sequence[Document], seed: int = 0) -> dict[str, np.ndarray]:
+    """Boundary F1 of packing and of random cuts with as many chunks of each text as were written: (n,) each."""
+    ways: dict[str, Callable[[Document, int], Cuts]] = {
+        "packing": chunkers.packed,
+        "random": functools.partial(chunkers.at_random, seed=seed),
+    }
+    return {
+        name: np.array([boundaries.boundary_f1(cut(d, len(c) + 1), d.cuts)
+                        for d, c in zip(texts, written.cuts, strict=True)])
+        for name, cut in ways.items()
+    }  # fmt: skip
 
 
 def _joined(parts: Sequence[Any], order: np.ndarray) -> Any:
