@@ -309,6 +309,7 @@ def test_a_good_reply_passes_the_gate_and_a_bad_one_does_not() -> None:
 def test_dureader_and_crud_are_read_and_missing_fields_are_named(tmp_path: Path) -> None:
     miniatures.dureader(tmp_path)
     documents, questions = released.open_qa("dureader", tmp_path / "data.zip", 3)
+    assert released.open_qa("dureader", tmp_path, 3)[0] == documents  # the folder of a hub set
     assert len(documents) == 3 and documents[0].language == "zh" and "\n" in questions[0].answer
     rows = {"questions": "问？", "answers": "答。", "news1": "一篇。", "news2": "二篇。"}
     file = tmp_path / "split_merged.json"

@@ -85,7 +85,7 @@ def _fields(row: Mapping[str, Any], *names: str) -> list[Any]:
 
 
 def _dureader(path: Path) -> list[tuple[str, str, str, list[str]]]:
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path / "data.zip" if path.is_dir() else path) as archive:  # a hub set is a folder
         lines = archive.read("data/dureader.jsonl").decode("utf-8").splitlines()
     rows = [_fields(json.loads(line), "_id", "context", "input", "answers") for line in lines]
     return [(str(name), text, asked, list(answers)) for name, text, asked, answers in rows]
