@@ -36,8 +36,11 @@ SOURCES = (  # what numbers are made from: git may not leave any of it out, what
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that can move a number."""
+    """Versions of Python and of the installed packages that can move a number; PyTorch's by its own word, since the
+    installed package's may not name the build (2.13.0 for 2.13.0+cu130)."""
     from importlib import metadata
+
+    import torch
 
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
@@ -45,7 +48,7 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return found | {"torch": str(torch.__version__)}
 
 
 def commit() -> tuple[str | None, bool]:
