@@ -1,0 +1,118 @@
+"""The figures of the chapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from reprobook.papers.gtr.cards import picture
+from reprobook.papers.gtr.formulas import solve, symbols
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from reprobook.papers.gtr.study import World
+
+SIZE = (6.4, 3.2)  # inches
+BOX = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.4"}
+
+
+def idea() -> Figure:
+    """Two hands; what RL alone comes to say to both, and what a corrector makes of it."""
+    fig, ax = plt.subplots(figsize=(7.2, 3.4))
+    ax.set(xlim=(0, 10), ylim=(0, 4))
+    ax.axis("off")
+    for y, hand, right in ((3.0, "3, 8 → 24", 'aim "3*8", next 3'), (1.0, "10, 4 → 6", 'aim "10-4", next 10')):
+        ax.text(1.0, y, f"hand {hand}", ha="center", va="center", bbox=BOX)
+        ax.text(4.6, y + 0.5, 'RL only: "append 10"', ha="center", va="center", color="tab:red", bbox=BOX)
+        ax.text(4.6, y - 0.5, 'GTR: "append 10"', ha="center", va="center", color="tab:red", bbox=BOX)
+        ax.text(8.5, y + 0.5, "reward: −1 or 10", ha="center", va="center", bbox=BOX)
+        ax.text(8.5, y - 0.5, f"corrector: {right}", ha="center", va="center", color="tab:green", bbox=BOX)
+        for dy in (0.5, -0.5):
+            ax.annotate("", (3.0, y + dy), (2.05, y), arrowprops={"arrowstyle": "->", "color": "0.4"})
+            ax.annotate("", (7.0, y + dy), (6.3, y + dy), arrowprops={"arrowstyle": "->", "color": "0.4"})
+    return fig
+
+
+def table_picture(world: World, n: int = 3) -> Figure:
+    """Some hands of a world as the policy sees them."""
+    rng = np.random.default_rng(0)
+    game = world.deal(n, seed=0)
+    ranks = game.ranks()
+    places = world.writing[0].pick(ranks, rng)
+    fig, axes = plt.subplots(1, n, figsize=(7.2, 1.6), squeeze=False)
+    for ax, each, hand, target in zip(axes[0], places, ranks, game.targets(), strict=True):
+        ax.imshow(picture(world.writing[0], each), cmap="gray_r")
+        shown = ", ".join(str(rank) for rank in hand if rank >= 0)
+        ax.set(xticks=[], yticks=[], title=f"{shown}" + (f" → {target}" if target else ""))
+    return fig
+
+
+def ways_on(a: int = 3, b: int = 3, c: int = 8, d: int = 8) -> Figure:
+    """Exact formulas of a hand by the symbol that they begin with: a thought that aims elsewhere cannot win."""
+    first = [symbols(formula)[0] for formula in solve((a, b, c, d))]
+    names = sorted({"(", *(str(card) for card in (a, b, c, d))}, key=lambda s: (not s.isdigit(), s.zfill(2)))
+    fig, ax = plt.subplots(figsize=SIZE)
+    ax.bar(names, [first.count(name) for name in names], color="tab:blue")
+    ax.set(xlabel="first symbol", ylabel="formulas that equal 24", title=f"{a}, {b}, {c}, {d}: {len(first)} in all")
+    return fig
+
+
+def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "names the cards", "entropy")) -> Figure:
+    """Training by update: a line a method, the mean over seeds. rows: columns method, update and those drawn."""
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.0 * len(columns), 3.0), squeeze=False)
+    for ax, column in zip(axes[0], columns, strict=True):
+        for name, part in rows.groupby("method", sort=False):
+            line = part.groupby("update")[column].mean()
+            ax.plot(line.index, line.to_numpy(), ".-", label=str(name))
+        ax.set(xlabel="update", ylabel=f"{column} ({'nats a token' if column == 'entropy' else 'share'})")
+    axes[0, -1].legend(fontsize=7)
+    return fig
+
+
+def outcomes(rows: pd.DataFrame) -> Figure:
+    """Success against the share of thoughts that name the true cards; a point a seed. rows: columns method, success,
+    names the cards."""
+    fig, ax = plt.subplots(figsize=SIZE)
+    for name, part in rows.groupby("method", sort=False):
+        ax.plot(part["names the cards"], part["success"], "o", alpha=0.8, label=str(name))
+    ax.set(
+        xlabel="thoughts that name the true cards (share)",
+        ylabel="success (share)",
+        xlim=(-0.05, 1.05),
+        ylim=(-0.05, 1.05),
+    )
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def noise(rows: pd.DataFrame) -> Figure:
+    """Success over the corrector's noise; a point a seed. rows: columns noise, success."""
+    fig, ax = plt.subplots(figsize=SIZE)
+    ax.plot(rows["noise"], rows["success"], "o", alpha=0.7)
+    mean = rows.groupby("noise")["success"].mean()
+    ax.plot(mean.index, mean.to_numpy(), "-", color="0.4")
+    ax.set(xlabel="episodes that the corrector misreads (share)", ylabel="success (share)", ylim=(0, 1))
+    return fig
+
+
+def hand_by_hand(steps: Mapping[str, Sequence[tuple[str, str]]]) -> Figure:
+    """One hand as several methods play it: thought and action of each step. steps: method -> (thought, action)s."""
+    n = [len(played) for played in steps.values()]
+    fig, axes = plt.subplots(
+        len(steps), 1, figsize=(7.2, 0.3 * sum(n) + 0.5 * len(n)), squeeze=False, height_ratios=n
+    )  # fmt: skip
+    for ax, (name, played) in zip(axes[:, 0], steps.items(), strict=True):
+        ax.axis("off")
+        ax.set_title(name, loc="left")
+        for k, (thought, action) in enumerate(played):
+            y = 1 - (k + 0.5) / len(played)
+            for x, text, side, color in ((0.0, thought, "left", "black"), (1.0, action, "right", "tab:blue")):
+                label = ax.text(x, y, text, fontsize=7, family="monospace", va="center", ha=side, color=color)
+                label.set_in_layout(False)
+    return fig

@@ -1,0 +1,401 @@
+"""The chapter's experiments, as its cells call them: games with their start, methods from one start, measures,
+effects."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from reprobook.errors import ReprobookError
+from reprobook.papers.gtr import collapse, games, start
+from reprobook.papers.gtr.asked import check_service
+from reprobook.papers.gtr.corrector import Ability
+from reprobook.papers.gtr.formulas import KINDS
+from reprobook.papers.gtr.language import Language, read
+from reprobook.papers.gtr.learning import Learner, Method, Settings, Tables, play, thought_of
+from reprobook.papers.gtr.policy import Policy
+from reprobook.train import shuffled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reprobook.papers.gtr.cards import Handwriting
+    from reprobook.papers.gtr.games import Game, Pool
+    from reprobook.papers.gtr.learning import Played
+
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+EASY = ("EZPoints", "NumberLine", "Blackjack")  # games that the prefix rule leaves alone
+MARGIN = 0.05  # of a share that counts as moved, in the name of an outcome
+READING_LR = 6e-3  # peak step size of the reading lesson
+HELD_OUT, HANDS, N_SAMPLES = 0.3, 5, 8  # share of hands for tests; the seed that deals them; thoughts a hand
+RL = Method(cloning=0.0, truncate=False)
+METHODS: dict[str, Method] = {
+    "RL only": RL,
+    "RL only, lambda 0": replace(RL, lam=0.0),
+    "RL only, lambda 1": replace(RL, lam=1.0),
+    "RL only, a third of the step": replace(RL, step=1 / 3),
+    "RL only with truncation": replace(RL, truncate=True),
+    "action only": RL,
+    "cloning only": Method(ppo=False),
+    "GTR": Method(),
+    "GTR, perfect corrector": Method(),
+    "GTR without DAgger": Method(dagger=False),
+    "GTR without tool": Method(),
+    "GTR annealed": Method(annealed=True),
+    "GTR cloning whole responses": Method(whole=True),
+    "judge reward": Method(cloning=0.0, judge=1.0),
+}
+
+
+def method(name: str, noise: float) -> Method:
+    """A row by its name, with a corrector that misreads in a share ``noise`` of episodes (``perfect``: in none)."""
+    if name not in METHODS:
+        raise ReprobookError(f"method {name!r} is not known; methods: {', '.join(METHODS)}")
+    return replace(METHODS[name], ability=Ability("without tool" not in name, 0.0 if "perfect" in name else noise))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Policy, its reading lesson, and the supervised start of a game. ``wrong``: of each game, the shares of wrong
+    demonstrations (cards, formulas, symbols)."""
+
+    width: int
+    n_layers: int
+    reading_steps: int
+    n_demonstrations: int
+    start_steps: int
+    start_lr: float
+    wrong: Mapping[str, Sequence[float]]
+
+    def noise(self, game: str) -> start.Noise:
+        """The noise of a game's demonstrations. Raises :class:`ReprobookError` where none is stated."""
+        if game not in self.wrong or len(self.wrong[game]) != 3:
+            raise ReprobookError(
+                f"wrong_cards, wrong_formulas or wrong_symbols has no share for {game}; all have one for "
+                f"{', '.join(self.wrong) or 'no game'}"
+            )
+        return start.Noise(*self.wrong[game])
+
+
+@dataclass(frozen=True)
+class World:
+    """A game, its training and test hands (None: all), handwriting for either, the policy that all methods start
+    from, and what it does on the fixed test hands, sampled as stated."""
+
+    name: str
+    language: Language
+    train: Pool | None
+    test: Pool | None
+    writing: tuple[Handwriting, Handwriting]
+    start: Policy
+    first: Measured | None = None
+    temperature: float = 1.0
+    repetition: float = 1.0
+
+    def deal(self, n_tables: int, seed: int, test: bool = True) -> Game:
+        """Tables with hands dealt by ``seed``."""
+        return games.open_game(self.name, n_tables, np.random.default_rng(seed), self.test if test else self.train)
+
+
+def open_reader(
+    sizes: Sizes, writing: tuple[Handwriting, Handwriting], seed: int, *, fit: Callable[..., Any]
+) -> start.Reader:
+    """An eye that has learned which word a number's picture shows: every policy of the run begins with it."""
+    torch.manual_seed(seed)
+    reader = start.Reader(Language((), has_formula=False), sizes.width)
+
+    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        places, numbers = start.shown(writing[0], 128, np.random.default_rng([seed, 12, step]))
+        return writing[0].draw(places), numbers
+
+    fit(
+        "reading", reader, batch, start.reading_loss, num_steps=sizes.reading_steps, lr=READING_LR,
+        schedule="cosine", warmup_steps=min(20, sizes.reading_steps), precision="fp32",
+    )  # fmt: skip
+    return reader
+
+
+def open_world(
+    name: str, sizes: Sizes, reader: start.Reader, writing: tuple[Handwriting, Handwriting], seed: int, *,
+    fit: Callable[..., Any], n_hands: int, thinks: bool = True,
+) -> World:  # fmt: skip
+    """A game with its supervised start, trained on noisy demonstrations, and measured on ``n_hands`` fixed hands. The
+    middle game and Points24 hold hands out."""
+    pools: dict[str, Callable[[], Pool]] = {
+        "Targets": games.pool_of_targets, "Points24": games.pool24, "Three": lambda: games.pool24(3),
+    }  # fmt: skip
+    train, test = games.split(pools[name](), HELD_OUT, 0) if name in pools else (None, None)
+    rng = np.random.default_rng([seed, 11])
+    tables = games.open_game(name, sizes.n_demonstrations, rng, train)
+    language = Language(tables.actions, tables.has_formula, thinks)
+    data = start.demonstrations(tables, language, writing[0], sizes.noise(name), rng)
+    torch.manual_seed(seed)
+    policy = Policy(start.shape_of(tables, language, sizes.width, sizes.n_layers))
+    policy.eye.load_state_dict(reader.eye.state_dict())
+    policy.words.load_state_dict(reader.words.state_dict())
+    order = shuffled(len(data.response), min(64, len(data.response)), seed=seed)
+    fit(
+        f"start {name}{'' if thinks else ' without thoughts'}", policy, start.batches(data, order, writing[0]),
+        start.imitation_loss, num_steps=sizes.start_steps, lr=sizes.start_lr, schedule="cosine",
+        warmup_steps=min(20, sizes.start_steps), precision="fp32",
+    )  # fmt: skip
+    world = World(name, language, train, test, writing, policy)
+    return replace(world, first=measure(policy, world, n_hands, seed))
+
+
+# ---------------------------------------------------------------------------------------------------------- measuring
+
+
+class Measured(NamedTuple):
+    """What a policy does on fixed hands: episodes sampled and greedy, and what its thoughts tell of a hand
+    (n_hands,)."""
+
+    sampled: Played
+    greedy: Played
+    told: np.ndarray
+
+    def row(self) -> dict[str, float]:
+        """Means, and the measures of collapse."""
+        words = [thought.replace(",", " ").replace('"', " ").split() for thought in self.sampled.thoughts]
+        return {
+            "success": self.sampled.success.mean(), "success, greedy": self.greedy.success.mean(),
+            "return": self.sampled.returns.mean(), "legal": self.sampled.legal.mean(),
+            "names the cards": self.sampled.named.mean(), "cards read, greedy": self.greedy.named.mean(),
+            "information (nats)": self.told.mean(), "entropy (nats a token)": self.sampled.entropy.mean(),
+            "distinct-2": collapse.distinct(words, 2), "self-BLEU-2": collapse.self_bleu(words[:200]),
+            "template": collapse.template_share(self.sampled.thoughts),
+            **{f"won by {kind}": float((self.sampled.kinds == k).mean()) for k, kind in enumerate(KINDS)},
+        }  # fmt: skip
+
+
+def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
+    """Play ``n_hands`` fixed test hands in handwriting that no training saw; thoughts of a tenth of them, eight
+    times."""
+    sampled, greedy = (
+        play(
+            policy, world.language, world.deal(n_hands, HANDS), world.writing[1], seed=seed, temperature=temperature,
+            repetition=world.repetition,
+        )
+        for temperature in (world.temperature, 0.0)
+    )  # fmt: skip
+    few = max(2, n_hands // 10)
+    said = [first_thoughts(policy, world, few, seed + k) for k in range(N_SAMPLES)]
+    return Measured(sampled, greedy, collapse.information([list(each) for each in zip(*said, strict=True)]))
+
+
+def first_thoughts(policy: Policy, world: World, n: int, seed: int) -> list[str]:
+    """A sampled thought on each of the first ``n`` fixed hands, in handwriting drawn by ``seed``."""
+    tables = Tables(world.deal(n, HANDS), world.writing[1], np.random.default_rng(seed))
+    _, pictures, prompt = tables.seen(world.language)
+    how = {"temperature": world.temperature, "repetition": world.repetition}
+    written = policy.write(pictures, prompt, generator=torch.Generator().manual_seed(seed), **how)
+    return [thought_of(world.language.text(row)) for row in written.ids.tolist()]
+
+
+class Run(NamedTuple):
+    """A method's training: measures before and after, a row of each update, the trained policy, early and late
+    thoughts."""
+
+    first: Measured
+    last: Measured
+    curve: pd.DataFrame
+    policy: Policy
+
+
+def train(
+    world: World, name: str, settings: Settings, noise: float, n_hands: int, seed: int, folder: Path | None = None
+) -> Run:
+    """Train a method from the world's start. With ``folder`` a run that was killed goes on from its last update."""
+    policy = copy.deepcopy(world.start)
+    first = world.first or measure(policy, world, n_hands, seed)
+    game = world.deal(settings.n_tables, seed, test=False)
+    how = replace(method(name, noise), prefix=world.name not in EASY)
+    learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed)
+    learner.run(folder=folder)
+    curve = pd.DataFrame(learner.history).assign(game=world.name, method=name)
+    return Run(first, measure(policy, world, n_hands, seed), curve, policy)
+
+
+def summary(runs: Mapping[tuple[str, str], Run]) -> pd.DataFrame:
+    """One row a run (game, method), and the start of each game."""
+    rows, seen = [], set()
+    for (game, name), run in runs.items():
+        begin = (game, "start" + (" without thoughts" if name == "action only" else ""))
+        if begin not in seen:
+            rows.append({"game": begin[0], "method": begin[1], **run.first.row()})
+            seen.add(begin)
+        rows.append({"game": game, "method": name, **run.last.row()})
+    return pd.DataFrame(rows)
+
+
+def constant_thought(n: int) -> dict[str, float]:
+    """The measures of full collapse: one fluent thought on ``n`` hands."""
+    words = [["append", "10"]] * n
+    return {
+        "information (nats)": float(collapse.information([["append 10"] * N_SAMPLES] * n).mean()),
+        "distinct-2": collapse.distinct(words, 2), "self-BLEU-2": collapse.self_bleu(words), "template": 1.0,
+    }  # fmt: skip
+
+
+def step_by_step(policy: Policy, world: World, hand: int, seed: int) -> list[tuple[str, str]]:
+    """Thought and action of each step on one of the fixed hands, sampled."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    game = world.deal(hand + 1, HANDS)
+    tables, found = Tables(game, world.writing[1], rng), []
+    while True:
+        _, pictures, prompt = tables.seen(world.language)
+        written = policy.write(pictures, prompt, temperature=1.0, generator=generator)
+        texts = [world.language.text(row) for row in written.ids.tolist()]
+        step = game.step(read(world.language, texts, rng).action)
+        found.append((thought_of(texts[hand]), texts[hand][len(thought_of(texts[hand])) :]))
+        if step.terminated[hand] or step.truncated[hand]:
+            return [*found, ("reward", f"{step.reward[hand]:g}")]
+        tables.refresh(np.zeros(hand + 1, dtype=bool), rng)
+
+
+def thoughts_table(runs: Mapping[str, Run], n: int) -> pd.DataFrame:
+    """First thoughts on the same ``n`` hands, early and late, of several methods."""
+    found: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        found |= {f"{name}: early": run.first.sampled.thoughts[:n], f"{name}: late": run.last.sampled.thoughts[:n]}
+    return pd.DataFrame(found)
+
+
+# ------------------------------------------------------------------------------------------------------------ effects
+
+
+def pairs(runs: Mapping[str, Run]) -> Pairs:
+    """Paired effects of the plan over the fixed hands of the middle game, those whose runs there are."""
+    found: Pairs = {}
+    for name in ("RL only", "RL only, a third of the step", "GTR"):
+        if name in runs:
+            first, last = runs[name].first.sampled, runs[name].last.sampled
+            found |= {
+                f"{name}: success, last minus first": (_ones(last.success), _ones(first.success)),
+                f"{name}: thoughts that name the cards, last minus first": (_ones(last.named), _ones(first.named)),
+            }
+    if "GTR" not in runs:
+        return found
+    best = _ones(runs["GTR"].last.sampled.success)
+    for other, run in runs.items():
+        if other != "GTR":
+            found[f"GTR minus {other}"] = best, _ones(run.last.sampled.success)
+    if "action only" in runs:  # its start, without thoughts, is another one
+        gains = [
+            _ones(run.last.sampled.success) - run.first.sampled.success for run in (runs["GTR"], runs["action only"])
+        ]
+        found["gain over the start: GTR minus action only"] = gains[0], gains[1]
+    if "RL only" in runs:
+        named = _ones(runs["GTR"].last.sampled.named), _ones(runs["RL only"].last.sampled.named)
+        found["thoughts that name the cards: GTR minus RL only"] = named
+    return found
+
+
+def _ones(flags: np.ndarray) -> np.ndarray:
+    return flags.astype(float)
+
+
+def told(runs: Mapping[str, Run]) -> Pairs:
+    """The effects of information, over fewer hands with eight thoughts each."""
+    return {
+        f"{name}: information of the hand in thoughts, last minus first": (runs[name].last.told, runs[name].first.told)
+        for name in ("RL only", "GTR") if name in runs
+    }  # fmt: skip
+
+
+def levels(run: Run) -> dict[str, np.ndarray]:
+    """The unpaired effects of the middle game: cards read, where the start stands, legal actions of RL at its end."""
+    return {
+        "cards read": _ones(run.first.greedy.named), "middle game: start": _ones(run.first.sampled.success),
+        "middle game: legal actions": run.last.sampled.legal,
+    }  # fmt: skip
+
+
+def easy_levels(game: str, runs: Mapping[tuple[str, str], Run]) -> dict[str, np.ndarray]:
+    """The effects of an easy game: success of the start and of each method, by episode."""
+    mine = {name: run for (each, name), run in runs.items() if each == game}
+    found = {f"{game}: {name}": _ones(run.last.sampled.success) for name, run in mine.items()}
+    first = next(iter(mine.values())).first.sampled.success
+    return {f"{game}: start": _ones(first), **found}
+
+
+def outcome(runs: Mapping[str, Run]) -> str:
+    """What became of thoughts and success under RL alone, in this run, by its means: one of four names."""
+    first, last = runs["RL only"].first, runs["RL only"].last
+    poorer = float(last.sampled.named.mean() - first.sampled.named.mean()) < -MARGIN
+    better = float(last.sampled.success.mean() - first.sampled.success.mean()) > MARGIN
+    if poorer:
+        return "success without thoughts that see the hand" if better else "thought collapse, as in the paper"
+    return "learning with thoughts" if better else "neither learned nor collapsed"
+
+
+def slopes(noises: Sequence[float], runs: Sequence[Run]) -> np.ndarray:
+    """Least-squares slope of success over the corrector's noise on each hand (n_hands,)."""
+    if len(set(noises)) < 2:
+        raise ReprobookError(f"a slope needs two values of noise; there is {list(noises)}")
+    x = np.array(noises) - np.mean(noises)
+    y = np.stack([_ones(run.last.sampled.success) for run in runs])
+    return x @ (y - y.mean(0)) / (x @ x)
+
+
+def hand_keys(world: World, n_hands: int) -> list[str]:
+    """Names of the fixed hands, equal in every seed."""
+    game = world.deal(n_hands, HANDS)
+    rows = zip(game.ranks().tolist(), game.targets().tolist(), strict=True)
+    return [f"{k}: {' '.join(map(str, ranks))} to {target}" for k, (ranks, target) in enumerate(rows)]
+
+
+def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
+    """The loop's numbers from the notebook's parameters. In a run of other than their ``n_updates`` the step size falls
+    in proportion: every run ends at the same share of its first step."""
+    horizon = round(given["horizon"] * n_updates / given["n_updates"])
+    return Settings(
+        n_tables=given["n_tables"], n_steps=given["n_steps"], n_updates=n_updates, epochs=given["epochs"],
+        batch_size=given["batch_size"], lr=given["lr"], horizon=horizon, micro=given["micro"],
+        grad_clip=given["grad_clip"], temperature=given["temperature"], repetition=given["repetition"],
+    )  # fmt: skip
+
+
+def sizes_of(given: Mapping[str, Any]) -> Sizes:
+    """Sizes of policy and start from the notebook's parameters."""
+    names = ("width", "n_layers", "reading_steps", "n_demonstrations", "start_steps", "start_lr")
+    shares = [given[f"wrong_{kind}"] for kind in ("cards", "formulas", "symbols")]
+    common = [game for game in shares[0] if all(game in each for each in shares)]
+    wrong = {game: [each[game] for each in shares] for game in common}
+    return Sizes(**{name: given[name] for name in names}, wrong=wrong)
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained or
+    fetched."""
+    for name in [*given["rows"], *given["parts"], *given["others"], *given["forms"], *given["released"]]:
+        method(name, given["noise"])
+    for what, allowed in (("controls", EASY), ("released_games", ("Points24", "EZPoints"))):
+        if wrong := [game for game in given[what] if game not in allowed]:
+            raise ReprobookError(f"{what} names {wrong[0]!r}; it may have {', '.join(allowed)}")
+    for noise in given["noises"]:
+        method("GTR", noise)
+    if given["n_updates"] < 1:
+        raise ReprobookError(f"n_updates is {given['n_updates']}; it must be at least 1")
+    for updates in (given["n_updates"], *given["controls"].values()):
+        settings_of(given, updates)
+    if not given["temperature"] > 0 or given["repetition"] < 1:
+        raise ReprobookError(
+            f"temperature is {given['temperature']} and repetition {given['repetition']}; they must be > 0 and >= 1"
+        )
+    if given["n_hands"] < 4:
+        raise ReprobookError(f"n_hands is {given['n_hands']}; it must be at least 4")
+    rank, alpha, dropout = given["lora"]
+    if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
+        raise ReprobookError(f"lora is {given['lora']}; rank >= 1, alpha > 0, dropout from 0 to below 1")
+    if given["released_corrector"] not in ("", "exact"):
+        check_service(given["released_corrector"])
+    games_used = [*given["controls"], *(["Targets"] if given["rows"] else []), *given["released_games"]]
+    for game in games_used:
+        sizes_of(given).noise(game)
