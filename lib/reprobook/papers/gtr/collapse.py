@@ -14,27 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
 
-def entropy(items: Sequence[Hashable]) -> float:
-    """Plug-in entropy of the items in nats."""
-    counts = np.array(list(Counter(items).values())) / len(items)
-    return float(-(counts * np.log(counts)).sum())
-
-
-def information(thoughts: Sequence[Sequence[Hashable]], shuffles: int = 20, seed: int = 0) -> np.ndarray:
-    """What the thoughts on each of some hands tell of the hand, in nats (n_hands,): the entropy of as many thoughts
-    taken from all hands, less that of the hand's own. The mean estimates the mutual information of thought and hand;
-    mixing takes off what few samples always seem to tell. A constant thought tells 0; with m thoughts a hand no more
-    than log m can be seen."""
-    sizes = {len(each) for each in thoughts}
-    if len(thoughts) < 2 or len(sizes) > 1 or max(sizes) < 2:
-        raise ReprobookError("information needs at least 2 hands with at least 2 thoughts each, equally many of each")
-    flat = [thought for each in thoughts for thought in each]
-    n, rng = len(thoughts[0]), np.random.default_rng(seed)
-    mixed = []
-    for _ in range(shuffles):
-        order = rng.permutation(len(flat))
-        mixed += [entropy([flat[i] for i in order[k : k + n]]) for k in range(0, len(flat), n)]
-    return float(np.mean(mixed)) - np.array([entropy(each) for each in thoughts])
+def information(logp: np.ndarray) -> np.ndarray:
+    """What thoughts tell of the cards, in nats (n_hands,), at most log n_hands: log p(thought | its own pictures), less
+    the log of its mean over the pictures of all hands. ``logp`` (n_hands, n_hands): the thought on hand i under the
+    pictures of hand j, all else equal. The mean over hands estimates the mutual information of thought and pictures
+    given the prompt; a thought that does not depend on the pictures tells 0."""
+    if logp.ndim != 2 or logp.shape[0] != logp.shape[1] or len(logp) < 2:
+        raise ReprobookError(f"information needs a square of log-probabilities over at least 2 hands; got {logp.shape}")
+    return np.diag(logp) - (np.logaddexp.reduce(logp, 1) - math.log(len(logp)))
 
 
 def distinct(texts: Sequence[Sequence[Hashable]], n: int) -> float:

@@ -1,7 +1,8 @@
 """The corrector: judges the thought of every step and repairs it; exact, with a stated rate of mistakes.
 
 It sees the table, the agent's thought, the formula so far and the formula that the episode aims at. A misreading lasts
-for the whole episode: the corrector then judges and corrects by the wrong card, consistently.
+for the whole episode: the corrector then judges and corrects by the wrong card, consistently. Where the cards that it
+believes in make no formula, it believes in one that it has got wrong as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.gtr.formulas import completions, next_symbol, outcome, symbols
+from reprobook.papers.gtr.formulas import completions, next_symbol, symbols
 from reprobook.papers.gtr.games import BLANK, advice
 from reprobook.papers.gtr.language import Thought
 
@@ -35,8 +36,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Ability:
-    """``tool``: it may ask the exact solver. ``noise``: share of episodes in which it misreads a card.
-    ``failing``: share of calls that fail or time out; such a step is kept without correction, and counted."""
+    """``tool``: it may ask the exact solver; without, it repairs cards and next symbol, and takes any formula of the
+    right cards for right. ``noise``: share of episodes in which it misreads a card. ``failing``: share of calls that
+    fail or time out; such a step is kept without correction, and counted."""
 
     tool: bool = True
     noise: float = 0.0
@@ -58,6 +60,7 @@ class Corrector:
         self.aims: list[str | None] = [None] * n  # None: not determined
         self.said: Counter[str] = Counter()
         self._misread, self._place, self._shift = np.zeros(n, dtype=bool), np.zeros(n), np.zeros(n, dtype=np.int64)
+        self._belief = np.zeros(n)
         self.begin(np.ones(n, dtype=bool))
 
     def begin(self, tables: np.ndarray) -> None:
@@ -65,6 +68,7 @@ class Corrector:
         k = int(tables.sum())
         self._misread[tables] = self.rng.random(k) < self.ability.noise
         self._place[tables], self._shift[tables] = self.rng.random(k), self.rng.integers(0, 9, k)
+        self._belief[tables] = self.rng.random(k)
         for row in np.flatnonzero(tables):
             self.aims[row] = None
         self._look(tables)
@@ -104,7 +108,7 @@ class Corrector:
 
     def _formula(self, row: int, thought: Thought, begun: str, target: int, choice: float) -> Verdict:
         seen, aim = self.seen[row], self.aims[row]
-        possible = self._possible(seen, target, begun, thought, choice)
+        possible = self._possible(row, target, begun, thought, choice)
         fits = thought.formula == aim if aim is not None else thought.formula in possible
         same_cards = sorted(min(card, 10) for card in thought.cards) == sorted(seen)
         if fits and same_cards and thought.next == next_symbol(thought.formula, begun):
@@ -120,17 +124,17 @@ class Corrector:
         assert onward is not None
         return Verdict("no", Thought(seen, aim, onward))
 
-    def _possible(
-        self, seen: tuple[int, ...], target: int, begun: str, thought: Thought, choice: float
-    ) -> tuple[str, ...]:
-        """Formulas that it knows to lead on. With the tool all; without, the thought's own if it happens to be right,
-        else a guess: the cards in a random order with random signs, whatever it equals."""
+    def _possible(self, row: int, target: int, begun: str, thought: Thought, choice: float) -> tuple[str, ...]:
+        """Formulas that it believes to lead on. With the tool all that do. Without, the thought's own if it uses the
+        cards, whatever it equals. Where these are none (with the tool: after a misreading), a guess: the cards in a
+        random order with random signs."""
+        seen, operators = self.seen[row], [op for op in "+-*/" if op in self.game.actions]
         if self.ability.tool:
-            return ways_on(seen, target, begun, self.game.actions)
-        leads_on = next_symbol(thought.formula, begun) is not None
-        if leads_on and _uses(thought.formula, seen) and outcome(thought.formula, target, len(seen)):
+            ways = ways_on(seen, target, begun, self.game.actions)
+            return ways if ways or not self._misread[row] else _guess(seen, begun, operators, float(self._belief[row]))
+        if next_symbol(thought.formula, begun) is not None and _uses(thought.formula, seen):
             return (thought.formula,)
-        return _guess(seen, begun, [op for op in "+-*/" if op in self.game.actions], choice)
+        return _guess(seen, begun, operators, choice)
 
     def prefix_of_aim(self) -> np.ndarray:
         """Whether each table's formula still leads to the formula aimed at (B,); True where there is no aim."""

@@ -38,9 +38,11 @@ class Method:
     ``truncate=False`` is RL alone.
 
     ``lam``: weight of thought tokens in the log-probability; ``cloning``: weight of the cloning loss; ``annealed``:
-    that weight falls to 0 along half a cosine; ``dagger``: all corrections so far are kept; ``whole``: the action is
-    cloned, too; ``judge``: reward for a thought that the corrector likes; ``truncate``: the truncation rule;
-    ``prefix``: with its part about the aimed formula (Points24); ``step``: factor of the step size."""
+    that weight falls to 0 along half a cosine, in half of the run; ``dagger``: all corrections so far are kept;
+    ``whole``: the action is cloned, too; ``judge``: reward for a thought that the corrector likes; ``truncate``: the
+    truncation rule; ``prefix``: with its part about the aimed formula (Points24); ``step``: factor of the step size;
+    ``value_clip``: most that values move in an update. With 0.1, as released, one that is further from its target is
+    held back, while targets of valid responses lie above 5."""
 
     ppo: bool = True
     lam: float = 0.5
@@ -52,6 +54,7 @@ class Method:
     truncate: bool = True
     prefix: bool = True
     step: float = 1.0
+    value_clip: float = 0.1
     ability: Ability = field(default_factory=Ability)
 
     def __post_init__(self) -> None:
@@ -71,8 +74,7 @@ class Method:
 class Settings:
     """Numbers of the loop; the defaults are the paper's, but for sizes that only make sense here.
 
-    ``value_clip``: with 0.1, as released, a value that is further from its target moves by no more than that in an
-    update, while targets of valid responses lie above 5. ``horizon``: updates in which the step size falls along half
+    ``horizon``: updates in which the step size falls along half
     a cosine from ``lr`` to ``lr_end`` (the paper's is longer than its run); 0: it stays. ``micro``: rows in a forward
     pass, whose gradients are summed up (the paper's is 1); 0: all of a mini-batch."""
 
@@ -88,7 +90,6 @@ class Settings:
     gamma: float = 0.9
     gae_lambda: float = 0.95
     clip: float = 0.1
-    value_clip: float = 0.1
     value_weight: float = 0.5
     grad_clip: float = 0.5
     temperature: float = 1.0
@@ -268,7 +269,8 @@ class Learner:
         generator = torch.Generator().manual_seed((self.seed << 20) + (1 << 19) + update)
         returns, values = rollout.returns.flatten(), rollout.values.flatten()
         advantage = ppo.normalised(returns - values)
-        left = 0.5 * (1 + math.cos(math.pi * (update - 1) / s.n_updates)) if self.method.annealed else 1.0
+        gone = min(1.0, 2 * (update - 1) / s.n_updates) if self.method.annealed else 0.0
+        left = 0.5 * (1 + math.cos(math.pi * gone))
         weights = {"policy loss": 1.0, "value loss": s.value_weight, "cloning loss": left * self.method.cloning}
         totals = dict.fromkeys(weights, 0.0)
         for group in self.optimiser.param_groups:
@@ -316,7 +318,7 @@ class Learner:
             logp = token_logp(logits[:n], response[:n, :used], s.temperature)
             logp = ppo.weighted_logp(logp, rollout.split[rows], self.method.lam)
             found["policy loss"] = ppo.policy_loss(logp, rollout.logp[rows], advantage[rows], s.clip)
-            found["value loss"] = ppo.value_loss(value[:n], values[rows], returns[rows], s.value_clip)
+            found["value loss"] = ppo.value_loss(value[:n], values[rows], returns[rows], self.method.value_clip)
         if cloned is not None and len(response) > n:
             found["cloning loss"] = ppo.cloning_loss(logits[n:], told.labels[:, :used], len(cloned.labels))
         return found
@@ -397,8 +399,9 @@ class _Finished:
 
 
 class Played(NamedTuple):
-    """Episodes played to their end, one a table, each (B,): return, kind of winning formula (-1: none), whether the
-    first thought names the true cards, share of legal actions; and the first thoughts as texts."""
+    """Episodes played to their end, one a table, each (B,): return, kind of winning formula (-1: none), shares of
+    thoughts that name the true cards and of legal actions, entropy a token of the first thought; the first thoughts as
+    texts."""
 
     returns: np.ndarray
     kinds: np.ndarray
@@ -424,7 +427,7 @@ def play(
     game.rng = rng
     returns, kinds, steps, legal = np.zeros(n), np.full(n, -1), np.zeros(n), np.zeros(n)
     alive = np.ones(n, dtype=bool)
-    named, thoughts, entropy = np.zeros(n, dtype=bool), [""] * n, np.zeros(n)
+    named, thoughts, entropy = np.zeros(n), [""] * n, np.zeros(n)
     first = True
     while alive.any():
         _, pictures, prompt = tables.seen(language)
@@ -432,8 +435,8 @@ def play(
         written = policy.write(pictures, prompt, generator=generator, **how)
         texts = [language.text(row) for row in written.ids.tolist()]
         got = read(language, texts, rng)
+        named += alive & names_cards(got.thoughts, tables.ranks)
         if first:
-            named = names_cards(got.thoughts, tables.ranks)
             thoughts = [thought_of(text) for text in texts]
             entropy, first = (written.entropy.sum(1) / written.lengths).numpy(), False
         step = game.step(got.action)
@@ -443,7 +446,7 @@ def play(
         kinds = np.where(alive & (step.kind >= 0), step.kind, kinds)
         alive &= ~(step.terminated | step.truncated)
         tables.refresh(np.zeros(n, dtype=bool), rng)
-    return Played(returns, kinds, named, legal / steps, thoughts, entropy)
+    return Played(returns, kinds, named / steps, legal / steps, thoughts, entropy)
 
 
 def thought_of(text: str) -> str:

@@ -24,7 +24,7 @@ from reprobook.papers.gtr.asked import AskedCorrector, service
 from reprobook.papers.gtr.language import KEY, Thought
 from reprobook.papers.gtr.learning import Learner
 from reprobook.papers.gtr.policy import PAD_ID, Shape, Written, token_logp
-from reprobook.papers.gtr.study import Run, World, measure, method
+from reprobook.papers.gtr.study import EASY, Run, World, measure, method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from reprobook.papers.gtr.corrector import Corrector
     from reprobook.papers.gtr.games import Game
-    from reprobook.papers.gtr.learning import Settings
+    from reprobook.papers.gtr.learning import Method, Settings
 
 # all linear layers of vision tower, projector and language model; not the head
 LORA_LAYERS = (
@@ -348,7 +348,7 @@ def open_world(
 
 def train(
     world: World, names: Sequence[str], settings: Settings, n_hands: int, seed: int, folder: Path,
-    ask: Callable[[Game], Corrector] | None = None,
+    ask: Callable[[Game, Method], Corrector] | None = None,
 ) -> dict[tuple[str, str], Run]:  # fmt: skip
     """Each method from the same start: only adapters and value head are trained, so only these are put back."""
     import pandas as pd
@@ -359,9 +359,9 @@ def train(
     for name in names:
         policy.load_state_dict(begin, strict=False)
         game = world.deal(settings.n_tables, seed, test=False)
-        how = method(name, 0.0)
+        how = replace(method(name, 0.0), prefix=world.name not in EASY)
         learner = Learner(
-            policy, world.language, game, world.writing[0], how, settings, seed, ask(game) if ask else None
+            policy, world.language, game, world.writing[0], how, settings, seed, ask(game, how) if ask else None
         )
         learner.run(folder=folder / name)
         curve = pd.DataFrame(learner.history).assign(game=world.name, method=name)
@@ -370,8 +370,9 @@ def train(
     return found
 
 
-def corrector_of(where: str, seed: int) -> Callable[[Game], Corrector] | None:
-    """What makes the corrector of a game: None for ``exact`` (and empty), else a model at an address."""
+def corrector_of(where: str, seed: int) -> Callable[[Game, Method], Corrector] | None:
+    """What makes the corrector of a game, with the method's tool or without: None for ``exact`` (and empty), else a
+    model at an address."""
     if where in ("", "exact"):
         return None
     ask, cards, rng = service(where), CardPictures(), np.random.default_rng([seed, 13])
@@ -379,4 +380,4 @@ def corrector_of(where: str, seed: int) -> Callable[[Game], Corrector] | None:
     def draw(ranks: np.ndarray) -> Tensor:
         return cards.draw(torch.from_numpy(4 * ranks)[None, :, None])[0]
 
-    return lambda game: AskedCorrector(ask, draw, game, rng)
+    return lambda game, how: AskedCorrector(ask, draw, game, rng, tool=how.ability.tool)

@@ -12,7 +12,7 @@ from torch.nn import functional as f
 
 from reprobook.errors import ReprobookError
 from reprobook.papers.gtr.corrector import numbers_on, ways_on
-from reprobook.papers.gtr.formulas import symbols
+from reprobook.papers.gtr.formulas import outcome, symbols
 from reprobook.papers.gtr.games import advice
 from reprobook.papers.gtr.language import Thought
 from reprobook.papers.gtr.policy import Eye, Shape, token_logp
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Noise:
     """Shares of wrong demonstrations, independent of each other: ``cards`` name a wrong card; ``formulas`` aim at
-    another formula of the same cards, whatever it equals; ``symbols`` continue with any symbol but the right one."""
+    a formula of the same cards that misses the target; ``symbols`` continue with any symbol but the right one."""
 
     cards: float = 0.1
     formulas: float = 0.5
@@ -136,12 +136,21 @@ def _along(
     short = [way for way in ways if len(way) == len(ways[0])]
     way = symbols(short[int(rng.integers(len(short)))])
     if rng.random() < noise:
-        operators = [op for op in "+-*/" if op in game.actions]
-        mixed = iter(rng.permutation(seen))
-        way = [str(int(next(mixed))) if s.isdigit() else s for s in way]
-        way = [operators[int(rng.integers(len(operators)))] if s in operators else s for s in way]
+        way = _missing(way, seen, target, [op for op in "+-*/" if op in game.actions], rng)
     at = int(rng.integers(len(way) + 1))
     return "".join(way[:at]), "".join(way), way[at] if at < len(way) else "="
+
+
+def _missing(
+    way: list[str], seen: tuple[int, ...], target: int, operators: list[str], rng: np.random.Generator
+) -> list[str]:
+    """A formula of the same numbers and brackets that misses the target: numbers and operators drawn until it does."""
+    while True:
+        mixed = iter(rng.permutation(seen))
+        found = [str(int(next(mixed))) if s.isdigit() else s for s in way]
+        found = [operators[int(rng.integers(len(operators)))] if s in operators else s for s in found]
+        if outcome("".join(found), target, len(seen)) is None:
+            return found
 
 
 def batches(

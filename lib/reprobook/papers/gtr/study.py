@@ -4,6 +4,7 @@ effects."""
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from reprobook.papers.gtr.corrector import Ability
 from reprobook.papers.gtr.formulas import KINDS
 from reprobook.papers.gtr.language import Language, read
 from reprobook.papers.gtr.learning import Learner, Method, Settings, Tables, play, thought_of
-from reprobook.papers.gtr.policy import Policy
+from reprobook.papers.gtr.policy import Policy, token_logp
 from reprobook.train import shuffled
 
 if TYPE_CHECKING:
@@ -32,14 +33,17 @@ if TYPE_CHECKING:
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 EASY = ("EZPoints", "NumberLine", "Blackjack")  # games that the prefix rule leaves alone
 MARGIN = 0.05  # of a share that counts as moved, in the name of an outcome
+SHARP = 0.2  # the paper's temperature, beside the one of training
 READING_LR = 6e-3  # peak step size of the reading lesson
-HELD_OUT, HANDS, N_SAMPLES = 0.3, 5, 8  # share of hands for tests; the seed that deals them; thoughts a hand
+HELD_OUT, HANDS, N_SAMPLES = 0.4, 5, 4  # share of hands for tests; the seed that deals them; thoughts a hand
 RL = Method(cloning=0.0, truncate=False)
 METHODS: dict[str, Method] = {
     "RL only": RL,
     "RL only, lambda 0": replace(RL, lam=0.0),
     "RL only, lambda 1": replace(RL, lam=1.0),
-    "RL only, a third of the step": replace(RL, step=1 / 3),
+    "RL only, half the step": replace(RL, step=0.5),
+    "RL only, twice the step": replace(RL, step=2.0),
+    "RL only, free critic": replace(RL, value_clip=math.inf),
     "RL only with truncation": replace(RL, truncate=True),
     "action only": RL,
     "cloning only": Method(ppo=False),
@@ -153,10 +157,11 @@ def open_world(
 
 
 class Measured(NamedTuple):
-    """What a policy does on fixed hands: episodes sampled and greedy, and what its thoughts tell of a hand
-    (n_hands,)."""
+    """What a policy does on fixed hands: episodes sampled as in training, at the paper's temperature, and greedy; and
+    what its thoughts tell of the cards (n_hands / 10,)."""
 
     sampled: Played
+    sharp: Played
     greedy: Played
     told: np.ndarray
 
@@ -164,7 +169,8 @@ class Measured(NamedTuple):
         """Means, and the measures of collapse."""
         words = [thought.replace(",", " ").replace('"', " ").split() for thought in self.sampled.thoughts]
         return {
-            "success": self.sampled.success.mean(), "success, greedy": self.greedy.success.mean(),
+            "success": self.sampled.success.mean(), f"success, T = {SHARP}": self.sharp.success.mean(),
+            "success, greedy": self.greedy.success.mean(),
             "return": self.sampled.returns.mean(), "legal": self.sampled.legal.mean(),
             "names the cards": self.sampled.named.mean(), "cards read, greedy": self.greedy.named.mean(),
             "information (nats)": self.told.mean(), "entropy (nats a token)": self.sampled.entropy.mean(),
@@ -175,27 +181,37 @@ class Measured(NamedTuple):
 
 
 def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
-    """Play ``n_hands`` fixed test hands in handwriting that no training saw; thoughts of a tenth of them, eight
+    """Play ``n_hands`` fixed test hands in handwriting that no training saw; thoughts of a tenth of them, several
     times."""
-    sampled, greedy = (
+    sampled, sharp, greedy = (
         play(
             policy, world.language, world.deal(n_hands, HANDS), world.writing[1], seed=seed, temperature=temperature,
             repetition=world.repetition,
         )
-        for temperature in (world.temperature, 0.0)
+        for temperature in (world.temperature, SHARP, 0.0)
     )  # fmt: skip
     few = max(2, n_hands // 10)
-    said = [first_thoughts(policy, world, few, seed + k) for k in range(N_SAMPLES)]
-    return Measured(sampled, greedy, collapse.information([list(each) for each in zip(*said, strict=True)]))
+    told = [collapse.information(thoughts_under_pictures(policy, world, few, seed + k)) for k in range(N_SAMPLES)]
+    return Measured(sampled, sharp, greedy, np.mean(told, axis=0))
 
 
-def first_thoughts(policy: Policy, world: World, n: int, seed: int) -> list[str]:
-    """A sampled thought on each of the first ``n`` fixed hands, in handwriting drawn by ``seed``."""
+@torch.no_grad()
+def thoughts_under_pictures(policy: Policy, world: World, n: int, seed: int) -> np.ndarray:
+    """Log-probabilities (n, n), at the temperature of sampling: a first thought on each of the first ``n`` fixed hands
+    (row), under the pictures of each of them (column). The prompt, with the target, stays."""
     tables = Tables(world.deal(n, HANDS), world.writing[1], np.random.default_rng(seed))
     _, pictures, prompt = tables.seen(world.language)
     how = {"temperature": world.temperature, "repetition": world.repetition}
     written = policy.write(pictures, prompt, generator=torch.Generator().manual_seed(seed), **how)
-    return [thought_of(world.language.text(row)) for row in written.ids.tolist()]
+    split = world.language.split(written.ids.numpy(), written.lengths.numpy())
+    places = torch.arange(written.ids.shape[1])
+    found = []
+    for row in range(n):
+        response = written.ids[row : row + 1, : int(written.lengths[row])].expand(n, -1)
+        logits, _ = policy(pictures, prompt[row : row + 1].expand(n, -1), response)
+        logp = token_logp(logits, response, world.temperature)
+        found.append((logp * (places[: logp.shape[1]] < int(split[row]))).sum(1))
+    return torch.stack(found).numpy()
 
 
 class Run(NamedTuple):
@@ -238,7 +254,7 @@ def constant_thought(n: int) -> dict[str, float]:
     """The measures of full collapse: one fluent thought on ``n`` hands."""
     words = [["append", "10"]] * n
     return {
-        "information (nats)": float(collapse.information([["append 10"] * N_SAMPLES] * n).mean()),
+        "information (nats)": float(collapse.information(np.zeros((n, n))).mean()),
         "distinct-2": collapse.distinct(words, 2), "self-BLEU-2": collapse.self_bleu(words), "template": 1.0,
     }  # fmt: skip
 
@@ -271,58 +287,96 @@ def thoughts_table(runs: Mapping[str, Run], n: int) -> pd.DataFrame:
 
 
 def pairs(runs: Mapping[str, Run]) -> Pairs:
-    """Paired effects of the plan over the fixed hands of the middle game, those whose runs there are."""
+    """Paired effects of the plan over the fixed hands of the middle game, those whose runs there are. Success is that
+    at the temperature of training unless the name of an effect says otherwise."""
     found: Pairs = {}
-    for name in ("RL only", "RL only, a third of the step", "GTR"):
-        if name in runs:
-            first, last = runs[name].first.sampled, runs[name].last.sampled
-            found |= {
-                f"{name}: success, last minus first": (_ones(last.success), _ones(first.success)),
-                f"{name}: thoughts that name the cards, last minus first": (_ones(last.named), _ones(first.named)),
-            }
+    for name, run in runs.items():
+        if run.last.sampled.named.any():
+            found |= moved(name, run)
     if "GTR" not in runs:
         return found
-    best = _ones(runs["GTR"].last.sampled.success)
-    for other, run in runs.items():
+    for other in runs:
         if other != "GTR":
-            found[f"GTR minus {other}"] = best, _ones(run.last.sampled.success)
-    if "action only" in runs:  # its start, without thoughts, is another one
-        gains = [
-            _ones(run.last.sampled.success) - run.first.sampled.success for run in (runs["GTR"], runs["action only"])
-        ]
-        found["gain over the start: GTR minus action only"] = gains[0], gains[1]
-    if "RL only" in runs:
-        named = _ones(runs["GTR"].last.sampled.named), _ones(runs["RL only"].last.sampled.named)
-        found["thoughts that name the cards: GTR minus RL only"] = named
+            found[f"GTR minus {other}"] = _won(runs["GTR"]), _won(runs[other])
+            sharp = _ones(runs["GTR"].last.sharp.success), _ones(runs[other].last.sharp.success)
+            found[f"at T = {SHARP}: GTR minus {other}"] = sharp
+    for name in ("GTR", "GTR, perfect corrector"):
+        if name in runs:
+            found[f"{name} minus sharpened start"] = _won(runs[name]), _ones(runs[name].first.sharp.success)
+    for name in ("GTR", "RL only"):
+        if name in runs and "action only" in runs:  # its start, without thoughts, is another one
+            found[f"{name} minus action only"] = _won(runs[name]), _won(runs["action only"])
+            gains = [_won(each) - each.first.sampled.success for each in (runs[name], runs["action only"])]
+            found[f"gain over the start: {name} minus action only"] = gains[0], gains[1]
+    for name in ("GTR", "GTR, perfect corrector"):
+        if name in runs and "RL only" in runs:
+            named = runs[name].last.sampled.named, runs["RL only"].last.sampled.named
+            found[f"thoughts that name the cards: {name} minus RL only"] = named
     return found
+
+
+def moved(name: str, run: Run) -> Pairs:
+    """How far a run's success and thoughts that name the cards are from its start's."""
+    first, last = run.first.sampled, run.last.sampled
+    return {
+        f"{name}: success, last minus first": (_ones(last.success), _ones(first.success)),
+        f"{name}: thoughts that name the cards, last minus first": (last.named, first.named),
+    }
 
 
 def _ones(flags: np.ndarray) -> np.ndarray:
     return flags.astype(float)
 
 
+def _won(run: Run) -> np.ndarray:
+    return _ones(run.last.sampled.success)
+
+
 def told(runs: Mapping[str, Run]) -> Pairs:
-    """The effects of information, over fewer hands with eight thoughts each."""
+    """The effects of information, over fewer hands with several thoughts each."""
     return {
-        f"{name}: information of the hand in thoughts, last minus first": (runs[name].last.told, runs[name].first.told)
-        for name in ("RL only", "GTR") if name in runs
+        f"{name}: information on the cards in thoughts, last minus first": (run.last.told, run.first.told)
+        for name, run in runs.items() if run.last.sampled.named.any()
     }  # fmt: skip
 
 
 def levels(run: Run) -> dict[str, np.ndarray]:
     """The unpaired effects of the middle game: cards read, where the start stands, legal actions of RL at its end."""
     return {
-        "cards read": _ones(run.first.greedy.named), "middle game: start": _ones(run.first.sampled.success),
+        "cards read": run.first.greedy.named, "middle game: start": _ones(run.first.sampled.success),
         "middle game: legal actions": run.last.sampled.legal,
     }  # fmt: skip
 
 
 def easy_levels(game: str, runs: Mapping[tuple[str, str], Run]) -> dict[str, np.ndarray]:
-    """The effects of an easy game: success of the start and of each method, by episode."""
+    """The effects of a game of its own hands: success of the start, also sharpened, and of each method, by episode."""
     mine = {name: run for (each, name), run in runs.items() if each == game}
-    found = {f"{game}: {name}": _ones(run.last.sampled.success) for name, run in mine.items()}
-    first = next(iter(mine.values())).first.sampled.success
-    return {f"{game}: start": _ones(first), **found}
+    found = {f"{game}: {name}": _won(run) for name, run in mine.items()}
+    first = next(iter(mine.values())).first
+    started = {f"{game}: start": first.sampled, f"{game}: start, T = {SHARP}": first.sharp}
+    return {**{name: _ones(played.success) for name, played in started.items()}, **found}
+
+
+def easy_pairs(game: str, runs: Mapping[tuple[str, str], Run]) -> Pairs:
+    """The paired effects of an easy game, by episode: GTR against RL alone, RL alone against the sharpened start, and
+    what became of thoughts."""
+    rl, gtr = runs[game, "RL only"], runs[game, "GTR"]
+    return {
+        f"{game}: GTR minus RL only": (_won(gtr), _won(rl)),
+        f"{game}: at T = {SHARP}: GTR minus RL only": (_ones(gtr.last.sharp.success), _ones(rl.last.sharp.success)),
+        f"{game}: RL only minus sharpened start": (_won(rl), _ones(rl.first.sharp.success)),
+        **moved(f"{game}: RL only", rl), **moved(f"{game}: GTR", gtr),
+    }  # fmt: skip
+
+
+def lazy_solvers(pool: Pool) -> pd.DataFrame:
+    """What needs no arithmetic in the middle game: the share of hands (by their probabilities) that one operator wins
+    with the larger card first, whatever the target, and the mean of the three."""
+    larger, smaller = np.maximum(*pool.ranks.T), np.minimum(*pool.ranks.T)
+    made = {"always +": larger + smaller, "always -": larger - smaller, "always *": larger * smaller}
+    shares = {name: float(pool.weights[value == pool.targets].sum()) for name, value in made.items()}
+    shares["one of the three at random"] = float(np.mean(list(shares.values())))
+    return pd.DataFrame({"solver": list(shares), "success": list(shares.values())})
 
 
 def outcome(runs: Mapping[str, Run]) -> str:
@@ -344,11 +398,13 @@ def slopes(noises: Sequence[float], runs: Sequence[Run]) -> np.ndarray:
     return x @ (y - y.mean(0)) / (x @ x)
 
 
-def hand_keys(world: World, n_hands: int) -> list[str]:
-    """Names of the fixed hands, equal in every seed."""
+def hand_keys(world: World, n_hands: int) -> tuple[list[str], list[str]]:
+    """Names of the fixed hands, equal in every seed, and the kind of each: its cards in any order, and its target.
+    Hands of a kind are no independent units."""
     game = world.deal(n_hands, HANDS)
-    rows = zip(game.ranks().tolist(), game.targets().tolist(), strict=True)
-    return [f"{k}: {' '.join(map(str, ranks))} to {target}" for k, (ranks, target) in enumerate(rows)]
+    rows = list(zip(game.ranks().tolist(), game.targets().tolist(), strict=True))
+    kinds = [f"{' '.join(map(str, sorted(ranks)))} to {target}" for ranks, target in rows]
+    return [f"{k}: {' '.join(map(str, ranks))} to {target}" for k, (ranks, target) in enumerate(rows)], kinds
 
 
 def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
