@@ -291,7 +291,7 @@ def pairs(runs: Mapping[str, Run]) -> Pairs:
     at the temperature of training unless the name of an effect says otherwise."""
     found: Pairs = {}
     for name, run in runs.items():
-        if run.last.sampled.named.any():
+        if name != "action only":
             found |= moved(name, run)
     if "GTR" not in runs:
         return found
@@ -336,7 +336,7 @@ def told(runs: Mapping[str, Run]) -> Pairs:
     """The effects of information, over fewer hands with several thoughts each."""
     return {
         f"{name}: information on the cards in thoughts, last minus first": (run.last.told, run.first.told)
-        for name, run in runs.items() if run.last.sampled.named.any()
+        for name, run in runs.items() if name != "action only"
     }  # fmt: skip
 
 
