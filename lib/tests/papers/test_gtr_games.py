@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import warnings
 from collections import Counter
 from fractions import Fraction
@@ -373,9 +374,11 @@ def test_a_corrected_thought_is_right(name: str) -> None:
         for row, (first, second) in enumerate(zip(said, again, strict=True)):
             assert (first.word, second.word) in {("no", "yes"), ("impossible", "impossible")}
             if first.thought and game.has_formula:
-                assert formulas.outcome(first.thought.formula, int(game.targets()[row]), game.n_places) or (
-                    first.thought.formula in formulas.solve(judge.seen[row], int(game.targets()[row]))
-                )
+                formula, target = first.thought.formula, int(game.targets()[row])
+                numbers = [int(s) for s in formulas.symbols(formula) if s.isdigit()]
+                assert first.thought.cards == judge.seen[row] and sorted(numbers) == sorted(judge.seen[row])
+                if judge.seen[row] == tuple(corrector.numbers_on(game.ranks()[row])):
+                    assert formula in formulas.solve(judge.seen[row], target)
         onward = [game.actions.index(v.thought.next) if v.thought else 0 for v in said]
         step = game.step(np.array(onward))
         over = step.terminated | step.truncated
@@ -403,16 +406,101 @@ def test_mistakes_last_for_an_episode_and_come_at_their_rate() -> None:
     assert all(sum(x != y for x, y in zip(a, b, strict=True)) <= 1 for a, b in zip(judge.seen, true, strict=True))
 
 
-def test_without_the_tool_it_sees_cards_but_guesses_formulas() -> None:
-    right = Thought((3, 8, 1, 1), "3*8*1*1", "3")
-    assert ask(table([3, 8, 1, 1]), right, tool=False)[1].word == "yes"
-    game = table([3, 8, 1, 1], n=200)
-    judge, _ = ask(game, Thought((3, 8, 1, 1), "3+8+1+1", "3"), tool=False)
-    assert judge.said == {"no": 200}
-    good = [bool(formulas.outcome(aim or "", 24, 4)) for aim in judge.aims]
-    assert 0.0 < np.mean(good) < 0.5 and all(
-        sorted(formulas.symbols(a or "")[::2]) == ["1", "1", "3", "8"] for a in judge.aims
-    )
+def makes(numbers: tuple[int, ...], target: int) -> bool:
+    """Whether one operator of the middle game makes the target of two numbers, in either order."""
+    a, b = numbers
+    return target in (a + b, a - b, b - a, a * b)
+
+
+def loses(formula: str, hand: list[int], target: int) -> bool:
+    """Whether a formula uses other numbers than the hand, or misses the target."""
+    numbers = [int(number) for number in re.findall(r"\d+", formula)]
+    return sorted(numbers) != sorted(hand) or eval(formula) != target
+
+
+def test_a_misreading_corrector_says_something_wrong() -> None:
+    n = 1000
+    game = games.open_game("Targets", n, np.random.default_rng(0))
+    judge = Corrector(Ability(noise=1.0), game, np.random.default_rng(1))
+    hands, targets = game.ranks().tolist(), game.targets().tolist()
+    said = judge.judge([Thought((), "", "")] * n)
+    assert judge.said["impossible"] <= 0.02 * n and judge.said["no"] >= 0.98 * n
+    told = [
+        (verdict.thought, hand, t) for verdict, hand, t in zip(said, hands, targets, strict=True) if verdict.thought
+    ]
+    cards = np.array([sorted(thought.cards) != sorted(hand) for thought, hand, _ in told])
+    formula = np.array([loses(thought.formula, hand, target) for thought, hand, target in told])
+    assert (cards | formula).mean() >= 0.9 and formula.mean() >= 0.9
+    lost = np.array([not makes(thought.cards, target) for thought, _, target in told])
+    misses = np.array([eval(thought.formula) != target for thought, _, target in told])
+    assert lost.mean() > 0.5 and np.array_equal(lost, misses)  # it is wrong in value only where its cards leave no way
+    assert {re.sub(r"\d", "", thought.formula) for thought, _, _ in np.array(told, dtype=object)[lost]} == set("+-*")
+
+
+def test_an_exact_corrector_believes_in_no_guess() -> None:
+    for ability in (Ability(), Ability(noise=1e-12)):
+        game = table([10, 10], 24, "Targets", n=50)  # no operator makes 24 of two tens
+        judge = Corrector(ability, game, np.random.default_rng(0))
+        assert {v.word for v in judge.judge([Thought((10, 10), "10+10", "10")] * 50)} == {"impossible"}
+
+
+def test_a_misreading_corrector_has_one_belief_an_episode() -> None:
+    n = 400
+    game = games.open_game("Targets", n, np.random.default_rng(0))
+    judge = Corrector(Ability(noise=1.0), game, np.random.default_rng(1))
+    wrong, targets = [Thought((), "", "")] * n, game.targets().tolist()
+    said = judge.judge(wrong)
+    aims, seen = list(judge.aims), list(judge.seen)
+    followed = 0
+    for _ in range(3):
+        game.step(np.array([game.actions.index(v.thought.next) if v.thought else 0 for v in said]))
+        on = [formulas.next_symbol(aim or "", text) is not None for aim, text in zip(aims, game.texts(), strict=True)]
+        said = judge.judge(wrong)
+        assert all(v.thought == (s, a, formulas.next_symbol(a or "", text)) for v, s, a, text, goes in zip(
+            said, seen, aims, game.texts(), on, strict=True) if goes)  # fmt: skip
+        followed += sum(on)
+    assert followed > n / 2 and judge.seen == seen
+    lost = [not makes(hand, target) for hand, target in zip(seen, targets, strict=True)]
+    game = games.open_game("Targets", n, np.random.default_rng(0))  # the same tables, nothing written yet
+    judge = Corrector(Ability(noise=1.0), game, np.random.default_rng(1))
+    for _ in range(2):  # a belief is none of a single answer
+        judge.aims = [None] * n
+        judge.judge(wrong)
+        assert [a for a, guess in zip(judge.aims, lost, strict=True) if guess] == [
+            a for a, guess in zip(aims, lost, strict=True) if guess
+        ]
+    judge.begin(np.ones(n, dtype=bool))
+    judge.judge(wrong)
+    assert np.mean([a != b for a, b in zip(judge.aims, aims, strict=True)]) > 0.5
+
+
+def test_without_the_tool_any_formula_of_the_cards_is_right() -> None:
+    """13, and not 24: with the tool it says no to that, and corrects the formula."""
+    game = table([3, 8, 1, 1])
+    judge, verdict = ask(game, Thought((8, 3, 1, 1), "3+8+1+1", "3"), tool=False)
+    assert verdict == ("yes", None) and judge.aims == ["3+8+1+1"]
+    game.step(np.array([game.actions.index("3")]))
+    assert judge.judge([Thought((3, 8, 1, 1), "3+8+1+1", "+")])[0].word == "yes"
+    assert judge.judge([Thought((3, 8, 1, 1), "3+8+1+1", "*")])[0] == (
+        "no", Thought((3, 8, 1, 1), "3+8+1+1", "+"),
+    )  # fmt: skip
+    assert judge.judge([Thought((3, 8, 1, 1), "3*8*1*1", "*")])[0].thought == ((3, 8, 1, 1), "3+8+1+1", "+")
+    _, verdict = ask(table([3, 8, 1, 1]), Thought((3, 8, 1, 1), "3+8+1+1", "3"), tool=True)
+    assert verdict.word == "no" and verdict.thought and eval(verdict.thought.formula) == 24
+
+
+def test_without_the_tool_cards_are_repaired_and_formulas_of_other_cards_guessed() -> None:
+    own = Thought((3, 8, 1, 2), "3+8+1+1", "3")  # the cards misread, the formula of the true ones
+    assert ask(table([3, 8, 1, 1]), own, tool=False)[1] == ("no", Thought((3, 8, 1, 1), "3+8+1+1", "3"))
+    game = table([3, 8, 1, 1], n=300)
+    judge, _ = ask(game, Thought((3, 8, 1, 2), "3*8*1*2", "3"), tool=False)
+    assert judge.said == {"no": 300}
+    again = judge.judge([Thought((), "", "")] * 300)
+    for verdict, aim in zip(again, judge.aims, strict=True):
+        assert verdict.thought == ((3, 8, 1, 1), aim, formulas.symbols(aim or "")[0])
+        assert sorted(re.findall(r"\d", aim or "")) == ["1", "1", "3", "8"]
+    won = [eval(aim or "0") == 24 for aim in judge.aims]
+    assert 0 < np.mean(won) < 0.25 and len(set(judge.aims)) > 100
 
 
 def test_calls_that_fail_are_counted_and_change_nothing() -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from reprobook.errors import ReprobookError
-from reprobook.papers.gtr import collapse, games, ppo, start
+from reprobook.papers.gtr import collapse, games, ppo, start, study
 from reprobook.papers.gtr.cards import Handwriting
 from reprobook.papers.gtr.corrector import Ability
+from reprobook.papers.gtr.formulas import symbols
 from reprobook.papers.gtr.language import Language, Thought
-from reprobook.papers.gtr.learning import Learner, Method, Settings, play
-from reprobook.papers.gtr.policy import Policy, Shape, penalised, token_logp
+from reprobook.papers.gtr.learning import Learner, Method, Settings, Tables, play
+from reprobook.papers.gtr.policy import Policy, Shape, Written, penalised, token_logp
 from reprobook.papers.gtr.ppo import Buffer, Correction, Draws
 
 # -------------------------------------------------------------------------------------------------------------- losses
@@ -33,6 +39,16 @@ def test_the_clipped_objective_by_hand() -> None:
     loss = ppo.value_loss(value, torch.tensor([1.0]), torch.tensor([9.0]), 0.1)
     assert float(loss.detach()) == pytest.approx(0.5 * 7.9**2)
     assert torch.autograd.grad(loss, [value])[0] == 0  # it has moved by 0.1 and stays there until the next update
+
+
+def test_a_free_critic_pays_half_the_squared_error() -> None:
+    rng = torch.Generator().manual_seed(0)
+    value, old, target = (5 * torch.randn(30, generator=rng) for _ in range(3))
+    value.requires_grad_()
+    loss = ppo.value_loss(value, old, target, math.inf)
+    assert float(loss.detach()) == pytest.approx(float(((value - target) ** 2).detach().mean()) / 2)
+    assert torch.allclose(torch.autograd.grad(loss, [value])[0], (value - target).detach() / 30)
+    assert float(ppo.value_loss(value, old, target, 0.1).detach()) > float(loss.detach())
 
 
 def test_advantages_by_hand_and_as_a_sum() -> None:
@@ -341,6 +357,39 @@ def test_methods_train_what_they_should(writing: Handwriting) -> None:
         Method(ppo=False, cloning=0)
 
 
+def test_the_cloning_weight_is_annealed_in_half_of_the_run(writing: Handwriting) -> None:
+    """The gradient of the one mini-batch of an update: whole, then half, then none."""
+    settings = Settings(8, 4, 4, 1, 32, grad_clip=1e9)
+
+    def gradient(update: int, annealed: bool) -> torch.Tensor:
+        run = learner(writing, Method(ppo=False, annealed=annealed), settings)
+        before = [p.detach().clone() for p in run.trained.values()]
+        run.learn(run.collect(update), update)
+        found = torch.cat([p.grad.flatten() for p in run.trained.values() if p.grad is not None])
+        moved = any(not torch.equal(a, b) for a, b in zip(before, run.trained.values(), strict=True))
+        assert run.history[-1]["cloning loss"] > 0.1 and moved == bool(found.abs().max() > 0)
+        return found
+
+    for update, weight in ((1, 1.0), (2, 0.5), (3, 0.0), (4, 0.0)):
+        whole = gradient(update, annealed=False)
+        assert whole.abs().max() > 0.01
+        assert torch.allclose(gradient(update, annealed=True), weight * whole, atol=1e-6)
+
+
+def test_the_clip_of_values_is_the_methods(writing: Handwriting) -> None:
+    method = Method(cloning=0, truncate=False)
+    run = learner(writing, method, Settings(8, 4, 1, 1, 32))
+    rollout, rows = run.collect(1), torch.arange(32)
+    value, returns = rollout.values.flatten(), rollout.returns.flatten()
+    old = returns - 7  # the critic was 7 below its target, and is elsewhere by now
+    for clip in (0.1, math.inf):
+        run.method = dataclasses.replace(method, value_clip=clip)
+        found = run._losses(rollout, rows, None, torch.zeros(32), returns, old)["value loss"]
+        near = torch.where(value > old, 7 - clip, 7 + clip) if clip < 1 else torch.zeros(32)
+        expected = 0.5 * torch.maximum((value - returns) ** 2, near**2).mean()
+        assert float(found.detach()) == pytest.approx(float(expected), rel=1e-4)
+
+
 class StoppedError(Exception):
     """The machine goes down."""
 
@@ -397,7 +446,9 @@ def test_episodes_are_played_to_their_end(writing: Handwriting) -> None:
             lambda: ppo.gae(*[torch.zeros(1, 1)] * 2, torch.ones(1, 1) > 0, torch.zeros(1), 1, 1, mode="x"),
             "mode is 'x'",
         ),  # type: ignore[arg-type]
-        (lambda: collapse.information([["a", "b"]]), "at least 2 hands"),
+        (lambda: collapse.information(np.zeros((1, 1))), r"at least 2 hands; got \(1, 1\)"),
+        (lambda: collapse.information(np.zeros((2, 3))), r"a square of log-probabilities .* got \(2, 3\)"),
+        (lambda: collapse.information(np.zeros(4)), r"a square of log-probabilities .* got \(4,\)"),
     ],
 )
 def test_bad_input_is_refused(call: Any, message: str) -> None:
@@ -423,35 +474,154 @@ def test_self_bleu_is_that_of_nltk() -> None:
 
 
 def test_a_constant_thought_is_full_collapse() -> None:
-    constant = [["append 10"] * 8] * 20
-    flat = [thought for each in constant for thought in each]
-    assert (
-        collapse.information(constant).mean() == 0
-        and collapse.entropy(flat) == 0
-        and collapse.template_share(flat) == 1
-    )
-    told = [[f"hand {k}"] * 8 for k in range(20)]
-    assert 1.5 < collapse.information(told).mean() <= math.log(8)
-    rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 5, 8).tolist() for _ in range(40)]
-    assert abs(collapse.information(noise).mean()) < 0.05
-    assert collapse.entropy([item for each in noise for item in each]) == pytest.approx(math.log(5), abs=0.02)
+    found = study.constant_thought(20)
+    assert found["information (nats)"] == 0 and found["template"] == 1 == found["self-BLEU-2"]
+    assert found["distinct-2"] == pytest.approx(1 / 20)
+    assert collapse.template_share(["a", "b", "a", "a"]) == 0.75 and collapse.template_share(["a"] * 9) == 1
     assert collapse.distinct([["a", "b", "a", "b"]], 2) == pytest.approx(2 / 3) and collapse.distinct([["a"]], 2) == 0
 
 
-def test_demonstrations_are_right_at_the_stated_rate(writing: Handwriting) -> None:
-    rng = np.random.default_rng(0)
-    game = games.open_game("EZPoints", 2000, rng)
+def test_information_by_hand() -> None:
+    likelihood = np.array([[0.6, 0.2], [0.1, 0.3]])
+    assert collapse.information(np.log(likelihood)) == pytest.approx(np.log([0.6 / 0.4, 0.3 / 0.2]))
+    blind = np.repeat(np.array([[-3.0], [-700.0], [-0.1]]), 3, axis=1)  # each thought as likely under all pictures
+    assert collapse.information(blind) == pytest.approx([0, 0, 0], abs=1e-12)
+    for n in (2, 7):
+        assert collapse.information(np.where(np.eye(n) > 0, -5.0, -900.0)) == pytest.approx([math.log(n)] * n)
+    names = np.repeat(np.arange(3), 2)  # thoughts that tell three pairs of hands apart, and no more
+    assert collapse.information(np.where(names[:, None] == names, -1.0, -900.0)) == pytest.approx([math.log(3)] * 6)
+    misled = np.array([[-9.0, -1.0], [-1.0, -9.0]])  # each is more likely under the other's pictures
+    assert (collapse.information(misled) < -5).all()
+
+
+@given(
+    arrays(np.float64, st.integers(2, 6).map(lambda n: (n, n)), elements=st.floats(-300, 0)),
+    st.floats(-50, 50),
+)
+def test_information_is_bounded_and_needs_no_normalisation(logp: np.ndarray, shift: float) -> None:
+    found = collapse.information(logp)
+    assert found.shape == (len(logp),) and (found <= math.log(len(logp)) + 1e-9).all()
+    likelihood = np.exp(logp - logp.max(1, keepdims=True))
+    expected = np.diag(logp) - logp.max(1) - np.log(likelihood.mean(1))
+    assert found == pytest.approx(expected, abs=1e-9)
+    rows = shift * np.arange(len(logp))[:, None]
+    assert collapse.information(logp + rows) == pytest.approx(found, abs=1e-6)
+    others = np.arange(1, len(logp) + 1) % len(logp)  # hands in another order
+    assert collapse.information(logp[np.ix_(others, others)]) == pytest.approx(found[others], abs=1e-9)
+
+
+def small_world(writing: Handwriting, name: str = "Targets", temperature: float = 0.7) -> study.World:
+    language = Language(games.open_game(name, 1, np.random.default_rng(0)).actions, True)
+    return study.World(name, language, None, None, (writing, writing), started(name, writing), temperature=temperature)
+
+
+def test_thoughts_under_their_own_pictures_are_as_likely_as_when_written(writing: Handwriting) -> None:
+    world, n = small_world(writing), 6
+    policy = world.start.eval()
+    found = study.thoughts_under_pictures(policy, world, n, seed=4)
+    _, pictures, prompt = Tables(world.deal(n, study.HANDS), writing, np.random.default_rng(4)).seen(world.language)
+    written = policy.write(pictures, prompt, temperature=0.7, generator=torch.Generator().manual_seed(4))
+    assert found.shape == (n, n)
+    for i, (ids, logp) in enumerate(zip(written.ids.tolist(), written.logp, strict=True)):
+        tokens = [world.language.tokens[k] for k in ids]
+        end = max(k for k, token in enumerate(tokens) if '"action"' in token)
+        assert end >= 5 and found[i, i] == pytest.approx(float(logp[:end].sum()), abs=1e-3)
+        j = (i + 2) % n
+        logits, _ = policy(pictures[[j]], prompt[[i]], written.ids[[i]])
+        swapped = (logits[0] / 0.7).log_softmax(-1).gather(1, written.ids[i, :, None]).squeeze(1)
+        assert found[i, j] == pytest.approx(float(swapped[:end].detach().sum()), abs=1e-3)
+    off = found[~np.eye(n, dtype=bool)]
+    assert np.ptp(off) > 0.1
+    with torch.no_grad():
+        policy.eye.out.weight.zero_()
+    blind = collapse.information(study.thoughts_under_pictures(policy, world, n, seed=4))
+    assert blind == pytest.approx([0] * n, abs=1e-3)
+
+
+def test_what_is_measured_and_at_which_temperature(writing: Handwriting) -> None:
+    world = small_world(writing, temperature=1.0)
+    found = study.measure(world.start, world, 40, seed=2)
+    for played, temperature in ((found.sampled, 1.0), (found.sharp, 0.2), (found.greedy, 0.0)):
+        game = world.deal(40, study.HANDS)
+        again = play(world.start, world.language, game, writing, seed=2, temperature=temperature)
+        assert np.array_equal(played.returns, again.returns) and played.thoughts == again.thoughts
+    assert found.sampled.thoughts != found.sharp.thoughts != found.greedy.thoughts
+    told = [collapse.information(study.thoughts_under_pictures(world.start, world, 4, 2 + k)) for k in range(4)]
+    assert found.told == pytest.approx(np.mean(told, axis=0)) and found.told.shape == (4,)
+
+
+class Scripted:
+    """In place of a policy: writes what it is told, step by step."""
+
+    def __init__(self, steps: list[list[list[int]]]) -> None:
+        self.steps = iter(steps)
+
+    def write(self, _pictures: torch.Tensor, _prompt: torch.Tensor, **_how: Any) -> Written:
+        rows = next(self.steps)
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for k, row in enumerate(rows):
+            ids[k, : len(row)] = torch.tensor(row)
+        return Written(ids, (ids > 0).sum(1), torch.zeros(ids.shape), torch.zeros(ids.shape), torch.zeros(len(rows)))
+
+
+def test_thoughts_that_name_the_cards_are_a_share_over_the_steps_of_an_episode(writing: Handwriting) -> None:
+    pool = games.Pool(np.array([(12, 2)]), np.array([12]), np.ones(1))
+    game = games.open_game("EZPoints", 3, np.random.default_rng(0), pool)
     language = Language(game.actions, True)
-    data = start.demonstrations(game, language, writing, start.Noise(0.3, 0.4, 0.0), rng)
-    texts = [language.text(row) for row in data.response.tolist()]
-    read = [json.loads(text) for text in texts]
-    hands = [sorted(min(int(r), 10) for r in row) for row in game.ranks()]
-    named = np.mean([sorted(said["cards"]) == hand for said, hand in zip(read, hands, strict=True)])
-    right = np.mean([eval(said["formula"]) == 12 for said in read])
+    right, wrong = Thought((2, 10), "2+10", "2"), Thought((2, 9), "2+10", "2")
+    steps = [
+        [language.encode(thought, action) for thought, action in rows]
+        for rows in (
+            [(right, "2"), (right, "="), (wrong, "=")],  # the second and third episode are over
+            [(wrong, "+"), (wrong, "2"), (right, "2")],
+            [(wrong, "10"), (wrong, "2"), (right, "2")],
+            [(wrong, "="), (wrong, "2"), (right, "2")],
+        )
+    ]
+    played = play(Scripted(steps), language, game, writing, seed=0)  # type: ignore[arg-type]
+    assert played.named.tolist() == [0.25, 1, 0] and played.returns.tolist() == [10, -1, -1]
+
+
+def demonstrated(name: str, n: int, noise: start.Noise, writing: Handwriting) -> list[tuple[list[int], int, Any]]:
+    """Numbers, target and response as read of demonstrations on solvable hands."""
+    rng = np.random.default_rng(0)
+    game = games.open_game(name, n, rng)
+    language = Language(game.actions, True)
+    data = start.demonstrations(game, language, writing, noise, rng)
+    said = [json.loads(language.text(row)) for row in data.response.tolist()]
+    if len(said) < n:  # Points24 leaves hands out
+        return [([], 24, each) for each in said]
+    hands = [[min(rank, 10) for rank in row] for row in game.ranks().tolist()]
+    return list(zip(hands, game.targets().tolist(), said, strict=True))
+
+
+def test_demonstrations_are_right_at_the_stated_rate(writing: Handwriting) -> None:
+    found = demonstrated("EZPoints", 2000, start.Noise(0.3, 0.4, 0.0), writing)
+    named = np.mean([sorted(said["cards"]) == sorted(hand) for hand, _, said in found])
+    right = np.mean([eval(said["formula"]) == 12 for _, _, said in found])
     assert named == pytest.approx(0.7 + 0.3 * 0.1, abs=0.04)  # one of ten wrong cards is the right one by luck
-    assert 0.6 < right < 0.85  # some of the changed formulas equal 12 all the same
-    assert Thought(tuple(read[0]["cards"]), read[0]["formula"], read[0]["thoughts"]).next == read[0]["action"]
+    assert right == pytest.approx(0.6, abs=0.04)  # a wrong one never makes 12 by luck
+    assert all(said["thoughts"] == said["action"] in [*symbols(said["formula"]), "="] for _, _, said in found)
+
+
+@pytest.mark.parametrize(("name", "n"), [("EZPoints", 400), ("Targets", 600), ("Points24", 60)])
+def test_a_wrong_demonstration_misses_the_target(name: str, n: int, writing: Handwriting) -> None:
+    found = demonstrated(name, n, start.Noise(0.0, 1.0, 0.0), writing)
+    assert len(found) > n / 2
+    for hand, target, said in found:
+        formula = said["formula"]
+        assert sorted(int(number) for number in re.findall(r"\d+", formula)) == sorted(hand or said["cards"])
+        try:
+            value = eval(formula)
+        except ZeroDivisionError:
+            continue
+        assert value != target
+        if name == "EZPoints":
+            winning = {op for op in "+*" if eval(f"{hand[0]}{op}{hand[1]}") == 12}
+            (operator,) = re.sub(r"\d", "", formula)
+            assert len(winning) == 1 and {operator} == {"+", "*"} - winning
+    right = demonstrated(name, 40, start.Noise(0.0, 0.0, 0.0), writing)
+    assert all(eval(said["formula"]) == pytest.approx(target) for _, target, said in right)
 
 
 def test_the_eye_learns_to_read_with_the_words_of_the_policy(writing: Handwriting) -> None:

@@ -143,6 +143,51 @@ def test_a_model_as_corrector() -> None:
     assert released.corrector_of("exact", 0) is None and released.corrector_of("http://localhost:1 m", 0) is not None
 
 
+@pytest.mark.parametrize(("name", "ruled"), [("EZPoints", False), ("Points24", True)])
+def test_a_run_asks_as_its_method_and_game_say(
+    name: str, ruled: bool, policy: released.VisionPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two methods with a model as corrector: the tool's formulas are in the questions of one; the rule about the aimed
+    formula is asked for in games that have it."""
+    told: list[str] = []
+
+    def service(where: str) -> Any:
+        assert where == "https://far.example model"
+
+        def ask(_picture: torch.Tensor, question: str) -> str:
+            told.append(question)
+            return json.dumps(ANSWER)
+
+        return ask
+
+    kept, looked = asked.AskedCorrector.prefix_of_aim, []
+
+    def prefix_of_aim(self: asked.AskedCorrector) -> np.ndarray:
+        looked.append(self.game.name)
+        return kept(self)
+
+    monkeypatch.setattr(released, "service", service)
+    monkeypatch.setattr(released, "measure", lambda *_: "measured")
+    monkeypatch.setattr(asked.AskedCorrector, "prefix_of_aim", prefix_of_aim)
+    game = games.open_game(name, 2, np.random.default_rng(0))
+    words, cards = released.Words(policy.processor.tokenizer, game, policy.shape.n_prompt), released.CardPictures()
+    monkeypatch.setattr(words, "thought", lambda _: Thought((2, 10), "2+10", "2"))  # the tiny model writes no JSON
+    world = released.World(name, words, None, None, (cards, cards), policy, "first", 0.2)  # type: ignore[arg-type]
+    settings = learning.Settings(2, 2, 1, 1, 4, micro=1, temperature=0.2)
+    maker = released.corrector_of("https://far.example model", 0)
+    questions = {}
+    for method in ("GTR", "GTR without tool"):
+        told.clear()
+        looked.clear()
+        found = released.train(world, [method], settings, 4, 0, tmp_path, maker)
+        assert list(found) == [(name, method)] and len(told) == 4  # two steps on two tables
+        assert looked == ([name] * 2 if ruled else [])
+        questions[method] = told[0]
+    assert "If the cards are [2, 10], these formulas are right: " in questions["GTR"]
+    assert "these formulas are right" not in questions["GTR without tool"]
+    assert ("10+2, 2+10" in questions["GTR"]) == (name == "EZPoints")
+
+
 def test_the_step_size_falls_as_in_the_paper() -> None:
     settings = learning.Settings(lr=1e-5, horizon=25)
     assert settings.step_size(1) == 1e-5 and settings.step_size(14) == pytest.approx(4.69e-6, rel=1e-2)
