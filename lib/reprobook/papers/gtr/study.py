@@ -49,6 +49,7 @@ METHODS: dict[str, Method] = {
     "cloning only": Method(ppo=False),
     "GTR": Method(),
     "GTR, perfect corrector": Method(),
+    "GTR, lambda 1": Method(lam=1.0),
     "GTR without DAgger": Method(dagger=False),
     "GTR without tool": Method(),
     "GTR annealed": Method(annealed=True),
@@ -312,6 +313,8 @@ def pairs(runs: Mapping[str, Run]) -> Pairs:
         if name in runs and "RL only" in runs:
             named = runs[name].last.sampled.named, runs["RL only"].last.sampled.named
             found[f"thoughts that name the cards: {name} minus RL only"] = named
+    if "GTR, lambda 1" in runs and "RL only, lambda 1" in runs:
+        found["lambda 1: GTR minus RL only"] = _won(runs["GTR, lambda 1"]), _won(runs["RL only, lambda 1"])
     return found
 
 
