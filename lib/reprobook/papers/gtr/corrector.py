@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.gtr.formulas import completions, next_symbol, symbols
+from reprobook.papers.gtr.formulas import completions, is_formula, next_symbol, symbols
 from reprobook.papers.gtr.games import BLANK, advice
 from reprobook.papers.gtr.language import Thought
 
@@ -160,7 +160,8 @@ def _one_of_the_shortest(formulas: Sequence[str], choice: float) -> str:
 
 
 def _uses(formula: str, cards: Sequence[int]) -> bool:
-    return sorted(int(symbol) for symbol in symbols(formula) if symbol.isdigit()) == sorted(cards)
+    numbers = [int(symbol) for symbol in symbols(formula) if symbol.isdigit()]
+    return sorted(numbers) == sorted(cards) and is_formula(formula, len(cards))
 
 
 def _guess(cards: Sequence[int], begun: str, operators: Sequence[str], choice: float) -> tuple[str, ...]:

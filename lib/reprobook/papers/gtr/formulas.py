@@ -74,6 +74,18 @@ def _power(base: Any, exponent: Any) -> Any:
     return base**exponent
 
 
+def is_formula(text: str, n_numbers: int) -> bool:
+    """Whether ``text`` is ``n_numbers`` numbers joined by + - * / and brackets, whatever it equals."""
+    try:
+        tree = _parsed(text)
+        _evaluated(tree)
+    except NoNumberError:
+        return False
+    nodes = list(ast.walk(tree))
+    strange = any(isinstance(node, (ast.Pow, ast.FloorDiv, ast.UnaryOp)) for node in nodes)
+    return not strange and sum(isinstance(node, ast.Constant) for node in nodes) == n_numbers
+
+
 @lru_cache(maxsize=100_000)
 def outcome(text: str, target: int, n_numbers: int) -> Kind | None:
     """The kind of formula by which ``text`` equals ``target``, None if it does not.

@@ -399,9 +399,9 @@ class _Finished:
 
 
 class Played(NamedTuple):
-    """Episodes played to their end, one a table, each (B,): return, kind of winning formula (-1: none), shares of
-    thoughts that name the true cards and of legal actions, entropy a token of the first thought; the first thoughts as
-    texts."""
+    """Episodes played to their end, one a table, each (B,): return, kind of winning formula (-1: none), whether the
+    first thought names the true cards, share of legal actions, entropy a token of the first response; and the first
+    thoughts as texts. (Later thoughts of a lost hand stand on prompts that training with truncation never sees.)"""
 
     returns: np.ndarray
     kinds: np.ndarray
@@ -427,7 +427,7 @@ def play(
     game.rng = rng
     returns, kinds, steps, legal = np.zeros(n), np.full(n, -1), np.zeros(n), np.zeros(n)
     alive = np.ones(n, dtype=bool)
-    named, thoughts, entropy = np.zeros(n), [""] * n, np.zeros(n)
+    named, thoughts, entropy = np.zeros(n, dtype=bool), [""] * n, np.zeros(n)
     first = True
     while alive.any():
         _, pictures, prompt = tables.seen(language)
@@ -435,8 +435,8 @@ def play(
         written = policy.write(pictures, prompt, generator=generator, **how)
         texts = [language.text(row) for row in written.ids.tolist()]
         got = read(language, texts, rng)
-        named += alive & names_cards(got.thoughts, tables.ranks)
         if first:
+            named = names_cards(got.thoughts, tables.ranks)
             thoughts = [thought_of(text) for text in texts]
             entropy, first = (written.entropy.sum(1) / written.lengths).numpy(), False
         step = game.step(got.action)
@@ -446,7 +446,7 @@ def play(
         kinds = np.where(alive & (step.kind >= 0), step.kind, kinds)
         alive &= ~(step.terminated | step.truncated)
         tables.refresh(np.zeros(n, dtype=bool), rng)
-    return Played(returns, kinds, named / steps, legal / steps, thoughts, entropy)
+    return Played(returns, kinds, named, legal / steps, thoughts, entropy)
 
 
 def thought_of(text: str) -> str:
