@@ -21,7 +21,7 @@ def played(returns: list[float], named: list[float]) -> Played:
 
 
 def ends(returns: list[float], sharp: list[float], named: list[float], told: list[float]) -> study.Measured:
-    """Sampled and sharp returns, shares of sampled thoughts that name the cards; greedy reads the first hand."""
+    """Sampled and sharp returns, how far sampled thoughts name the cards; greedy reads the first hand."""
     n = len(returns)
     return study.Measured(played(returns, named), played(sharp, named), played(returns, [1.0, 0.0]), np.array(told)[:n])
 

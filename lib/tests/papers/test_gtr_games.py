@@ -91,6 +91,16 @@ def test_the_counts_of_the_game_of_24() -> None:
     assert games.unsolvable(games.pool12()) == 0
 
 
+@pytest.mark.parametrize("text", ["3*8", "(3+8)", "8-3", "3/8"])
+def test_numbers_joined_by_operators_are_a_formula(text: str) -> None:
+    assert formulas.is_formula(text, 2) and not formulas.is_formula(text, 3)
+
+
+@pytest.mark.parametrize("text", ["=3*8", "38", "3*8*", ")3(8", "3stand8", "3**8", "3//8", "-3+8", "", "3 8", "a+8"])
+def test_what_is_not_numbers_joined_by_operators_is_no_formula(text: str) -> None:
+    assert not formulas.is_formula(text, 2)
+
+
 def test_the_next_symbol_follows_a_formula() -> None:
     assert formulas.symbols("10*(3-1)") == ["10", "*", "(", "3", "-", "1", ")"]
     assert [formulas.next_symbol("10*3", begun) for begun in ("", "10", "10*3", "1", "10 ")] == [
@@ -486,6 +496,8 @@ def test_without_the_tool_any_formula_of_the_cards_is_right() -> None:
         "no", Thought((3, 8, 1, 1), "3+8+1+1", "+"),
     )  # fmt: skip
     assert judge.judge([Thought((3, 8, 1, 1), "3*8*1*1", "*")])[0].thought == ((3, 8, 1, 1), "3+8+1+1", "+")
+    for nonsense in ("=3*8*1*1", "3811", "3*8*1*1*"):
+        assert ask(table([3, 8, 1, 1]), Thought((3, 8, 1, 1), nonsense, nonsense[0]), tool=False)[1].word == "no"
     _, verdict = ask(table([3, 8, 1, 1]), Thought((3, 8, 1, 1), "3+8+1+1", "3"), tool=True)
     assert verdict.word == "no" and verdict.thought and eval(verdict.thought.formula) == 24
 

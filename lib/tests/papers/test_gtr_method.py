@@ -565,7 +565,7 @@ class Scripted:
         return Written(ids, (ids > 0).sum(1), torch.zeros(ids.shape), torch.zeros(ids.shape), torch.zeros(len(rows)))
 
 
-def test_thoughts_that_name_the_cards_are_a_share_over_the_steps_of_an_episode(writing: Handwriting) -> None:
+def test_only_first_thoughts_count_as_naming_the_cards(writing: Handwriting) -> None:
     pool = games.Pool(np.array([(12, 2)]), np.array([12]), np.ones(1))
     game = games.open_game("EZPoints", 3, np.random.default_rng(0), pool)
     language = Language(game.actions, True)
@@ -580,7 +580,7 @@ def test_thoughts_that_name_the_cards_are_a_share_over_the_steps_of_an_episode(w
         )
     ]
     played = play(Scripted(steps), language, game, writing, seed=0)  # type: ignore[arg-type]
-    assert played.named.tolist() == [0.25, 1, 0] and played.returns.tolist() == [10, -1, -1]
+    assert played.named.tolist() == [True, True, False] and played.returns.tolist() == [10, -1, -1]
 
 
 def demonstrated(name: str, n: int, noise: start.Noise, writing: Handwriting) -> list[tuple[list[int], int, Any]]:
