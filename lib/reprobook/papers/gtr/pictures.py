@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from reprobook.papers.gtr.study import World
 
 SIZE = (6.4, 3.2)  # inches
+COLORS = {
+    "start": "black", "RL only": "tab:red", "cloning only": "tab:purple", "GTR": "tab:green",
+    "GTR, perfect corrector": "tab:olive", "action only": "tab:blue", "RL only, lambda 0": "tab:orange",
+}  # fmt: skip
+OTHERS = "0.7"  # the grey of all other rows
 BOX = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.4"}
 
 
@@ -31,11 +36,11 @@ def idea() -> Figure:
         ax.text(1.0, y, f"hand {hand}", ha="center", va="center", bbox=BOX)
         ax.text(4.6, y + 0.5, 'RL only: "append 10"', ha="center", va="center", color="tab:red", bbox=BOX)
         ax.text(4.6, y - 0.5, 'GTR: "append 10"', ha="center", va="center", color="tab:red", bbox=BOX)
-        ax.text(8.5, y + 0.5, "reward: −1 or 10", ha="center", va="center", bbox=BOX)
-        ax.text(8.5, y - 0.5, f"corrector: {right}", ha="center", va="center", color="tab:green", bbox=BOX)
+        ax.text(7.0, y + 0.5, "reward: −1 or 10", ha="left", va="center", bbox=BOX)
+        ax.text(7.0, y - 0.5, f"corrector: {right}", ha="left", va="center", color="tab:green", bbox=BOX)
         for dy in (0.5, -0.5):
             ax.annotate("", (3.0, y + dy), (2.05, y), arrowprops={"arrowstyle": "->", "color": "0.4"})
-            ax.annotate("", (7.0, y + dy), (6.3, y + dy), arrowprops={"arrowstyle": "->", "color": "0.4"})
+            ax.annotate("", (6.8, y + dy), (6.1, y + dy), arrowprops={"arrowstyle": "->", "color": "0.4"})
     return fig
 
 
@@ -64,30 +69,33 @@ def ways_on(a: int = 3, b: int = 3, c: int = 8, d: int = 8) -> Figure:
 
 
 def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "names the cards", "entropy")) -> Figure:
-    """Training by update: a line a method, the mean over seeds. rows: columns method, update and those drawn."""
-    fig, axes = plt.subplots(1, len(columns), figsize=(3.0 * len(columns), 3.0), squeeze=False)
+    """Training by update, the mean over seeds: a line a method, those of ``COLORS`` named. rows: columns method, update
+    and those drawn."""
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.2 * len(columns), 3.4), squeeze=False)
     for ax, column in zip(axes[0], columns, strict=True):
         for name, part in rows.groupby("method", sort=False):
             line = part.groupby("update")[column].mean()
-            ax.plot(line.index, line.to_numpy(), ".-", label=str(name))
+            color, order = COLORS.get(str(name), OTHERS), 2 if name in COLORS else 1
+            ax.plot(line.index, line.to_numpy(), color=color, zorder=order, label=str(name) if name in COLORS else None)
         ax.set(xlabel="update", ylabel=f"{column} ({'nats a token' if column == 'entropy' else 'share'})")
-    axes[0, -1].legend(fontsize=7)
+    axes[0, 0].plot([], [], color=OTHERS, label="other rows")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside lower center", fontsize=9)
     return fig
 
 
 def outcomes(rows: pd.DataFrame) -> Figure:
-    """Success against the share of thoughts that name the true cards; a point a seed. rows: columns method, success,
-    names the cards."""
-    fig, ax = plt.subplots(figsize=SIZE)
+    """Success against the share of thoughts that name the true cards: a small point a seed, a large one for their mean;
+    methods of ``COLORS`` are named. rows: columns method, success, names the cards."""
+    fig, ax = plt.subplots(figsize=(6.4, 4.0))
     for name, part in rows.groupby("method", sort=False):
-        ax.plot(part["names the cards"], part["success"], "o", alpha=0.8, label=str(name))
-    ax.set(
-        xlabel="thoughts that name the true cards (share)",
-        ylabel="success (share)",
-        xlim=(-0.05, 1.05),
-        ylim=(-0.05, 1.05),
-    )
-    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        color, order = COLORS.get(str(name), OTHERS), 3 if name in COLORS else 2
+        ax.plot(part["names the cards"], part["success"], ".", color=color, alpha=0.5, zorder=order)
+        middle = part["names the cards"].mean(), part["success"].mean()
+        ax.plot(*middle, "o", color=color, zorder=order, label=str(name) if name in COLORS else None)
+    ax.plot([], [], "o", color=OTHERS, label="other rows")
+    ax.set(xlabel="thoughts that name the true cards (share)", ylabel="success (share)", xlim=(-0.05, 1.05))
+    ax.set_ylim(-0.02, None)
+    ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
@@ -97,7 +105,8 @@ def noise(rows: pd.DataFrame) -> Figure:
     ax.plot(rows["noise"], rows["success"], "o", alpha=0.7)
     mean = rows.groupby("noise")["success"].mean()
     ax.plot(mean.index, mean.to_numpy(), "-", color="0.4")
-    ax.set(xlabel="episodes that the corrector misreads (share)", ylabel="success (share)", ylim=(0, 1))
+    ax.set(xlabel="episodes that the corrector misreads (share)", ylabel="success (share)")
+    ax.set_ylim(0, None)
     return fig
 
 
