@@ -68,21 +68,21 @@ def _partner(fig: Figure, own: Figure, k: int) -> Axes | None:
 def _lay_over(base: Axes, axes: Axes) -> None:
     import numpy as np
 
-    known = [(*_data(line), line) for line in base.lines]
-    colours = {line.get_label(): line.get_color() for *_, line in known}
+    known = [*map(_data, base.lines), *((x, y) for x, y, _ in _marks(base))]
+    colours, names = {name: line.get_color() for line, name in _named(base)}, dict(_named(axes))
     places = _places(base, axes, "x"), _places(base, axes, "y")
     seen = []
     for x, y, line in list(_marks(axes)):
         x, y = places[0](x), places[1](y)
-        if any(np.array_equal(x, a, True) and np.array_equal(y, b, True) for a, b, _ in known):
+        if any(np.array_equal(x, a, True) and np.array_equal(y, b, True) for a, b in known):
             continue
-        colour = "0.4" if line is None else colours.get(line.get_label(), line.get_color())
+        colour = "0.4" if line is None else colours.get(names.get(line, ""), line.get_color())
         if line is not None and line.get_transform() != axes.transData:  # from edge to edge
             level = (base.axhline, y) if len(set(y)) == 1 else (base.axvline, x)
             level[0](level[1][0], color=colour, lw=1.4, ls=(0, (1, 1)))
             continue
         joined = line is not None and line.get_linestyle() not in ("None", "") and len(x) > 1
-        cross = {"marker": "X", "ms": 7, "mec": "k", "mew": 0.7, "markevery": max(1, len(x) // MOST_CROSSES)}
+        cross: dict[str, Any] = {"marker": "X", "ms": 7, "mec": "k", "mew": 0.7, "markevery": max(1, len(x) // MOST_CROSSES)}
         base.plot(x, y, ls=":" if joined else "none", lw=1.4, color=colour, zorder=5, **cross)
         seen.append((x, y))
     for name, k in (("x", 0), ("y", 1)):
@@ -112,6 +112,16 @@ def _marks(axes: Axes) -> Iterator[tuple[np.ndarray, np.ndarray, Line2D | None]]
             ends = [(b.get_x() + b.get_width() / 2, b.get_height()) if bars.orientation == "vertical"
                     else (b.get_width(), b.get_y() + b.get_height() / 2) for b in bars.patches]  # fmt: skip
             yield *np.asarray(ends, dtype=float).T, None
+
+
+def _named(axes: Axes) -> Iterator[tuple[Line2D, str]]:
+    """Lines with what the legend calls them."""
+    from matplotlib.container import ErrorbarContainer
+
+    bars = [(each[0], each.get_label()) for each in axes.containers if isinstance(each, ErrorbarContainer)]
+    for line, name in [*((line, line.get_label()) for line in axes.lines), *bars]:
+        if line is not None and not str(name).startswith("_"):
+            yield line, str(name)
 
 
 def _data(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
