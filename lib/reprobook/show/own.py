@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reprobook.show.figures import figure
@@ -26,10 +25,15 @@ def with_run(
     what it makes of those of a run, ``own`` (None: not wanted). ``this`` names the run, ``numbered`` counts figures."""
     if any(table is None for table in found):
         return
+    import matplotlib.pyplot as plt
+
     fig, drawn = draw(*found), None
-    if own is not None:
-        with suppress(LookupError, ValueError, TypeError):  # a run of few rows may lack one that the figure names
-            drawn = draw(*own)
+    there = plt.get_fignums()
+    try:
+        drawn = draw(*own) if own is not None else None
+    except (LookupError, ValueError, TypeError):  # a run of few rows may lack one that the figure names
+        for begun in set(plt.get_fignums()) - set(there):
+            plt.close(begun)
     crossed = drawn is not None and lay_over(fig, drawn)
     figure(fig, numbered(f"{caption} Crosses: {this}." if crossed else caption))
     if drawn is not None and not crossed:
@@ -74,7 +78,8 @@ def _lay_over(base: Axes, axes: Axes) -> None:
     seen = []
     for x, y, line in list(_marks(axes)):
         x, y = places[0](x), places[1](y)
-        if any(np.array_equal(x, a, True) and np.array_equal(y, b, True) for a, b in known):
+        there = np.isfinite(x) & np.isfinite(y)  # not: a row that the figure doesn't have
+        if not there.any() or any(np.array_equal(x, a, True) and np.array_equal(y, b, True) for a, b in known):
             continue
         colour = "0.4" if line is None else colours.get(names.get(line, ""), line.get_color())
         if line is not None and line.get_transform() != axes.transData:  # from edge to edge
@@ -82,8 +87,8 @@ def _lay_over(base: Axes, axes: Axes) -> None:
             level[0](level[1][0], color=colour, lw=1.4, ls=(0, (1, 1)))
             continue
         joined = line is not None and line.get_linestyle() not in ("None", "") and len(x) > 1
-        cross: dict[str, Any] = {"marker": "X", "ms": 7, "mec": "k", "mew": 0.7, "markevery": max(1, len(x) // MOST_CROSSES)}
-        base.plot(x, y, ls=":" if joined else "none", lw=1.4, color=colour, zorder=5, **cross)
+        (cross,) = base.plot(x, y, ls=":" if joined else "none", lw=1.4, color=colour, marker="X", ms=7, zorder=5)
+        cross.set(markeredgecolor="k", markeredgewidth=0.7, markevery=max(1, len(x) // MOST_CROSSES))
         seen.append((x, y))
     for name, k in (("x", 0), ("y", 1)):
         if seen:
