@@ -69,8 +69,9 @@ def ways_on(a: int = 3, b: int = 3, c: int = 8, d: int = 8) -> Figure:
 
 
 def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "names the cards", "entropy")) -> Figure:
-    """Training by update, the mean over seeds: a line a method, those of ``COLORS`` named. rows: columns method, update
-    and those drawn."""
+    """Training on the middle game by update, the mean over seeds: a line a method, those of ``COLORS`` named. rows:
+    columns game, method, update and those drawn."""
+    rows = rows[rows["game"] == "Targets"]
     fig, axes = plt.subplots(1, len(columns), figsize=(3.2 * len(columns), 3.4), squeeze=False)
     for ax, column in zip(axes[0], columns, strict=True):
         for name, part in rows.groupby("method", sort=False):
@@ -84,8 +85,9 @@ def curves(rows: pd.DataFrame, columns: Sequence[str] = ("success", "names the c
 
 
 def outcomes(rows: pd.DataFrame) -> Figure:
-    """Success against the share of thoughts that name the true cards: a small point a seed, a large one for their mean;
-    methods of ``COLORS`` are named. rows: columns method, success, names the cards."""
+    """Success in the middle game against the share of thoughts that name the true cards: a small point a seed, a large
+    one for their mean; methods of ``COLORS`` are named. rows: columns game, method, success, names the cards."""
+    rows = rows[rows["game"] == "Targets"]
     fig, ax = plt.subplots(figsize=(6.4, 4.0))
     for name, part in rows.groupby("method", sort=False):
         color, order = COLORS.get(str(name), OTHERS), 3 if name in COLORS else 2
