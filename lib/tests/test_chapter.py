@@ -555,6 +555,64 @@ def test_figures_are_numbered_and_closed(book: Any, shown: list[dict[str, str]])
         ch.figure(plt.figure(), " ")
 
 
+def draw(rows: pd.DataFrame) -> Any:
+    """Each model's mean over seeds."""
+    return show.curves(rows, "model", "ppl", marker="o")
+
+
+def test_a_changed_parameter_draws_this_run_into_the_figure_of_the_records(
+    book: Any, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        publish(seed, tables=table_of([["A", 1.0 + seed], ["B", 3.0]]))
+
+    def page(value: float = 9.0, **changes: Any) -> list[dict[str, str]]:
+        shown.clear()
+        ch = opened(**changes)
+        ch.table("ppl", pd.DataFrame({"model": ["B", "C"], "ppl": [value, 9.0]}), display=False)
+        ch.evidence_figure(draw, "ppl", caption="Perplexity ({evidence}).")
+        return list(shown)
+
+    there = plt.get_fignums()
+    picture, caption = page()
+    assert caption["text/markdown"] == "**Figure 1.** Perplexity (laptop scale, 2 seeds)."
+    assert page(value=5.0)[0] == picture, "at the stored parameters the records stand alone"
+    moved, caption = page(lr=0.5)
+    assert "Crosses: this run with lr changed (smoke run, no evidence)." in caption["text/markdown"]
+    assert moved["image/png"] != picture["image/png"] and page(value=5.0, lr=0.5)[0] != moved
+    monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
+    assert "Crosses: this run (smoke run, no evidence)." in page()[1]["text/markdown"]
+    assert plt.get_fignums() == there
+
+
+def test_a_figure_that_this_run_cannot_be_drawn_into_stands_above_its_own(
+    book: Any, shown: list[dict[str, str]]
+) -> None:
+    publish(0, tables=table_of([["A", 1.0], ["B", 3.0]]))
+    ch = opened(lr=0.5)
+    ch.table("ppl", pd.DataFrame({"model": ["A", "B"], "ppl": [2.0, 9.0]}), display=False)
+
+    def surface(rows: pd.DataFrame) -> Any:
+        return show.heatmap(rows.set_index("model")[["ppl"]]).get_figure()
+
+    ch.evidence_figure(surface, "ppl", caption="Perplexity ({evidence}).")
+    captions = [output["text/markdown"] for output in shown if "text/markdown" in output]
+    assert captions == ["**Figure 1.** Perplexity (laptop scale, 1 seed).",
+                        "The same of this run with lr changed (smoke run, no evidence)."]  # fmt: skip
+    shown.clear()
+    ch.evidence_figure(surface, "no such table", caption="Nothing.")
+    there = plt.get_fignums()
+
+    def first(rows: pd.DataFrame) -> Any:
+        fig, ax = plt.subplots()
+        ax.set_title(rows.set_index("ppl").loc[1.0, "model"])
+        return fig
+
+    ch.evidence_figure(first, "ppl", caption="This run lacks what the figure names.")
+    assert [output.get("text/markdown", "")[:12] for output in shown] == ["", "**Figure 2.*"]
+    assert plt.get_fignums() == there
+
+
 # ------------------------------------------------------------------------------------------------ finishing
 
 

@@ -273,6 +273,55 @@ def test_panels_share_their_axes() -> None:
         show.panels([])
 
 
+def test_a_run_is_laid_over_a_figure_by_title_label_and_colour() -> None:
+    """Its panels come in another order, its rows are others, and what both show is drawn once."""
+    from reprobook.show.own import lay_over
+
+    def drawn(titles: list[str], rows: list[str], value: float) -> Any:
+        fig, axes = plt.subplots(1, len(titles), squeeze=False)
+        for ax, title in zip(axes[0], titles, strict=True):
+            ax.plot([0.5], [0], "s", label="paper")
+            ax.plot([value] * len(rows), range(len(rows)), "o", label="ours", color="C3" if title == "a" else "C4")
+            ax.errorbar([0.7], [0], [0.1], fmt="o", label="more", color="C5")
+            ax.set(title=title, xlim=(0, 1), yticks=range(len(rows)), yticklabels=rows)
+            ax.legend()
+        return fig
+
+    base, own = drawn(["a", "b"], ["x", "y"], 0.2), drawn(["b"], ["z", "y"], 3.0)
+    assert lay_over(base, own)
+    a, b = base.axes
+    assert len(a.lines) + 1 == len(b.lines)
+    cross = b.lines[-1]
+    assert cross.get_marker() == "X" and cross.get_color() == "C4"
+    x, y = cross.get_data()
+    assert x[1] == 3.0 and y[1] == 1 and np.isnan(y[0]), "row z is not in the figure, y is its second"
+    assert b.get_xlim()[1] > 3.0 and [text.get_text() for text in base.legends[0].get_texts()] == ["this run"]
+    plt.close(base)
+
+
+def test_bars_and_levels_are_laid_over_and_surfaces_are_not() -> None:
+    from reprobook.show.own import lay_over
+
+    def drawn(height: float) -> Any:
+        fig, ax = plt.subplots()
+        ax.bar([0, 1], [height, 2.0])
+        ax.barh([0, 1], [height, 2.0])
+        ax.axhline(height)
+        ax.scatter([height], [height])
+        return fig
+
+    base = drawn(1.0)
+    before = len(base.axes[0].lines)
+    assert lay_over(base, drawn(0.5))
+    laid = [tuple(map(list, line.get_data())) for line in base.axes[0].lines[before:]]
+    assert laid[0][1][0] == 0.5, "a level from edge to edge"
+    assert laid[1:] == [([0.5], [0.5]), ([0.0, 1.0], [0.5, 2.0]), ([0.5, 2.0], [0.0, 1.0])]
+    plt.close(base)
+    fig, ax = plt.subplots()
+    ax.stackplot([0, 1], [[1, 2]])
+    assert not lay_over(fig, fig)
+
+
 def test_a_grid_has_one_picture_per_image() -> None:
     fig = show.grid([np.zeros((4, 4)), np.zeros((4, 4, 3)), np.ones((4, 4))], ["a", "b", "c"], columns=2)
     assert [len(axis.images) for axis in fig.axes] == [1, 1, 1, 0]

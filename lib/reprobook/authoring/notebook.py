@@ -319,6 +319,8 @@ def _display_cells(cells: list[NotebookNode]) -> Iterator[str]:
         calls = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _of_chapter(node)}
         if wrong := sorted(calls & RECORDING):
             yield f"cell {k} is tagged display, but calls ch.{', ch.'.join(wrong)}"
+        if {"evidence", "figure"} <= calls:
+            yield f"cell {k} draws a recorded table: with ch.evidence_figure a reader's own run is drawn into it"
 
 
 def _definitions(trees: list[ast.Module]) -> set[str]:

@@ -158,10 +158,7 @@ def _verdicts(chapter: Standing) -> str:
 
 def _rests_on(chapter: Standing) -> str:
     """Seeds and commit, minutes and memory, links and buttons."""
-    from reprobook import record
-
-    facts, records = chapter.facts, chapter.records
-    smoke = record.results(chapter.slug, "smoke")
+    facts, records, smoke = chapter.facts, chapter.records, chapter.runs["smoke"]
     commits = ", ".join(sorted({r.commit[:7] for r in records if r.commit}))
     seeds = f"{cost(records)}, commit {commits}" if records else "no run yet"
     check = f"{duration(mean_time(smoke))}, {peak_memory_gb(smoke):.1f} GB" if smoke else "not measured"

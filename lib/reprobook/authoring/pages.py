@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reprobook import project, record, show
+from reprobook import project, show
 from reprobook.authoring.page import readable
 from reprobook.authoring.scoreboard import (
     counted,
@@ -28,6 +28,7 @@ from reprobook.errors import ReprobookError
 
 if TYPE_CHECKING:
     from reprobook.authoring.standing import Standing
+    from reprobook.record import Record
 
 README_START = "<!-- chapters: written by `reprobook pages`, don't edit -->"
 README_END = "<!-- end of chapters -->"
@@ -113,13 +114,12 @@ def readme_table(chapters: Sequence[Standing]) -> str:
 def _readme_row(each: Standing) -> str:
     verdicts = counted([found.verdict for found in each.found.values()])
     chapter, paper = f"[`{each.slug}`](notebooks/{each.slug}.ipynb)", f"[{each.facts.title}]({each.facts.arxiv_url})"
-    cells = [chapter, paper, _time(each.slug, "smoke"), _time(each.slug, "laptop")]
+    cells = [chapter, paper, _time(each.runs["smoke"]), _time(each.runs["laptop"])]
     return f"| {' | '.join([*cells, verdicts])} |"
 
 
-def _time(slug: str, scale: str) -> str:
+def _time(records: Sequence[Record]) -> str:
     """Measured time of a run and, where there is more than one, their number."""
-    records = record.results(slug, scale)
     return duration(mean_time(records)) + (f" ({len(records)} seeds)" if len(records) > 1 else "")
 
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from reprobook import project, record, show
 from reprobook.authoring.standing import config, mean_time, peak_memory_gb, version
 from reprobook.evidence.claims import CHALLENGED
+from reprobook.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from reprobook.authoring.standing import Standing
     from reprobook.evidence.verdict import Outcome
+    from reprobook.facts import Claim
     from reprobook.record import Record
 
 SIGNS = {
@@ -67,7 +69,7 @@ def to_check(chapters: Sequence[Standing]) -> str:
     """HTML: what a smoke run and a laptop run of each chapter take, as measured, quickest first."""
     rows = []
     for each in chapters:
-        smoke = record.results(each.slug, "smoke")
+        smoke = each.runs["smoke"]
         laptop = [r for r in each.records if r.scale == "laptop"]
         cells = [
             text
@@ -81,8 +83,9 @@ def to_check(chapters: Sequence[Standing]) -> str:
 
 def times(chapters: Sequence[Standing]) -> str:
     """A sentence: what runs of the two small scales took, the quickest and the slowest chapter."""
-    smoke = [t for each in chapters if (t := mean_time(record.results(each.slug, "smoke"))) is not None]
-    laptop = [t for each in chapters if (t := mean_time(record.results(each.slug, "laptop"))) is not None]
+    smoke, laptop = (
+        [t for each in chapters if (t := mean_time(each.runs[scale])) is not None] for scale in ("smoke", "laptop")
+    )
     said = [
         f"{name} took {duration(min(found))} to {duration(max(found))}"
         for name, found in (("a smoke run", smoke), ("a laptop run of one seed", laptop))
@@ -113,14 +116,18 @@ def _chapter(each: Standing) -> str:
     table = html_rows(["Claim", "The paper says", "Paper", "Here", "Verdict", "Evidence"], rows).replace(
         'class="rb-table"', 'class="rb-table rb-claims"', 1
     )
-    drawn = [forest(cid, found.judgement.tests, found.records) for cid, found in each.found.items() if found.judgement]
+    drawn = [
+        forest(cid, found.judgement.tests, found.records, reported(each.slug, cid, facts.claims[cid]))
+        for cid, found in each.found.items()
+        if found.judgement
+    ]
     drawings = f"\n\n{_DRAWN}\n\n" + "\n".join(drawn) if drawn else ""
     return f"## {facts.title}\n\n{facts.one_line} {links}\n\n{table}{drawings}"
 
 
 _DRAWN = (
     "Each test below: a ring is one seed, the square and its line the pooled effect with its interval, the dashed line "
-    "the bar that it must clear."
+    "the bar that it must clear; a triangle is the paper's figure, of its models and data, where it has the same unit."
 )
 
 
@@ -159,9 +166,26 @@ def _made(records: Sequence[Record]) -> list[str]:
     return [cost(records), ", ".join(part for part in (made, when) if part)]
 
 
-def forest(cid: str, tests: Sequence[Outcome], records: Sequence[Record]) -> str:
-    """SVG: one row per test with every seed's estimate, the pooled effect with its interval, and the bar."""
-    rows = [_row(each, records) for each in tests if each.pooled and math.isfinite(each.pooled.estimate)]
+def reported(slug: str, cid: str, claim: Claim) -> dict[str, tuple[float, str]]:
+    """Effect -> the paper's figure in its unit and the labels that it is made of, as ``book/reported.yaml`` says."""
+    path = project.root() / "book" / "reported.yaml"
+    named = (load_yaml(path.read_text("utf-8"), path.name) or {}) if path.is_file() else {}
+    found = {}
+    for effect, given in named.get(slug, {}).get(cid, {}).items():
+        first, *rest = (float(claim.paper[label]) for label in given["figures"])
+        ratio = " over " in effect
+        value = first / rest[0] if rest and ratio else first - sum(rest)
+        found[effect] = value / given.get("per", 1), (" over " if ratio else " minus ").join(given["figures"])
+    return found
+
+
+def forest(
+    cid: str, tests: Sequence[Outcome], records: Sequence[Record], paper: Mapping[str, tuple[float, str]]
+) -> str:
+    """SVG: one row per test with every seed's estimate, the pooled effect with its interval, the bar, and the figure of
+    the ``paper`` (effect -> figure, what it is)."""
+    drawn = [each for each in tests if each.pooled and math.isfinite(each.pooled.estimate)]
+    rows = [_row(each, records, paper.get(each.test.effect)) for each in drawn]
     if not rows:
         return ""
     height = _ROW * len(rows) + 24
@@ -173,7 +197,7 @@ def forest(cid: str, tests: Sequence[Outcome], records: Sequence[Record]) -> str
     )
 
 
-def _row(outcome: Outcome, records: Sequence[Record]) -> str:
+def _row(outcome: Outcome, records: Sequence[Record], paper: tuple[float, str] | None) -> str:
     """One test on an axis of its own, since effects of one claim may have several units."""
     pooled, test = outcome.pooled, outcome.test
     assert pooled is not None
@@ -182,7 +206,7 @@ def _row(outcome: Outcome, records: Sequence[Record]) -> str:
     low, high = pooled.interval(outcome.level)
     bars = [b for b in (test.within or (test.above, test.below)) if b is not None]
     centre = pooled.shown(pooled.estimate)
-    shown = [v for v in (*seeds, low, high, centre, *bars) if v is not None and math.isfinite(v)]
+    shown = [v for v in (*seeds, low, high, centre, *bars, *(paper or ())[:1]) if v is not None and math.isfinite(v)]
     least, most = min(shown), max(shown)
     pad = 0.06 * (most - least) or 1.0
 
@@ -195,6 +219,9 @@ def _row(outcome: Outcome, records: Sequence[Record]) -> str:
     if math.isfinite(low) and math.isfinite(high):
         marks.append(f'<line x1="{x(low)}" x2="{x(high)}" y1="11" y2="11" class="rb-span"/>')
     marks.append(f'<rect x="{x(centre) - 4}" y="7" width="8" height="8"/>')
+    if paper:
+        said = escape(f"the paper: {show.number(paper[0])}, {paper[1]}")
+        marks.append(f'<path d="M{x(paper[0])} 7l6 10h-12z" class="rb-paper"><title>{said}</title></path>')
     label = name if len(name) < 38 else name[:36] + "…"
     return f'<text x="0" y="15">{escape(label)}</text>' + "".join(marks)
 

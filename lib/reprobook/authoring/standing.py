@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standing:
-    """One chapter: ``found`` and ``states`` are by claim; ``state`` is "current", "stale: why" or "never run"."""
+    """One chapter: ``found`` and ``states`` are by claim; ``state`` is "current", "stale: why" or "never run";
+    ``runs``: the committed records of each scale."""
 
     slug: str
     facts: Facts
     found: Mapping[str, Evidence]
     states: Mapping[str, str]
+    runs: Mapping[str, list[Record]]
 
     @property
     def records(self) -> list[Record]:
@@ -39,7 +41,8 @@ class Standing:
 def standing(slug: str) -> Standing:
     """Read facts and records of a chapter. Whether a record is current is worked out once for each set of records."""
     facts = facts_module.load(slug)
-    records = {scale: record.results(slug, scale) for scale in ("paper", "laptop")}
+    runs = {scale: record.results(slug, scale) for scale in ("paper", "laptop", "smoke")}
+    records = {scale: runs[scale] for scale in ("paper", "laptop")}
     found = {cid: evidence(cid, claim, records) for cid, claim in facts.claims.items()}
     known: dict[tuple[str, ...], str] = {}
     states = {}
@@ -48,7 +51,7 @@ def standing(slug: str) -> Standing:
         if key not in known:
             known[key] = state(each.records)
         states[cid] = known[key]
-    return Standing(slug, facts, found, states)
+    return Standing(slug, facts, found, states, runs)
 
 
 def standings() -> list[Standing]:

@@ -303,6 +303,28 @@ class Chapter:
         there = self._committed["laptop"] and n
         return f"laptop scale, {n} seed{'s' if n > 1 else ''}" if there else "this smoke run: no evidence"
 
+    def evidence_figure(self, draw: Callable[..., Figure], *names: str, caption: str) -> None:
+        """Show what ``draw`` makes of the tables ``names``, each as :meth:`evidence` gives it; nothing where no run has
+        one of them. ``{evidence}`` in the caption becomes :meth:`evidence_label`.
+
+        Into a figure of committed records a smoke run is drawn as crosses if its parameters were changed or a person
+        works in JupyterLab; where nothing can be laid over the figure, the run's own stands below."""
+        found = [self.evidence(name) for name in names]
+        told = caption.replace("{evidence}", self.evidence_label())
+        changed = setup.changed(self.slug, self.params)
+        this = f"this run{f' with {show.joined(changed)} changed' if changed else ''} ({self._this_run()})"
+        own = self._own(names) if changed or show.interactive() else None
+        show.with_run(draw, found, own, told, this, self._numbered)
+
+    def _own(self, names: Sequence[str]) -> list[pd.DataFrame] | None:
+        """In a smoke run of a chapter with records: its own tables ``names``; None if it did not keep all of them."""
+        import pandas as pd
+
+        held = [self._tables[name] for name in names if name in self._tables and self._tables[name].rows]
+        if self.scale != "smoke" or not self._committed["laptop"] or len(held) < len(names):
+            return None
+        return [pd.DataFrame(table.rows, columns=table.columns).assign(seed=self.seed) for table in held]
+
     def _speaking(self, changed: list[str]) -> dict[str, list[record.Record]]:
         """Scale -> the records that count: the committed ones and this run; with changed parameters this run alone."""
         if self.scale == "smoke":

@@ -19,6 +19,7 @@ from reprobook.project import read_text, root
 from reprobook.yaml_files import load_yaml
 
 Change = list[str | None]  # [old digest, new digest]; None: not used
+Steps = dict[tuple[str, str], list[tuple[str | None, str | None]]]  # (slug, definition) -> [(old, new), ...]
 HEAD = "# Library changes shown to move no number (lib/reprobook/content/excuses.py), written by `reprobook neutral`.\n"
 
 
@@ -27,21 +28,26 @@ def path() -> Path:
     return root() / "book" / "results" / "neutral.yaml"
 
 
-def excused(slug: str, definition: str, old: str | None, new: str | None) -> bool:
+def noted() -> Steps:
+    """All steps that the file notes, read again only if it changed."""
+    file = path()
+    return _steps(file, file.stat().st_mtime_ns) if file.is_file() else {}
+
+
+def excused(slug: str, definition: str, old: str | None, new: str | None, steps: Steps | None = None) -> bool:
     """Whether the change of ``definition`` from digest ``old`` to ``new`` (None: not used) was shown to be neutral for
-    this chapter, in one step or several."""
-    return new in _reached(slug, definition, old)
+    this chapter, in one step or several of ``steps`` (default: :func:`noted`)."""
+    return new in _reached(slug, definition, old, noted() if steps is None else steps)
 
 
 def latest(slug: str, definition: str, old: str | None) -> str | None:
     """The last digest that is known to move no more than ``old``: the next step begins there."""
-    return _reached(slug, definition, old)[-1]
+    return _reached(slug, definition, old, noted())[-1]
 
 
-def _reached(slug: str, definition: str, old: str | None) -> list[str | None]:
+def _reached(slug: str, definition: str, old: str | None, noted: Steps) -> list[str | None]:
     """``old``, and the digests that noted steps lead to from it, in their order."""
-    file = path()
-    steps = _steps(file, file.stat().st_mtime_ns).get((slug, definition), ()) if file.is_file() else ()
+    steps = noted.get((slug, definition), ())
     reached = [old]
     for _ in steps:
         reached += [after for before, after in steps if before in reached and after not in reached]
@@ -54,8 +60,8 @@ def entries(file: Path) -> list[dict[str, Any]]:
 
 
 @functools.lru_cache(maxsize=4)
-def _steps(file: Path, _stamp: int) -> dict[tuple[str, str], list[tuple[str | None, str | None]]]:
-    found: dict[tuple[str, str], list[tuple[str | None, str | None]]] = {}
+def _steps(file: Path, _stamp: int) -> Steps:
+    found: Steps = {}
     for entry in entries(file):
         for slug in entry.get("slugs") or [entry["slug"]]:
             for definition, (old, new) in entry["definitions"].items():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobook.content.closure import close
-from reprobook.content.excuses import changed_definitions, changes, excused
+from reprobook.content.excuses import changed_definitions, changes, excused, noted
 from reprobook.content.source import ALL, digest
 from reprobook.errors import ReprobookError
 from reprobook.project import atomic_write, cache_dir, check_slug, notebook_path, read_text, root
@@ -93,11 +93,12 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], slug: str = "")
     """Readable reasons why two content keys of one chapter differ (scale and seed are not compared).
 
     Changes that were shown to move no number of chapter ``slug`` are left out (:mod:`reprobook.content.excuses`)."""
+    steps = noted()
     reasons = ["a code cell changed"] if then["cells"] != now["cells"] else []
     reasons += [
         f"{name} {_how(old, new)}"
         for name, (old, new) in changed_definitions(then["definitions"], now["definitions"]).items()
-        if not (slug and excused(slug, name, old, new))
+        if not (slug and excused(slug, name, old, new, steps))
     ]
     reasons += [f"{name} changed" for name, _, _ in changes(then.get("facts", {}), now.get("facts", {}))]
     for name, old, new in changes(then["packages"], now["packages"]):

@@ -16,6 +16,7 @@ from typing import Any
 from reprobook.errors import ReprobookError
 from reprobook.show.figures import COLOURS, animation, curves, dots, explore, figure, grid, heatmap, panels, png, style
 from reprobook.show.output import Html, interactive, publish
+from reprobook.show.own import with_run
 from reprobook.show.pictures import PNG_SIGNATURE, image_bytes, markdown, picture
 from reprobook.show.tables import (
     CHIPS,
@@ -39,7 +40,7 @@ __all__ = [
     "curves", "dots", "explore", "figure", "flat", "format_column", "grid",
     "heatmap", "html_table", "image_bytes", "interactive",
     "joined", "lines", "link", "markdown", "mean_sd", "number", "panels", "picture", "png", "publish",
-    "side_by_side", "source", "source_markdown", "style", "table", "text_samples", "with_note",
+    "side_by_side", "source", "source_markdown", "style", "table", "text_samples", "with_note", "with_run",
 ]  # fmt: skip
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reprobook import show
+
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 
@@ -39,6 +43,35 @@ def from_text(text: str, n_frames: int) -> Tensor:
     side = image.shape[1] // n_frames
     grey = image.reshape(-1, side, n_frames, side).transpose(0, 2, 1, 3)
     return torch.from_numpy(grey.copy()).float()[:, :, None] / 127.5 - 1
+
+
+def kept(table: pd.DataFrame) -> dict[str, Tensor]:
+    """Name -> clips of the first seed in a recorded table with columns clips, frames, png and seed."""
+    first = table[table["seed"] == table["seed"].min()]
+    return {row.clips: from_text(row.png, row.frames) for row in first.itertuples()}
+
+
+def stages(table: pd.DataFrame) -> Figure:
+    """Clips at the end of each stage, of :func:`kept`."""
+    import matplotlib.pyplot as plt
+
+    ends = {name: v for name, v in kept(table).items() if name.startswith("end of")}
+    widths = [v.shape[1] for v in ends.values()]
+    fig, axes = plt.subplots(1, len(ends), figsize=(9.4, 2.6), width_ratios=widths)
+    for ax, (name, v), n in zip(np.atleast_1d(axes), ends.items(), widths, strict=True):
+        ax.imshow(strip(v), cmap="gray", vmin=0, vmax=255)
+        ax.set(title=name, xlabel="frame", ylabel="clip", xticks=np.arange(n) * 17 + 8, yticks=[8, 25, 42, 59])
+        ax.set(xticklabels=np.arange(n) * (8 // n), yticklabels=[1, 2, 3, 4])
+        ax.grid(False)
+    return fig
+
+
+def sheet(table: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """The clips ``names`` of :func:`kept`, a strip each."""
+    clips = kept(table)
+    fig = show.grid([strip(clips[name]) for name in names], names, columns=2, size=3.6, cmap="gray", vmin=0, vmax=255)
+    fig.set_size_inches(9.0, 9.4)
+    return fig
 
 
 def animation(rows: Mapping[str, Tensor], zoom: int = 3, frame_ms: int = 180) -> bytes:

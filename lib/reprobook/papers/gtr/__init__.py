@@ -1,0 +1,37 @@
+"""GTR (Wei et al., 2025): a corrector repairs an agent's thoughts step by step, so that RL does not empty them.
+
+- :mod:`.games`, :mod:`.formulas`, :mod:`.cards`: the card games with the rules of the released environment, an exact
+  solver, pictures of handwritten numbers.
+- :mod:`.language`, :mod:`.policy`, :mod:`.start`: what the policy writes and how it is read, the network, its start.
+- :mod:`.corrector`, :mod:`.ppo`, :mod:`.learning`: the corrector, the losses, the loop.
+- :mod:`.collapse`: what thoughts are worth. :mod:`.study`: the experiments that the notebook calls.
+- :mod:`.released`, :mod:`.asked`, :mod:`.needs`: the paper's own model, a model as corrector, what they need.
+- :mod:`.printed`: what follows from the paper's tables; :mod:`.bench`, :mod:`.pictures`: times and figures.
+"""
+
+from __future__ import annotations
+
+from reprobook.papers.gtr import (
+    asked,
+    bench,
+    cards,
+    collapse,
+    corrector,
+    formulas,
+    games,
+    language,
+    learning,
+    needs,
+    pictures,
+    policy,
+    ppo,
+    printed,
+    released,
+    start,
+    study,
+)  # fmt: skip
+
+__all__ = [
+    "asked", "bench", "cards", "collapse", "corrector", "formulas", "games", "language", "learning", "needs",
+    "pictures", "policy", "ppo", "printed", "released", "start", "study",
+]  # fmt: skip

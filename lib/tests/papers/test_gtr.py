@@ -1,0 +1,237 @@
+"""The experiments' bookkeeping, the paper's tables and the benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from reprobook import facts
+from reprobook.errors import ReprobookError
+from reprobook.papers.gtr import bench, games, printed, study
+from reprobook.papers.gtr.learning import Played
+from reprobook.papers.gtr.policy import Policy, Shape
+
+
+def played(returns: list[float], named: list[float]) -> Played:
+    n = len(returns)
+    return Played(np.array(returns), np.zeros(n), np.array(named), np.ones(n), ["a b"] * n, np.zeros(n))
+
+
+def ends(returns: list[float], sharp: list[float], named: list[float], told: list[float]) -> study.Measured:
+    """Sampled and sharp returns, how far sampled thoughts name the cards; greedy reads the first hand."""
+    n = len(returns)
+    return study.Measured(played(returns, named), played(sharp, named), played(returns, [1.0, 0.0]), np.array(told)[:n])
+
+
+def run(first: study.Measured, last: study.Measured) -> study.Run:
+    return study.Run(first, last, pd.DataFrame(), Policy(Shape(1, 1, 1, 4, 8)))
+
+
+START = ends([-1, 9], [9, -1], [0.5, 1.0], [1.0, 0.0])
+BLIND = ends([-1, -1], [-1, -1], [0.0, 0.0], [0.0, 0.0])
+RL = run(START, ends([-3, -1], [-1, 5], [0.25, 0.0], [0.25, 0.0]))
+GTR = run(START, ends([10, 8], [10, -1], [1.0, 0.75], [1.5, 0.5]))
+ACTION = run(BLIND, ends([-1, 9], [10, 10], [0.0, 0.0], [0.0, 0.0]))
+NAMED = "thoughts that name the cards"
+
+
+def differences(pairs: study.Pairs) -> dict[str, list[float]]:
+    return {name: (a - b).tolist() for name, (a, b) in pairs.items()}
+
+
+def test_effects_pair_the_hands() -> None:
+    runs = {"RL only": RL, "GTR": GTR}
+    both = {
+        "RL only: success, last minus first": [0, -1],
+        f"RL only: {NAMED}, last minus first": [-0.25, -1],
+        "GTR: success, last minus first": [1, 0],
+        f"GTR: {NAMED}, last minus first": [0.5, -0.25],
+        "GTR minus RL only": [1, 1],
+        "at T = 0.2: GTR minus RL only": [1, -1],
+        "GTR minus sharpened start": [0, 1],
+        f"{NAMED}: GTR minus RL only": [0.75, 0.75],
+    }
+    assert differences(study.pairs(runs)) == both
+    assert differences(study.pairs(runs | {"action only": ACTION})) == both | {
+        "GTR minus action only": [1, 0],
+        "at T = 0.2: GTR minus action only": [0, -1],
+        "gain over the start: GTR minus action only": [1, -1],  # [1, 0] from its own start, less [0, 1]
+        "RL only minus action only": [0, -1],
+        "gain over the start: RL only minus action only": [0, -2],
+    }
+    assert list(study.pairs({"RL only": RL})) == list(both)[:2]
+    perfect = differences(study.pairs(runs | {"GTR, perfect corrector": GTR}))
+    assert perfect["GTR, perfect corrector minus sharpened start"] == [0, 1]
+    assert perfect["GTR minus GTR, perfect corrector"] == [0, 0]
+    assert perfect[f"{NAMED}: GTR, perfect corrector minus RL only"] == [0.75, 0.75]
+    assert differences(study.moved("x", GTR)) == {
+        "x: success, last minus first": [1, 0], f"x: {NAMED}, last minus first": [0.5, -0.25],
+    }  # fmt: skip
+
+
+def test_effects_of_information_are_those_of_runs_that_think() -> None:
+    told = differences(study.told({"RL only": RL, "action only": ACTION, "GTR": GTR}))
+    assert told == {
+        "RL only: information on the cards in thoughts, last minus first": [-0.75, 0],
+        "GTR: information on the cards in thoughts, last minus first": [0.5, 0.5],
+    }
+
+
+def test_a_full_collapse_of_thoughts_is_no_run_without_thoughts() -> None:
+    """No thought names its cards any more: the strongest case of the effect, and not to be left out."""
+    runs = {"RL only": run(START, ends([-3, -1], [-1, 5], [0.0, 0.0], [0.0, 0.0]))}
+    assert differences(study.pairs(runs))[f"RL only: {NAMED}, last minus first"] == [-0.5, -1]
+    assert len(study.told(runs)) == 1
+
+
+def test_levels_outcomes_and_slopes() -> None:
+    levels = {name: values.tolist() for name, values in study.levels(RL).items()}
+    assert levels == {"cards read": [1, 0], "middle game: start": [0, 1], "middle game: legal actions": [1, 1]}
+    assert study.outcome({"RL only": RL}) == "thought collapse, as in the paper"
+    assert study.outcome({"RL only": GTR}) == "learning with thoughts"
+    blind = run(START, ends([1, 1], [1, 1], [0.1, 0.1], [0, 0]))
+    assert study.outcome({"RL only": blind}) == "success without thoughts that see the hand"
+    assert study.outcome({"RL only": run(START, START)}) == "neither learned nor collapsed"
+    assert study.slopes([0.0, 0.5, 1.0], [GTR, RL, RL]).tolist() == pytest.approx([-1, -1])
+    with pytest.raises(ReprobookError, match="a slope needs two values"):
+        study.slopes([0.3, 0.3], [])
+
+
+def test_the_effects_of_an_easy_game() -> None:
+    runs = {("EZPoints", "RL only"): RL, ("EZPoints", "GTR"): GTR, ("NumberLine", "GTR"): RL}
+    levels = {name: values.tolist() for name, values in study.easy_levels("EZPoints", runs).items()}
+    assert levels == {
+        "EZPoints: start": [0, 1], "EZPoints: start, T = 0.2": [1, 0], "EZPoints: RL only": [0, 0],
+        "EZPoints: GTR": [1, 1],
+    }  # fmt: skip
+    assert differences(study.easy_pairs("EZPoints", runs)) == {
+        "EZPoints: GTR minus RL only": [1, 1],
+        "EZPoints: at T = 0.2: GTR minus RL only": [1, -1],
+        "EZPoints: RL only minus sharpened start": [-1, 0],
+        "EZPoints: RL only: success, last minus first": [0, -1],
+        f"EZPoints: RL only: {NAMED}, last minus first": [-0.25, -1],
+        "EZPoints: GTR: success, last minus first": [1, 0],
+        f"EZPoints: GTR: {NAMED}, last minus first": [0.5, -0.25],
+    }
+
+
+def test_the_row_of_a_run_tells_temperatures_apart() -> None:
+    row = ends([10, 8, -1, -1], [1, 1, 1, -1], [0.5, 1, 0, 0], [1.0, 0.5]).row()
+    assert (row["success"], row["success, T = 0.2"], row["names the cards"]) == (0.5, 0.75, 0.375)
+    assert row["information (nats)"] == 0.75 and row["cards read, greedy"] == 0.5
+
+
+def test_what_needs_no_arithmetic() -> None:
+    hands = games.Pool(
+        np.array([(3, 8), (8, 3), (2, 2), (5, 1)]), np.array([11, 5, 4, 5]), np.array([0.1, 0.2, 0.3, 0.4])
+    )
+    found = study.lazy_solvers(hands).set_index("solver")["success"]
+    assert found.to_dict() == pytest.approx({  # 3+8, 2+2; 8-3; 2*2, 5*1
+        "always +": 0.4, "always -": 0.2, "always *": 0.7, "one of the three at random": 1.3 / 3,
+    })  # fmt: skip
+    pool = games.pool_of_targets()
+    all_hands = study.lazy_solvers(pool).set_index("solver")["success"]
+    for op in "+-*":
+        won = [
+            eval(f"{max(hand)}{op}{min(hand)}") == target
+            for hand, target in zip(pool.ranks.tolist(), pool.targets.tolist(), strict=True)
+        ]
+        assert all_hands[f"always {op}"] == pytest.approx(np.mean(won)) and 0 < np.mean(won) < 1
+
+
+def test_hands_of_a_kind_share_cards_and_target() -> None:
+    world = study.World("Targets", None, None, games.pool_of_targets(), (None, None), None)  # type: ignore[arg-type]
+    names, kinds = study.hand_keys(world, 400)
+    assert len(set(names)) == 400 == len(kinds) and study.hand_keys(world, 400) == (names, kinds)
+    game = world.deal(400, study.HANDS)
+    hands = list(zip(game.ranks().tolist(), game.targets().tolist(), strict=True))
+    assert names[7] == f"7: {hands[7][0][0]} {hands[7][0][1]} to {hands[7][1]}"
+    kind_of: dict[tuple[int, ...], set[str]] = {}
+    for (ranks, target), kind in zip(hands, kinds, strict=True):
+        kind_of.setdefault((min(ranks), max(ranks), target), set()).add(kind)
+    assert all(len(each) == 1 for each in kind_of.values()) and len(kind_of) == len(set(kinds)) < 400
+    assert len({(*ranks, target) for ranks, target in hands}) > len(kind_of)  # either order of a pair was dealt
+
+
+def test_rows_are_what_their_names_say() -> None:
+    assert not study.method("RL only", 0.3).asks and study.method("RL only with truncation", 0.3).asks
+    assert (
+        study.method("GTR", 0.3).ability.noise == 0.3 and study.method("GTR, perfect corrector", 0.3).ability.noise == 0
+    )
+    assert not study.method("GTR without tool", 0.3).ability.tool and not study.method("GTR without DAgger", 0).dagger
+    assert [study.method(f"RL only{name}", 0).lam for name in (", lambda 0", "", ", lambda 1")] == [0, 0.5, 1]
+    rl = study.method("RL only", 0)
+    assert rl.step == 1 and rl.value_clip == 0.1  # as released
+    changed = {", half the step": {"step": 0.5}, ", twice the step": {"step": 2.0}, ", free critic": {
+        "value_clip": math.inf}}  # fmt: skip
+    for name, change in changed.items():
+        assert study.method(f"RL only{name}", 0) == dataclasses.replace(rl, **change)  # type: ignore[arg-type]
+    assert not study.method("cloning only", 0).ppo and study.method("judge reward", 0).cloning == 0
+    with pytest.raises(ReprobookError, match="method 'PPO' is not known; methods: RL only"):
+        study.method("PPO", 0)
+    with pytest.raises(ReprobookError, match="noise is 2"):
+        study.method("GTR", 2)
+
+
+def test_the_printed_tables_say_what_they_can() -> None:
+    paper = facts.load("gtr")
+    lost = printed.lost_episodes(paper).set_index("model")
+    assert lost.loc["GTR", "a lost episode"] == pytest.approx((1.75 + 2.17) / 0.825)
+    assert (lost["a lost episode"].dropna() > 1).all() and lost.loc["GTR", "return if truncated"] == pytest.approx(
+        0.925
+    )
+    assert 12 < lost.loc["GTR", "low"] < 17.5 < lost.loc["GTR", "high"] < 24
+    easier = printed.easier_games(paper)
+    impossible = easier[easier["possible"].eq(False)]
+    assert impossible[["game", "model"]].to_numpy().tolist() == [["EZPoints", "GTR"]]
+    assert impossible["at most"].tolist() == pytest.approx([9.395])
+    assert (easier["draws"].dropna() >= 0).all()
+
+
+def test_the_benchmarks_compare_equal_results() -> None:
+    assert len(bench.headline(rows=6, width=16).seconds) == 2
+    assert len(bench.throughput(n_tables=4, n_steps=9).seconds) == 2
+
+
+GIVEN: dict[str, object] = {
+    "rows": ["GTR"], "parts": [], "others": [], "forms": [], "released": [], "released_games": [],
+    "released_corrector": "", "lora": [8, 16, 0.05], "controls": {"EZPoints": 1}, "noise": 0.3, "noises": [0.0],
+    "n_tables": 16, "n_steps": 6, "n_updates": 1, "epochs": 1, "batch_size": 32, "micro": 0,
+    "lr": 1e-4, "horizon": 0, "grad_clip": 0.5, "temperature": 1.0, "repetition": 1.0, "n_hands": 20, "width": 16,
+    "n_layers": 1, "reading_steps": 1, "n_demonstrations": 8, "start_steps": 1, "start_lr": 1e-3,
+    "wrong_cards": {"EZPoints": 0.1, "Targets": 0.1}, "wrong_formulas": {"EZPoints": 0.1, "Targets": 0.1},
+    "wrong_symbols": {"EZPoints": 0.1, "Targets": 0.1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rows": ["PPO"]}, "method 'PPO' is not known"),
+        ({"controls": {"Points24": 1}}, "controls names 'Points24'; it may have EZPoints, NumberLine, Blackjack"),
+        ({"released_games": ["ALFWorld"]}, "released_games names 'ALFWorld'; it may have Points24, EZPoints"),
+        ({"controls": {"NumberLine": 0}}, "n_updates is 0; it must be at least 1"),
+        ({"n_updates": 0}, "n_updates is 0; it must be at least 1"),
+        ({"noises": [1.5]}, "noise is 1.5"),
+        ({"batch_size": 1000}, "batch_size is 1000; a rollout has 96 steps"),
+        ({"wrong_symbols": {"EZPoints": -1, "Targets": 0}}, "noise: symbols is -1"),
+        ({"wrong_cards": {"EZPoints": 0.1}}, "has no share for Targets; all have one for EZPoints"),
+        ({"temperature": 0.0}, "temperature is 0.0 and repetition 1.0; they must be > 0 and >= 1"),
+        ({"lora": [0, 16, 0.05]}, "rank >= 1"),
+        ({"n_hands": 2}, "n_hands is 2; it must be at least 4"),
+        ({"released_corrector": "gpt-4o"}, "released_corrector is 'gpt-4o'"),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_trained(changed: dict[str, object], message: str) -> None:
+    study.check(GIVEN)
+    with pytest.raises(ReprobookError, match=message):
+        study.check(GIVEN | changed)
+
+
+def test_the_step_size_falls_by_the_same_share_in_every_run() -> None:
+    long, short = (study.settings_of(GIVEN | {"n_updates": 30, "horizon": 54}, n) for n in (30, 15))
+    assert (long.horizon, short.horizon) == (54, 27)
+    assert long.step_size(31) == pytest.approx(short.step_size(16)) and long.step_size(31) < 0.42 * long.lr
