@@ -37,8 +37,8 @@ parts:
 
 @pytest.fixture
 def copy(checkout: Any) -> Any:
-    """A checkout with the real library in it, which its kernels import."""
-    ignored = shutil.ignore_patterns("__pycache__")
+    """A checkout with the real library in it but one chapter, which its kernels import."""
+    ignored = shutil.ignore_patterns("__pycache__", SLUG)
     shutil.copytree(Path(reprobook.__file__).parent, checkout.root / "lib" / "reprobook", ignore=ignored)
     checkout.write("book/_toc.yml", CONTENTS)
     checkout.write("book/references.bib", "% entries\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -48,10 +49,10 @@ def idea() -> Figure:
 
 def table_picture(world: World, n: int = 3) -> Figure:
     """Some hands of a world as the policy sees them."""
-    rng = np.random.default_rng(0)
     game = world.deal(n, seed=0)
     ranks = game.ranks()
-    places = world.writing[0].pick(ranks, rng)
+    first: Any = SimpleNamespace(random=np.zeros)  # of each digit its first picture
+    places = world.writing[0].pick(ranks, first)
     fig, axes = plt.subplots(1, n, figsize=(7.2, 1.6), squeeze=False)
     for ax, each, hand, target in zip(axes[0], places, ranks, game.targets(), strict=True):
         ax.imshow(picture(world.writing[0], each), cmap="gray_r")

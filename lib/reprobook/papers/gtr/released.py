@@ -305,7 +305,7 @@ class Lora(NamedTuple):
         return int(self.rank)
 
 
-def open_policy(folder: Path, lora: Lora, n_prompt: int, n_new: int, device: torch.device) -> VisionPolicy:
+def open_policy(folder: str | Path, lora: Lora, n_prompt: int, n_new: int, device: torch.device) -> VisionPolicy:
     """LLaVA-Next from a folder, in bf16 on a GPU, with new adapters in fp32."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
