@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import statistics
+import symtable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -316,11 +317,37 @@ def _display_cells(cells: list[NotebookNode]) -> Iterator[str]:
         stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         if needed := sorted((used - made) & (stored | _definitions([tree]))):
             yield f"cell {k} is tagged display, but defines {', '.join(needed)}, which cells that count use"
+        later = [_tree(c.source) for j, c in code if j > k and "display" not in c.metadata.get("tags", [])]
+        if lost := sorted(_lost(_bound(tree) & made, later)):
+            yield f"cell {k} is tagged display, but binds {', '.join(lost)} anew, which a later cell that counts uses"
         calls = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _of_chapter(node)}
         if wrong := sorted(calls & RECORDING):
             yield f"cell {k} is tagged display, but calls ch.{', ch.'.join(wrong)}"
         if {"evidence", "figure"} <= calls:
             yield f"cell {k} draws a recorded table: with ch.evidence_figure a reader's own run is drawn into it"
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names that a cell leaves behind: not the arguments and inner names of its functions."""
+    symbols = symtable.symtable(ast.unparse(tree), "cell", "exec").get_symbols()
+    return {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+
+
+def _lost(names: set[str], later: list[ast.Module]) -> set[str]:
+    """Those of the names that a later cell uses before one binds them again."""
+    lost: set[str] = set()
+    for tree in later:
+        lost |= names & _taken(tree)
+        names = names - _bound(tree)
+    return lost
+
+
+def _taken(tree: ast.Module) -> set[str]:
+    """Names that a cell uses and binds nowhere itself, so that it has them from cells before it."""
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    grown = {node.target for node in ast.walk(tree) if isinstance(node, ast.AugAssign)}  # x |= y uses x
+    own = {node.id for node in names if isinstance(node.ctx, ast.Store) and node not in grown} | _definitions([tree])
+    return {node.id for node in names if isinstance(node.ctx, ast.Load) or node in grown} - own
 
 
 def _definitions(trees: list[ast.Module]) -> set[str]:

@@ -52,6 +52,15 @@ def test_a_good_notebook_has_no_problem(checkout: Any) -> None:
     assert _shape(checkout, good()) == []
 
 
+def test_a_display_cell_may_use_a_name_that_the_next_cells_bind_themselves(checkout: Any) -> None:
+    nb = good()
+    nb.cells[5].source = "z0 = [y for y in range(3)]\nch.figure(fig, f'{(lambda x: x)(z0)}')"
+    assert not [line for line in _shape(checkout, nb) if "anew" in line]
+    nb.cells[-2].source = "z10 += 1"
+    nb.cells[5].source = "z10 = 2\nch.figure(fig, 'It.')"
+    assert [line for line in _shape(checkout, nb) if "binds z10 anew" in line]
+
+
 def _set(cell: int, **changes: Any) -> Callable[[nbformat.NotebookNode], None]:
     return lambda nb: nb.cells[cell].update(changes)
 
@@ -107,6 +116,8 @@ def _prints(text: str) -> Callable[[nbformat.NotebookNode], None]:
         (_set(4, outputs=[new_output("display_data", {"text/html": "<script>x</script>"})]), "cell 5 stores a script"),
         (_tags(3, "display"), "cell 4 is tagged display, but defines x, which cells that count use"),
         (_set(5, source="ch.metric('a', 1)"), "cell 6 is tagged display, but calls ch.metric"),
+        (_set(5, source="y = 2\nch.figure(fig, 'It.')"), "cell 6 is tagged display, but binds y anew, which a later"),
+        (_set(5, source="def y():\n    return 2"), "cell 6 is tagged display, but binds y anew"),
     ],
 )
 def test_faults_of_shape(checkout: Any, change: Callable[[Any], None], problem: str) -> None:
