@@ -6,7 +6,9 @@ So mean lengths are equal by construction, document by document, and what is lef
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,13 @@ import numpy as np
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import complete
-from reprobook.nn.encoder import encode
-from reprobook.papers.moc.metrics import ALONE
+from reprobook.papers.moc.metrics import ALONE, dissimilarity, words
 from reprobook.papers.moc.recovery import recover_robust
 
 if TYPE_CHECKING:
     from reprobook.papers.moc.corpora import Cuts, Document
     from reprobook.papers.moc.metrics import Scorer
+    from reprobook.papers.moc.retrieval import Encode
 
 
 def n_chunks(document: Document, length: int) -> int:
@@ -76,15 +78,38 @@ def by_scores(document: Document, scores: np.ndarray, n: int) -> Cuts:
     return tuple(sorted(inner[best].tolist()))
 
 
-def semantic(document: Document, n: int, encoder: tuple[Any, Any]) -> Cuts:
-    """*Semantic*: distances between groups of three sentences around each and its next one; the largest are cut. The
-    percentile of LlamaIndex's splitter is the one that gives n chunks."""
+def halved(document: Document, n: int) -> Cuts:
+    """The longest chunk is cut in the middle until there are n."""
+    return resized(document, (), n)
+
+
+def semantic(document: Document, n: int, vectors: Encode, around: int = 1) -> Cuts:
+    """*Semantic*: distances between groups of sentences, each with ``around`` to either side, and the next one's group;
+    the largest are cut. The percentile of LlamaIndex's splitter is the one that gives n chunks."""
     starts = document.sentences.tolist()
     last = len(starts) - 1
-    groups = [document.text[starts[max(0, k - 1)] : starts[min(last, k + 2)]] for k in range(last)]
-    vectors = encode(*encoder, groups)
-    distances = 1 - (vectors[:-1] * vectors[1:]).sum(-1).numpy()
-    return by_scores(document, np.concatenate([[0.0], distances, [0.0]]), n)
+    found = vectors(
+        [document.text[starts[max(0, k - around)] : starts[min(last, k + 1 + around)]] for k in range(last)]
+    )
+    return by_scores(document, _inner(dissimilarity(found)), n)
+
+
+def lexical(document: Document, n: int, blocks: int = 2) -> Cuts:
+    """*Lexical*, a TextTiling: cut where the words of ``blocks`` sentences before and behind have the least in
+    common (cosine of counts)."""
+    starts = document.sentences.tolist()
+    counts = [Counter(words(document.text[a:b])) for a, b in itertools.pairwise(starts)]
+    gaps = []
+    for k in range(1, len(counts)):
+        before, behind = (sum(part, Counter[str]()) for part in (counts[max(0, k - blocks) : k], counts[k : k + blocks]))
+        size = math.hypot(*before.values()) * math.hypot(*behind.values())
+        gaps.append(1 - sum(c * behind[w] for w, c in before.items()) / max(size, 1e-9))
+    return by_scores(document, _inner(np.array(gaps)), n)
+
+
+def _inner(gaps: np.ndarray) -> np.ndarray:
+    """Scores of the ends of sentences inside of a document, as :func:`by_scores` takes them."""
+    return np.concatenate([[0.0], gaps, [0.0]])
 
 
 def by_perplexity(document: Document, n: int, scorer: Scorer, context: int = 2) -> Cuts:

@@ -14,7 +14,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -120,35 +120,29 @@ class Segment:
     group: str
 
 
-def wikipedia_paragraphs(path: str | Path, least: int = 12) -> list[Segment]:
-    """Paragraphs of at least ``least`` words of the Wikipedia extract, in order, under the heading of their section."""
-    found = []
+def wikipedia_runs(path: str | Path, least: int, most: int) -> list[list[Segment]]:
+    """Runs of neighbouring paragraphs of ``least`` to ``most`` words of the Wikipedia extract, each under the heading
+    of its section. A run ends where something else stands between two of them: a longer or a shorter paragraph, a list,
+    another article. So inside of a run nothing is left out but headings, tables and pictures."""
+    found: list[list[Segment]] = []
     for article in wikipedia_articles(path):
         text = visible_text(article.markup).replace("'''", "").replace("''", "")
         parts = _HEADING.split(text)
+        run: list[Segment] = []
         for title, body in zip([article.title, *parts[1::2]], parts[::2], strict=True):
-            if _EMPTY_TALK.fullmatch(title.strip()):
-                continue
-            for line in _NO_PROSE.sub("", body).split("\n"):
-                if len((clean := _clean(line)).split()) >= least and clean[-1] in ".!?\"')":
-                    name = title if title == article.title else f"{article.title}: {title}"
-                    found.append(Segment(name, clean, article.title))
-    return found
+            name = title if title == article.title else f"{article.title}: {title}"
+            for line in filter(str.strip, body.split("\n")):
+                clean = "" if _NO_PROSE.match(line) or _EMPTY_TALK.fullmatch(title.strip()) else _clean(line)
+                if least <= len(clean.split()) <= most and clean[-1] in ".!?\"')":
+                    run.append(Segment(name, clean, article.title))
+                else:
+                    found, run = [*found, run], []
+        found.append(run)
+    return [run for run in found if run]
 
 
 def _clean(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\(\s*[;,]?\s*\)", "", text)).replace(" ,", ",").replace(" .", ".").strip()
-
-
-def sections(paragraphs: Iterable[Segment]) -> list[Segment]:
-    """Neighbouring paragraphs under the same heading as one segment."""
-    found: list[Segment] = []
-    for each in paragraphs:
-        if found and (found[-1].title, found[-1].group) == (each.title, each.group):
-            found[-1] = Segment(each.title, f"{found[-1].text} {each.text}", each.group)
-        else:
-            found.append(each)
-    return found
 
 
 def manual(path: str | Path, language: str) -> list[Segment]:
@@ -186,17 +180,6 @@ def _xhtml(folder: Path, suffix: str) -> Iterator[tuple[tuple[str, str], dict[st
 # ------------------------------------------------------------------------------------------------- documents
 
 
-def clipped(segment: Segment, most: int, language: str) -> Segment:
-    """The segment's sentences within its first ``most`` words (Chinese: characters), at least one."""
-    words = word_borders(segment.text, language)
-    if len(words) - 1 <= most:
-        return segment
-    ends = borders(segment.text)[1:]
-    fitting = ends[ends <= words[most]]
-    end = int(fitting[-1] if len(fitting) else ends[0])
-    return Segment(segment.title, segment.text[:end].strip(), segment.group)
-
-
 def document(name: str, parts: Sequence[Segment], language: str = "en", group: str | None = None) -> Document:
     """Segments joined by a blank (Chinese: by nothing)."""
     blank = " " if language == "en" else ""
@@ -207,27 +190,24 @@ def document(name: str, parts: Sequence[Segment], language: str = "en", group: s
     return Document(name, "".join(texts), tuple(ends[:-1]), titles, group or parts[0].group, language)
 
 
-def consecutive(segments: Sequence[Segment], size: int, clip: int, language: str = "en") -> list[Document]:
-    """Documents of neighbouring segments of one group, of about ``size`` words (Chinese: characters); those of fewer
-    than three segments are left out. Each segment is clipped to 0.4 to 1.6 times ``clip`` words, drawn: were they all
-    of one length, cutting at that length would find their ends without reading."""
-    found, part, total = [], list[Segment](), 0
-    widths = np.random.default_rng(0).uniform(0.4, 1.6, len(segments))
-    for k, each in enumerate(segments):
-        short = clipped(each, round(clip * widths[k]), language)
-        part.append(short)
-        total += len(word_borders(short.text, language)) - 1
-        last = k + 1 == len(segments) or segments[k + 1].group != each.group
-        if total >= size or last:
-            if len(part) >= 3 and total >= size / 2:
-                found.append(document(f"{each.group}/{k}", part, language))
-            part, total = [], 0
+def documents(runs: Iterable[Sequence[Segment]], size: int, language: str = "en") -> list[Document]:
+    """Whole neighbouring segments of a run, joined until they have ``size`` words (Chinese: characters); what is left
+    over at the end of a run, and documents of fewer than three segments, are left out."""
+    found = []
+    for run in runs:
+        part, total = list[Segment](), 0
+        for each in run:
+            part.append(each)
+            total += len(word_borders(each.text, language)) - 1
+            if total >= size:
+                if len(part) >= 3:
+                    found.append(document(f"{each.group}/{len(found)}", part, language))
+                part, total = [], 0
     return found
 
 
-def joins(segments: Sequence[Segment], n: int, n_segments: int, clip: int, seed: int = 0) -> list[Document]:
-    """``n`` documents, each of passages of ``n_segments`` different groups, clipped as in :func:`consecutive`; no
-    passage comes twice."""
+def joins(segments: Sequence[Segment], n: int, n_segments: int, seed: int = 0) -> list[Document]:
+    """``n`` documents, each of segments of ``n_segments`` different groups; no segment comes twice."""
     rng = np.random.default_rng([seed, n_segments])
     groups: dict[str, list[Segment]] = {}
     for k in rng.permutation(len(segments)).tolist():
@@ -237,27 +217,31 @@ def joins(segments: Sequence[Segment], n: int, n_segments: int, clip: int, seed:
         left = [name for name, waiting in groups.items() if waiting]
         if len(left) < n_segments:
             raise ReprobookError(f"{len(left)} articles are left for a join of {n_segments}: take fewer joins")
-        names, widths = rng.choice(left, n_segments, replace=False).tolist(), rng.uniform(0.4, 1.6, n_segments)
-        parts = [clipped(groups[name].pop(), round(clip * w), "en") for name, w in zip(names, widths, strict=True)]
+        parts = [groups[name].pop() for name in rng.choice(left, n_segments, replace=False).tolist()]
         found.append(document(f"join {k}", parts, group=f"{k}"))
     return found
 
 
+PILOT = 90  # seeds from here on are for trying things out
+
+
 def chosen(documents: Sequence[Document], n: int, seed: int) -> list[Document]:
-    """``n`` documents of a fixed shuffle, first one of every group, then a second one of those that have it, and so on;
-    seeds take turns, so that the first ones share neither documents nor, while there are enough, groups.
+    """``n`` documents of a fixed shuffle, first one of every group, then a second one of those that have it, and so on.
+    Every third is kept for the seeds from :data:`PILOT` on, so that what is tried out is never what is published. Seeds
+    take turns: while documents last, no two have one in common.
 
     Raises :class:`ReprobookError` if there are fewer than ``n``."""
-    if not 1 <= n <= len(documents):
-        raise ReprobookError(f"{n} documents are wanted; there are 1 to {len(documents)}")
     order = np.random.default_rng(0).permutation(len(documents)).tolist()
-    seen = Counter[str]()
-    turn = {}
+    seen, turn = Counter[str](), {}
     for k in order:
         turn[k] = seen[documents[k].group]
         seen[documents[k].group] += 1
     order.sort(key=turn.__getitem__)
-    return [documents[order[k % len(documents)]] for k in range(seed * n, seed * n + n)]
+    pool = [k for place, k in enumerate(order) if (place % 3 == 2) == (seed >= PILOT)]
+    if not 1 <= n <= len(pool):
+        raise ReprobookError(f"{n} documents are wanted; there are 1 to {len(pool)}")
+    first = n * (seed - PILOT if seed >= PILOT else seed)
+    return [documents[pool[k % len(pool)]] for k in range(first, first + n)]
 
 
 # ------------------------------------------------------------------------------------------------- windows
@@ -294,44 +278,36 @@ def _window_end(ends: np.ndarray, at: int, size: int) -> int:
 
 @dataclass(frozen=True)
 class Question:
-    """``kind``: ``heading`` (the title of a segment, whose text is the evidence) or ``statement`` (the first half of a
-    sentence; the second half is the answer, and the sentence with its neighbours in its segment the evidence).
-    ``span``: the evidence, ``said``: the sentence itself, in characters of the document."""
+    """Asked of ``document``: ``span``, the characters of its evidence there; ``answer`` where there is a right one."""
 
-    kind: str
     document: str
     text: str
-    answer: str
     span: tuple[int, int]
-    said: tuple[int, int]
+    answer: str = ""
 
 
-def heading_questions(document: Document) -> list[Question]:
-    """One for each segment; of titles that come twice only the first."""
-    found: dict[str, Question] = {}
-    for title, span in zip(document.titles, spans(document.text, document.cuts), strict=True):
-        found.setdefault(title, Question("heading", document.id, title, "", span, span))
-    return list(found.values())
+def cloze(document: Document, n: int, seed: int = 0, least: int = 8) -> tuple[Document, list[Question]]:
+    """Inverse cloze: up to ``n`` sentences of at least ``least`` words (Chinese: characters) are taken out of a
+    document, and each asks for the place where it stood: the sentence before and the one behind, whichever segments
+    they stand in. So a question is nowhere in the text, and a cut may fall between the two halves of its evidence.
 
-
-def statement_questions(document: Document, n: int, seed: int = 0, least: int = 12) -> list[Question]:
-    """Up to ``n`` sentences of at least ``least`` words (Chinese: characters), of different segments as long as there
-    are any, split behind their middle word; the evidence reaches one sentence to either side within the segment."""
-    inner, bounds = document.sentences, np.array([0, *document.cuts, len(document.text)])
-    found: list[list[Question]] = [[] for _ in bounds[1:]]
-    for k, (begin, end) in enumerate(zip(inner[:-1].tolist(), inner[1:].tolist(), strict=True)):
-        words = document.words[(document.words >= begin) & (document.words < end)]
-        if len(words) < least:
-            continue
-        middle = int(words[len(words) // 2])
-        segment = int(np.searchsorted(bounds, begin, side="right")) - 1
-        first = max(int(inner[max(k - 1, 0)]), int(bounds[segment]))
-        last = min(int(inner[min(k + 2, len(inner) - 1)]), int(bounds[segment + 1]))
-        asked, answer = document.text[begin:middle].strip(), document.text[middle:end].strip()
-        found[segment].append(Question("statement", document.id, asked, answer, (first, last), (begin, end)))
-    rng = np.random.default_rng([seed, len(document.text)])
-    for part in found:
-        rng.shuffle(part)
-    depth = max(map(len, found), default=0)
-    order = [part[k] for k in range(depth) for part in (found[j] for j in rng.permutation(len(found))) if len(part) > k]
-    return order[:n]
+    Sentences are drawn; two lie three apart, so that no evidence is shared, and a segment never loses its last one."""
+    at, text = document.sentences, document.text
+    owner = np.searchsorted(document.cuts, at[:-1], side="right")
+    sizes = np.array([document.size(a, b) for a, b in itertools.pairwise(at.tolist())])
+    left, taken = Counter(owner.tolist()), list[int]()
+    for k in (np.random.default_rng([seed, len(text)]).permutation(len(sizes) - 2) + 1).tolist():
+        apart = all(abs(k - other) >= 3 for other in taken)
+        if len(taken) < n and apart and sizes[k] >= least and left[int(owner[k])] > 1:
+            taken.append(k)
+            left[int(owner[k])] -= 1
+    gone = np.zeros(len(sizes), bool)
+    gone[taken] = True
+    lengths = np.where(gone, 0, np.diff(at))
+    new = np.concatenate([[0], lengths.cumsum()])  # where each sentence begins now
+    kept = "".join(text[a:b] for (a, b), lost in zip(itertools.pairwise(at.tolist()), gone, strict=True) if not lost)
+    cuts = tuple(new[np.searchsorted(at, document.cuts)].tolist())
+    made = replace(document, text=kept, cuts=cuts)
+    asked = [Question(document.id, text[at[k] : at[k + 1]].strip(), (int(new[k - 1]), int(new[k + 2])))
+             for k in sorted(taken)]  # fmt: skip
+    return made, asked

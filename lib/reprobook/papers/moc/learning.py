@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from reprobook.errors import ReprobookError
 from reprobook.nn.chat import IGNORED, prompt_ids, stop_ids, training_examples
 from reprobook.nn.completion import complete
 from reprobook.nn.lm import add_lora
-from reprobook.papers.moc.corpora import Segment, borders, clipped, document, pieces, windows
+from reprobook.papers.moc.corpora import Segment, borders, document, pieces, windows
 from reprobook.papers.moc.recovery import as_json, parsed, recovered, rendered, split
 from reprobook.train import shuffled
 
@@ -62,29 +62,26 @@ def mean_length(text: Document) -> float:
 # ------------------------------------------------------------------------------------------------ what is learned
 
 
-def lessons(sections: Sequence[Segment], size: int, clip: int) -> list[Document]:
-    """Training texts of up to ``size`` characters: neighbouring sections of one article, from every section on, each
-    clipped to 0.4 to 1.6 times ``clip`` words, drawn, as in :func:`reprobook.papers.moc.corpora.consecutive`; the last
-    is cut behind its last sentence that fits, as a window cuts it. Texts with double quotes or backslashes, which JSON
-    would escape, are left out, and so are texts of one chunk."""
-    rng, found = np.random.default_rng(1), []
-    for at, first in enumerate(sections):
-        part, used = list[Segment](), 0
-        for each in sections[at:]:
-            if each.group != first.group:
-                break
-            short = clipped(each, round(clip * rng.uniform(0.4, 1.6)), "en").text
-            ends = borders(short)
-            fitting = ends[(ends > 0) & (used + ends <= size)]
-            if not len(fitting):
-                break
-            part.append(replace(each, text=short[: int(fitting[-1])].strip()))
-            used += int(fitting[-1]) + 1
-            if fitting[-1] < len(short):
-                break
-        whole = document(f"{first.group}/{at}", part) if len(part) > 1 else None
-        if whole is not None and len(whole.text) <= size and not set('"\\') & set(whole.text):
-            found.append(whole)
+def lessons(runs: Iterable[Sequence[Segment]], size: int) -> list[Document]:
+    """Training texts of up to ``size`` characters: neighbouring segments of a run, from every one on; the last is cut
+    behind its last sentence that fits, as a window cuts it. Texts with double quotes or backslashes, which JSON would
+    escape, are left out, and so are texts of one chunk."""
+    found = []
+    for run in runs:
+        for at, first in enumerate(run):
+            part, used = list[Segment](), 0
+            for each in run[at:]:
+                ends = borders(each.text)[1:]
+                fitting = ends[used + ends <= size]
+                if not len(fitting):
+                    break
+                part.append(replace(each, text=each.text[: int(fitting[-1])].strip()))
+                used += int(fitting[-1]) + 1
+                if fitting[-1] < len(each.text):
+                    break
+            whole = document(f"{first.group}/{len(found)}", part) if len(part) > 1 else None
+            if whole is not None and not set('"\\') & set(whole.text):
+                found.append(whole)
     return found
 
 

@@ -21,9 +21,12 @@ import torch
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.lm import _log_p, token_logprobs
+from reprobook.papers.moc.corpora import pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from reprobook.papers.moc.corpora import Cuts
 
 Reading = Literal["nll", "ppl"]
 Keep = Literal["related", "unrelated"]
@@ -36,6 +39,11 @@ class Scorer(Protocol):
 
     def nll(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """(n,) of ``pairs`` (context, text); the context :data:`ALONE` means none."""
+        ...
+
+    def neighbours(self, texts: Sequence[str], cuts: Sequence[Sequence[Cuts]]) -> list[list[np.ndarray]]:
+        """Of every text and every one of its chunkings (2, boundaries): the next chunk alone, and behind the one
+        before."""
         ...
 
 
@@ -75,6 +83,37 @@ class LMScorer:
             self._known[context, text] = -part.mean().item()
         self._rows.clear()
         return np.array([self._known[pair] for pair in pairs])
+
+    def neighbours(self, texts: Sequence[str], cuts: Sequence[Sequence[Cuts]]) -> list[list[np.ndarray]]:
+        """The same numbers as :meth:`nll` of neighbouring chunks, but for tokens: a text is tokenised once, as a whole,
+        and a token belongs to the chunk in which it ends. So one pass from the beginning of a chunk serves all
+        chunkings that have one there, and all places where it may end."""
+        blank, rows, places = self.ids(ALONE), [], list[tuple[int, int]]()
+        ends, asked = [], []
+        for k, (text, options) in enumerate(zip(texts, cuts, strict=True)):
+            told = self.tokenizer(ALONE + text, add_special_tokens=False, return_offsets_mapping=True)
+            ends.append(np.array(told.offset_mapping)[:, 1] - len(ALONE))
+            bounds = [np.searchsorted(ends[k], [0, *each, len(text)], side="right") for each in options]
+            reach: dict[int, int] = {}
+            for each in bounds:
+                for a, b in zip(each[:-1].tolist(), [*each[2:].tolist(), int(each[-1])], strict=True):
+                    reach[a] = max(reach.get(a, 0), b)
+            asked.append(bounds)
+            places += [(k, a) for a in reach]
+            rows += [[*blank, *told.input_ids[a:b]] for a, b in reach.items()]
+        found = token_logprobs(self.model, self.tokenizer, rows, batch_size=self.batch_size, max_tokens=8192)
+        self.tokens_read += sum(map(len, rows))
+        sums = {place: np.concatenate([[0.0], row[len(blank) - 1 :].double().cumsum(0).numpy()])
+                for place, row in zip(places, found, strict=True)}  # fmt: skip
+
+        def mean(k: int, a: int, b: int, e: int) -> float:
+            return float(sums[k, a][b - a] - sums[k, a][e - a]) / (e - b)
+
+        return [
+            [np.array([[mean(k, b, b, e) for _, b, e in _triples(each)], [mean(k, *three) for three in _triples(each)]])
+             for each in bounds]
+            for k, bounds in enumerate(asked)
+        ]  # fmt: skip
 
     def _scored(self, text: str) -> list[int]:
         return self.ids(text.rstrip() or text)
@@ -123,6 +162,11 @@ class LMScorer:
                 self.tokens_read += len(row)
 
 
+def _triples(bounds: np.ndarray) -> list[tuple[int, int, int]]:
+    """Beginning of a chunk, of the next one, and where that ends."""
+    return list(zip(bounds[:-2].tolist(), bounds[1:-1].tolist(), bounds[2:].tolist(), strict=True))
+
+
 def _repeated(cache: Any, n: int) -> Any:
     """``n`` copies of a cache of one row; the original stays as it is."""
     made = copy.copy(cache)
@@ -139,12 +183,19 @@ class Recurrence:
     def __init__(self, corpus: Sequence[str], weight: float = 0.5) -> None:
         if not 0 <= weight < 1:
             raise ReprobookError(f"weight is {weight}; it must be in [0, 1)")
-        self.counts = Counter(word for text in corpus for word in _words(text))
+        self.counts = Counter(word for text in corpus for word in words(text))
         self.total, self.weight = sum(self.counts.values()) + len(self.counts) + 1, weight
 
     def nll(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """(n,) nats per word."""
-        return np.array([self._one(_words(context), _words(text)) for context, text in pairs])
+        return np.array([self._one(words(context), words(text)) for context, text in pairs])
+
+    def neighbours(self, texts: Sequence[str], cuts: Sequence[Sequence[Cuts]]) -> list[list[np.ndarray]]:
+        """As :meth:`Scorer.neighbours`, pair by pair."""
+        told = [[boundary_pairs(pieces(text, each)) for each in options]
+                for text, options in zip(texts, cuts, strict=True)]  # fmt: skip
+        return [[np.array([self.nll([(ALONE, q) for _, q in pairs]), self.nll(pairs)]) for pairs in each]
+                for each in told]  # fmt: skip
 
     def _one(self, context: list[str], text: list[str]) -> float:
         seen = Counter(context)
@@ -156,7 +207,7 @@ class Recurrence:
         return -sum(map(math.log, plain)) / max(1, len(text))
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     """Words in lower case; every Chinese character is one."""
     return re.findall(r"[一-鿿]|[^\W一-鿿]+", text.lower())
 

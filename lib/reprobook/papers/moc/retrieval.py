@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from reprobook.errors import ReprobookError
 from reprobook.nn.encoder import encode
 from reprobook.papers.moc.corpora import spans
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from reprobook.papers.moc.corpora import Cuts, Document, Question
 
 
@@ -44,57 +43,78 @@ def chunks_of(documents: Sequence[Document], cuts: Sequence[Cuts]) -> list[Chunk
     ]
 
 
-def ranked_dense(queries: Tensor, chunks: Tensor, k: int) -> np.ndarray:
-    """Rows (queries, k) of the most similar chunks by a vector index (faiss, inner product of unit vectors, exact)."""
-    import faiss
+class Vectors:
+    """Unit vectors (n, width) of texts by a sentence encoder; what was encoded once is kept."""
 
-    if not 1 <= k <= len(chunks):
-        raise ReprobookError(f"k is {k}; it must be from 1 to the number of chunks ({len(chunks)})")
-    index = faiss.IndexFlatIP(chunks.shape[1])
-    index.add(chunks.numpy())
-    return index.search(queries.numpy(), k)[1]
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer, self._known = model, tokenizer, dict[str, Tensor]()
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, encode(self.model, self.tokenizer, new), strict=True))
+        return torch.stack([self._known[text] for text in texts])
 
 
-def ranked_bm25(queries: Sequence[str], chunks: Sequence[str], k: int, language: str = "en") -> np.ndarray:
-    """Rows (queries, k) by BM25 (bm25s, k1 = 1.5, b = 0.75)."""
+Encode = Callable[[Sequence[str]], Tensor]
+
+
+def ranked_dense(queries: Tensor, chunks: Tensor) -> np.ndarray:
+    """Rows (queries, chunks): the most similar first, by exact search (inner product of unit vectors)."""
+    return (queries @ chunks.T).argsort(dim=1, descending=True, stable=True).numpy()
+
+
+def ranked_bm25(queries: Sequence[str], chunks: Sequence[str], language: str = "en") -> np.ndarray:
+    """Rows (queries, chunks), the best first by BM25 (bm25s, k1 = 1.5, b = 0.75)."""
     import bm25s
 
     index = bm25s.BM25(k1=1.5, b=0.75)
     index.index([tokens(text, language) or [""] for text in chunks], show_progress=False)
     scores = [index.get_scores(tokens(query, language) or [""]) for query in queries]
-    return np.argsort(-np.array(scores), axis=1, kind="stable")[:, :k]
+    return np.argsort(-np.array(scores), axis=1, kind="stable")
 
 
-def evidence(question: Question, found: Sequence[Chunk]) -> tuple[float, float]:
-    """Recall of the evidence's characters in the found chunks, and IoU: characters in both over those in either."""
+def within_budget(ranked: Iterable[Chunk], owner: Mapping[str, Document], budget: int) -> list[Chunk]:
+    """The first of ``ranked`` chunks until they have ``budget`` words (Chinese: characters); the last is cut there. So
+    what is found has the same size however unequal chunks are."""
+    found, left = list[Chunk](), budget
+    for each in ranked:
+        document = owner[each.document]
+        first = int(np.searchsorted(document.words, each.begin))
+        size = document.size(each.begin, each.end)
+        end = each.end if size <= left else int(document.words[first + left])
+        found.append(each._replace(end=end, text=document.text[each.begin : end]))
+        left -= size
+        if left <= 0:
+            break
+    return found
+
+
+def recall(question: Question, found: Iterable[Chunk]) -> float:
+    """Share of the evidence's characters in the found chunks."""
     begin, end = question.span
     inside = sum(max(0, min(end, c.end) - max(begin, c.begin)) for c in found if c.document == question.document)
-    total = sum(c.end - c.begin for c in found)
-    return inside / (end - begin), inside / (total + (end - begin) - inside)
+    return inside / (end - begin)
 
 
 def quality(
     documents: Sequence[Document], cuts: Mapping[str, Sequence[Cuts]], questions: Sequence[Question],
-    encoder: tuple[Any, Any] | None, k: int,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Chunker -> (questions, 2), recall and IoU of the evidence in the first ``k`` of *all* chunks of all documents.
-    ``encoder`` None: BM25. Texts that several chunkers share are encoded once."""
-    language = documents[0].language
-    held = {name: chunks_of(documents, each) for name, each in cuts.items()}
-    asked = [question.text for question in questions]
-    if encoder is not None:
-        texts = list(dict.fromkeys([*asked, *(c.text for each in held.values() for c in each)]))
-        row, vectors = {text: i for i, text in enumerate(texts)}, encode(*encoder, texts)
-    found = {}
-    for name, chunks in held.items():
-        size = min(k, len(chunks))
-        if encoder is None:
-            best = ranked_bm25(asked, [c.text for c in chunks], size, language)
-        else:
-            best = ranked_dense(vectors[[row[q] for q in asked]], vectors[[row[c.text] for c in chunks]], size)
-        found[name] = np.array(
-            [evidence(q, [chunks[i] for i in rows]) for q, rows in zip(questions, best, strict=True)]
-        )
+    vectors: Encode, budget: int,
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Retriever -> chunker -> (questions,), recall of the evidence in ``budget`` words of the chunks of *all*
+    documents."""
+    owner, asked = {d.id: d for d in documents}, [question.text for question in questions]
+    found: dict[str, dict[str, np.ndarray]] = {"MiniLM": {}, "BM25": {}}
+    for name, each in cuts.items():
+        chunks = chunks_of(documents, each)
+        told = [c.text for c in chunks]
+        orders = {
+            "MiniLM": ranked_dense(vectors(asked), vectors(told)),
+            "BM25": ranked_bm25(asked, told, documents[0].language),
+        }
+        for retriever, order in orders.items():
+            best = (within_budget((chunks[i] for i in rows), owner, budget) for rows in order.tolist())
+            found[retriever][name] = np.array([recall(q, each) for q, each in zip(questions, best, strict=True)])
     return found
 
 
