@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import itertools
 import json
 import math
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,21 +77,44 @@ def test_segments_and_sizes() -> None:
 
 def test_joins_take_no_passage_twice_and_say_when_there_are_too_few() -> None:
     parts = [Segment(f"t{k}", prose(k, 6), f"g{k % 7}") for k in range(30)]
-    found = corpora.joins(parts, 4, 5, 40, seed=3)
+    found = corpora.joins(parts, 4, 5, seed=3)
     assert all(len({*d.titles}) == 5 and len(d.cuts) == 4 for d in found)
     titles = [title for d in found for title in d.titles]
     assert len(titles) == len(set(titles))
     with pytest.raises(ReprobookError, match="fewer joins"):
-        corpora.joins(parts, 30, 5, 40)
+        corpora.joins(parts, 30, 5)
 
 
-def test_seeds_have_documents_of_their_own() -> None:
-    documents = [made(k) for k in range(9)]
-    first, second = (corpora.chosen(documents, 4, seed) for seed in (0, 1))
-    assert not {d.id for d in first} & {d.id for d in second}
-    with pytest.raises(ReprobookError, match="1 to 9"):
-        corpora.chosen(documents, 10, 0)
-    twice = [replace(made(k), group=f"g{k % 4}") for k in range(8)]
+def test_documents_are_whole_neighbours() -> None:
+    runs = [[Segment(f"t{k}", prose(k, 3), "g") for k in range(7)], [Segment("t", prose(9, 3), "h")]]
+    found = corpora.documents(runs, 60)
+    told = [part.strip() for d in found for part in corpora.pieces(d.text, d.cuts)]
+    assert told == [segment.text for segment in runs[0]][: len(told)] and len(told) >= 3
+    assert all(d.size() >= 60 and len(d.cuts) >= 2 for d in found)
+
+
+def test_runs_of_the_wikipedia_end_where_something_is_left_out(tmp_path: Path) -> None:
+    body = "\n".join([
+        "First " + "word " * 9 + "ends.", "", "== History ==", "Second " + "word " * 9 + "ends.", "* a list",
+        "Third " + "word " * 9 + "ends.", "Too short.", "Fourth " + "word " * 9 + "ends.", "== References ==",
+        "Fifth " + "word " * 9 + "ends.",
+    ])  # fmt: skip
+    page = f"<title>A</title><ns>0</ns><revision><text>{body}</text></revision>"
+    file = tmp_path / "dump.xml.bz2"
+    file.write_bytes(bz2.compress(f'<mediawiki xmlns="http://x/"><page>{page}</page></mediawiki>'.encode()))
+    runs = corpora.wikipedia_runs(file, 8, 20)
+    assert [[each.text.split()[0] for each in run] for run in runs] == [["First", "Second"], ["Third"], ["Fourth"]]
+    assert [each.title for each in runs[0]] == ["A", "A: History"]
+
+
+def test_seeds_have_documents_of_their_own_and_pilots_have_others() -> None:
+    documents = [made(k) for k in range(12)]
+    sets = [{d.id for d in corpora.chosen(documents, 4, seed)} for seed in (0, 1, corpora.PILOT)]
+    assert not any(a & b for a, b in itertools.combinations(sets, 2))
+    assert all(sets[2].isdisjoint({d.id for d in corpora.chosen(documents, 4, seed)}) for seed in range(8))
+    with pytest.raises(ReprobookError, match="1 to 8"):
+        corpora.chosen(documents, 9, 0)
+    twice = [replace(made(k), group=f"g{k % 6}") for k in range(12)]
     assert [len({d.group for d in corpora.chosen(twice, 4, seed)}) for seed in (0, 1)] == [4, 4]  # one of each first
 
 
@@ -118,15 +144,25 @@ def test_a_window_of_one_chunk_is_a_chunk() -> None:
     assert cuts and max(map(len, corpora.pieces(text, cuts))) <= 150
 
 
-def test_questions_know_their_evidence() -> None:
-    document = made(3)
-    for question in corpora.statement_questions(document, 9, seed=1, least=6):
-        said = document.text[slice(*question.said)].strip()
-        assert f"{question.text} {question.answer}" == said
-        segment = next(s for s in corpora.spans(document.text, document.cuts) if s[0] <= question.said[0] < s[1])
-        assert segment[0] <= question.span[0] <= question.said[0] < question.said[1] <= question.span[1] <= segment[1]
-    headings = corpora.heading_questions(document)
-    assert [q.span for q in headings] == corpora.spans(document.text, document.cuts)
+def test_a_cloze_question_is_nowhere_in_its_document_and_its_neighbours_are() -> None:
+    whole, straddling = made(3, 6), 0
+    for seed in range(6):
+        cut, asked = corpora.cloze(whole, 4, seed, least=4)
+        starts = whole.sentences.tolist()
+        told = [whole.text[a:b].strip() for a, b in itertools.pairwise(starts)]
+        assert 1 < len(asked) <= 4 and len(cut.cuts) == len(whole.cuts)
+        for q in asked:
+            k = told.index(q.text)
+            assert q.text not in cut.text
+            assert cut.text[slice(*q.span)].split() == f"{told[k - 1]} {told[k + 1]}".split()
+            straddling += any(q.span[0] < c < q.span[1] for c in cut.cuts)
+        kept = [part.split() for part in corpora.pieces(cut.text, cut.cuts)]
+        lost = [q.text.split() for q in asked]
+        assert sum(map(len, kept)) + sum(map(len, lost)) == whole.size()
+        spans = sorted(q.span for q in asked)
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+    assert straddling  # evidence goes over true boundaries as it comes
+    assert corpora.cloze(made(0, 1), 0)[1] == []
 
 
 # ------------------------------------------------------------------------------------------------ measures
@@ -139,7 +175,7 @@ class Letters:
 
     def __call__(self, text: Any, **_: Any) -> Any:
         ids = [1 + ord(c) % 60 for c in text]
-        return type("Encoded", (), {"input_ids": ids})()
+        return SimpleNamespace(input_ids=ids, offset_mapping=[(k, k + 1) for k in range(len(ids))])
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +214,29 @@ def test_the_scorer_is_the_mean_of_single_tokens_with_and_without_kept_prefixes(
     assert one.tokens_read == len("xa text that")  # the longer text says the shorter one as well, and no last blank
     with pytest.raises(ReprobookError, match="no token"):
         scorer.nll([("a", "")])
+
+
+def test_one_pass_from_every_beginning_says_what_all_chunkings_ask(lm: Any) -> None:
+    texts = ["A short text of some words.", "Another one. It goes on. And ends."]
+    options = [[(8, 16), (16,), ()], [(13, 25), (4, 13, 20)]]
+    scorer = metrics.LMScorer(lm, Letters(), batch_size=3)
+    found = scorer.neighbours(texts, options)
+    for text, chunkings, values in zip(texts, options, found, strict=True):
+        for cuts, each in zip(chunkings, values, strict=True):
+            pairs = metrics.boundary_pairs(corpora.pieces(text, cuts))
+            assert each.shape == (2, len(pairs))
+            expected = [[brute(lm, " ", q), brute(lm, " " + d, q)] for d, q in pairs]
+            np.testing.assert_allclose(each, np.array(expected).reshape(-1, 2).T, atol=1e-5)
+    together = scorer.tokens_read
+    for text, chunkings in zip(texts, options, strict=True):
+        for cuts in chunkings:
+            scorer.neighbours([text], [[cuts]])
+    assert together < scorer.tokens_read - together  # chunkings that begin at the same places share a pass
+    words = metrics.Recurrence(texts)
+    (alone, given), *_ = words.neighbours(texts, options)[0]
+    pairs = metrics.boundary_pairs(corpora.pieces(texts[0], options[0][0]))
+    np.testing.assert_allclose(given, words.nll(pairs))
+    np.testing.assert_allclose(alone, words.nll([(" ", q) for _, q in pairs]))
 
 
 def test_a_model_that_ignores_context_finds_every_boundary_clear() -> None:
@@ -279,7 +338,8 @@ def test_every_chunker_gives_the_text_in_equally_many_chunks() -> None:
             n = chunkers.n_chunks(document, length)
             found = {
                 "fixed": chunkers.fixed(document, n), "snapped": chunkers.snapped(document, n),
-                "packed": chunkers.packed(document, n), "random": chunkers.at_random(document, n, 1),
+                "packed": chunkers.packed(document, n), "halved": chunkers.halved(document, n),
+                "lexical": chunkers.lexical(document, n), "random": chunkers.at_random(document, n, 1),
                 "gold": chunkers.gold(document, n), "perplexity": chunkers.by_perplexity(document, n, scorer),
                 "scores": chunkers.by_scores(document, np.arange(len(document.sentences)), n),
             }  # fmt: skip
@@ -451,23 +511,31 @@ def test_a_million_characters_take_linear_time() -> None:
 # ------------------------------------------------------------------------------------------------ retrieval
 
 
-def test_evidence_by_characters() -> None:
-    question = corpora.Question("statement", "d", "?", "!", (10, 30), (10, 20))
-    chunks = [retrieval.Chunk("d", 0, 15, ""), retrieval.Chunk("d", 25, 45, ""), retrieval.Chunk("e", 10, 30, "")]
-    assert retrieval.evidence(question, chunks[:2]) == (0.5, 10 / (35 + 20 - 10))
-    assert retrieval.evidence(question, chunks[2:]) == (0.0, 0.0)
+def test_recall_within_a_budget_of_words() -> None:
+    document = Document("d", "one two three four five six seven eight nine ten", (), ("t",), "g")
+    chunks = retrieval.chunks_of([document], [(14, 28)])  # of three, three and four words
+    assert [c.text.split() for c in chunks] == [["one", "two", "three"], ["four", "five", "six"],
+                                                ["seven", "eight", "nine", "ten"]]  # fmt: skip
+    for budget in range(1, 12):
+        for order in itertools.permutations(chunks):
+            found = retrieval.within_budget(order, {"d": document}, budget)
+            assert sum(len(c.text.split()) for c in found) == min(budget, 10)
+            whole = " ".join(c.text for c in order).split()
+            assert " ".join(c.text for c in found).split() == whole[:budget]
+    question = corpora.Question("d", "?", (8, 19))  # three four
+    assert retrieval.recall(question, retrieval.within_budget(chunks, {"d": document}, 3)) == 6 / 11
+    assert retrieval.recall(question, chunks[1:2]) == 5 / 11
+    assert retrieval.recall(question, [retrieval.Chunk("e", 8, 19, "")]) == 0
 
 
-def test_the_index_and_bm25_rank_as_by_hand() -> None:
+def test_dense_search_and_bm25_rank_as_by_hand() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(9, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
-    found = retrieval.ranked_dense(vectors[:3], vectors, 4)
-    expected = (vectors[:3] @ vectors.T).argsort(dim=-1, descending=True)[:, :4]
-    assert found.tolist() == expected.tolist()
-    with pytest.raises(ReprobookError, match="1 to the number of chunks"):
-        retrieval.ranked_dense(vectors[:1], vectors, 10)
+    found = retrieval.ranked_dense(vectors[:3], vectors)
+    assert found[:, 0].tolist() == [0, 1, 2]
+    assert found.tolist() == np.argsort(-(vectors[:3].numpy() @ vectors.numpy().T), axis=1).tolist()
     texts = ["the red house", "a blue river", "river and stone"]
-    assert retrieval.ranked_bm25(["stone in the river"], texts, 1).tolist() == [[2]]
-    assert retrieval.ranked_bm25(["问题"], ["一个答案", "这是问题"], 1, "zh").tolist() == [[1]]
+    assert retrieval.ranked_bm25(["stone in the river"], texts)[0, 0] == 2
+    assert retrieval.ranked_bm25(["问题"], ["一个答案", "这是问题"], "zh")[0].tolist() == [1, 0]
 
 
 def test_answer_measures() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,6 @@ from reprobook.errors import ReprobookError
 from reprobook.nn.lm import load_lm
 from reprobook.papers.moc import (
     bench,
-    chunkers,
     corpora,
     learning,
     metrics,
@@ -61,18 +60,10 @@ def made(seed: int) -> Document:
     return corpora.document(f"d{seed}", parts)
 
 
-def vectors(*args: Any) -> torch.Tensor:
+def vectors(texts: Sequence[str]) -> torch.Tensor:
     """Stand-in for the sentence encoder: counts of words, at length 1."""
-    texts = args[-1] if isinstance(args[-1], list) else args[0]
     counts = torch.tensor([[1e-3 + text.lower().split().count(w) for w in WORDS] for text in texts])
     return torch.nn.functional.normalize(counts, dim=-1)
-
-
-@pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
-    for module in (study, chunkers, study.retrieval):
-        monkeypatch.setattr(module, "encode", lambda model, tokenizer, texts: vectors(list(texts)))
-    return (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +89,17 @@ def test_a_jackknife_of_a_mean_is_the_mean_with_its_error() -> None:
 def test_rank_values_by_hand() -> None:
     rng, rows = np.random.default_rng(1), []
     for length, chunker, document in ((a, b, d) for a in (1, 2) for b in "pqrst" for d in range(4)):
-        rows.append({"corpus": "c", "length": length, "chunker": chunker, "document": document, "x": rng.normal()})
+        rows.append({"length": length, "chunker": chunker, "document": document, "x": rng.normal()})
     measures = pd.DataFrame(rows)
     quality = pd.concat([measures.assign(y=rng.normal(size=len(rows))) for _ in range(3)]).drop(columns="x")
-    values = study.rank_values(measures, quality, "x", "y")
-    expected = []
-    for length in (1, 2):
-        x, y = (f[f["length"] == length].groupby("chunker")[c].mean() for f, c in ((measures, "x"), (quality, "y")))
-        expected.append(printed.spearman(x.to_numpy(), y.to_numpy()))
-    assert values.mean() == pytest.approx(np.mean(expected)) and len(values) == 4
+    few = measures[measures["document"] < 2]  # measured on fewer documents than are searched
+    for told in (measures, few):
+        values = study.rank_values(told, quality, "x", "y")
+        expected = []
+        for length in (1, 2):
+            x, y = (f[f["length"] == length].groupby("chunker")[c].mean() for f, c in ((told, "x"), (quality, "y")))
+            expected.append(printed.spearman(x.to_numpy(), y.to_numpy()))
+        assert values.mean() == pytest.approx(np.mean(expected)) and len(values) == 4
     same = study.rank_values(measures, measures.assign(y=measures["x"] * 2 + 1), "x", "y", leave_out=["p"])
     np.testing.assert_allclose(same, 1.0)
 
@@ -120,7 +113,7 @@ def test_concordance_counts_pairs_that_differ() -> None:
     assert study.concordance(frame.assign(CP=-frame["CP"]), "CP", "F1").tolist() == [-1.0, 0.0]
 
 
-def test_pairs_of_true_and_false_boundaries_are_alike_in_length(encoder: Any) -> None:
+def test_pairs_of_true_and_false_boundaries_are_alike_in_length() -> None:
     documents = [made(k) for k in range(6)]
     pairs = study.boundary_pairs(documents, 12, 10, seed=0)
     text = {d.id: d.text for d in documents}
@@ -133,25 +126,35 @@ def test_pairs_of_true_and_false_boundaries_are_alike_in_length(encoder: Any) ->
         assert not any(cut - len(row.before) < c < cut + len(row.after) for c in inner if c != cut)
     sizes = pairs.groupby("true")["size"].mean()
     assert abs(sizes[True] - sizes[False]) < 0.15 * sizes.mean()
-    found = study.separation(pairs, {"none": metrics.Recurrence(["a"], 0.0)}, encoder)
+    found = study.separation(pairs, {"none": metrics.Recurrence(["a"], 0.0)}, vectors)
     assert found["BC nll, none"].mean() == pytest.approx(0.5)  # a scorer that ignores context can't tell
 
 
-def test_the_whole_comparison_on_word_counts(encoder: Any) -> None:
-    documents = [made(k) for k in range(4)]
+def test_the_whole_comparison_on_word_counts() -> None:
+    whole = [made(k) for k in range(4)]
+    documents, asked = study.asked_of(whole, 2, seed=0)
     scorer = metrics.Recurrence([d.text for d in documents])
-    cuts = study.chunkings(documents, 15, encoder=encoder, scorer=scorer, written={"asked": [()] * 4})
-    assert study.apart(cuts) == 0 and "asked" in cuts
+    written = {"asked": [d.cuts[:1] if k else () for k, d in enumerate(documents)]}
+    cuts = study.chunkings(documents, 15, vectors, scorer=scorer, written=written)
+    n = [len(each) for each in cuts["packing"]]
+    assert all([len(c) for c in each] == n for name, each in cuts.items() if name != "asked")
+    assert len(cuts["asked"][0]) < len(cuts["asked"][1]) and study.apart(cuts) < 0.2  # equal over all, not in each
     told = study.lengths_table(documents, cuts).set_index("chunker")
-    assert told["off by"].abs().max() == 0 and told.loc["true boundaries", "boundary F1"] > 0.6
-    frame = study.clarity_frame(documents, cuts, {"w": scorer}, encoder)
-    chunks = corpora.pieces(documents[0].text, cuts["packing"][0])
-    row = frame[(frame["chunker"] == "packing") & (frame["document"] == "d0")].iloc[0]
+    assert told.index.is_unique and told.loc["fixed", "unevenness"] < 0.2 < told.loc["random", "unevenness"]
+    assert told.loc["true boundaries", "boundary F1"] > 0.6
+    frame = study.clarity_frame(documents[:2], cuts, {"w": scorer})
+    assert set(frame["document"]) == {"d0", "d1"}
+    chunks = corpora.pieces(documents[1].text, cuts["packing"][1])
+    row = frame[(frame["chunker"] == "packing") & (frame["document"] == "d1")].iloc[0]
     assert row["BC nll, w"] == pytest.approx(metrics.document_clarity(scorer, chunks, "nll"))
-    asked = study.questions_of(documents, 2, seed=0)
-    found = study.quality_frame(documents, cuts, asked, encoder, 2)
-    assert found.groupby(["chunker", "retriever"]).size().nunique() == 1
-    assert found[["recall", "IoU"]].min().min() >= 0 and found["recall"].max() <= 1
+    plain = study.plain_frame(documents, cuts, vectors)
+    own = plain[(plain["chunker"] == "packing") & (plain["document"] == "d1")].iloc[0]
+    assert own["dissimilarity"] == pytest.approx(metrics.dissimilarity(vectors(chunks)).mean())
+    assert own["evenness"] == -study.unevenness(documents[1], cuts["packing"][1])
+    found = study.quality_frame(documents, cuts, asked, vectors, 20)
+    assert found[["MiniLM", "BM25"]].min().min() >= 0 and found["recall"].max() <= 1
+    np.testing.assert_allclose(found["recall"], (found["MiniLM"] + found["BM25"]) / 2)
+    assert (found["chunker"] == "random").sum() == study.DRAWS * len(asked)
     sticky = study.stickiness_frame(documents[:1], cuts, scorer)
     assert set(sticky["convention"]) == set(study.CONVENTIONS)
     pair = study.paired(found, "recall", "packing", "fixed")
@@ -160,23 +163,18 @@ def test_the_whole_comparison_on_word_counts(encoder: Any) -> None:
         pictures.strips(documents[0], {k: v[0] for k, v in cuts.items()}, scorer),
         pictures.page(documents[0], {"true boundaries": documents[0].cuts, "packing": cuts["packing"][0]}),
         pictures.along(documents[0], scorer, 10),
-        pictures.against(
-            frame.assign(seed=0, corpus="c", length=15),
-            found.assign(seed=0, corpus="c", length=15),
-            ["BC nll, w"],
-            "recall",
-        ),
+        pictures.against(frame.assign(seed=0, length=15), found.assign(seed=0, length=15), ["BC nll, w"], "recall"),
     ):
         assert fig.axes
 
 
 def test_noise_and_tokens() -> None:
     texts, tokenizer = [made(k) for k in range(3)], lambda text, **_: SimpleNamespace(input_ids=text.split())
-    frame = study.noise_frame(texts, ["[MASK]", ".*?"], [0.0, 0.3], seed=0)
+    frame = study.noise_frame(texts, "[MASK]", [0.0, 0.3], seed=0)
     exact = frame.groupby(["recovery", "error rate"])["exact"].mean()
     assert exact["robust", 0.0] == exact["paper", 0.0] == 1 > exact["paper", 0.3]
     assert (frame[frame["recovery"] == "robust"]["covered"] == 1).all()  # its chunks are the text
-    tokens = study.tokens_written(texts, tokenizer, ["[MASK]"])
+    tokens = study.tokens_written(texts, [d.cuts for d in texts], tokenizer, ["[MASK]"])
     assert (tokens["anchors"] < tokens["whole text"]).all()
     assert pictures.recovery(frame).axes
 
@@ -189,21 +187,22 @@ def test_granularity(mean: float, label: int) -> None:
     assert learning.granularity(mean) == label
 
 
-def test_lessons_are_clipped_neighbours_and_practice_is_the_same_text() -> None:
-    sections = [Segment(f"t{k}", prose(k, 3), f"g{k // 4}") for k in range(12)]
-    found = learning.lessons(sections, 200, 12)
+def test_lessons_are_neighbours_and_practice_is_the_same_text() -> None:
+    runs = [[Segment(f"t{k}", prose(4 * g + k, 3), f"g{g}") for k in range(4)] for g in range(3)]
+    found = learning.lessons(runs, 200)
     assert found and all(len(d.text) <= 200 and d.cuts for d in found)
     for d in found:
         parts = [part.strip() for part in corpora.pieces(d.text, d.cuts)]
-        first = next(k for k, s in enumerate(sections) if s.text.startswith(parts[0]))
-        assert all(s.text.startswith(p) and s.group == d.group for p, s in zip(parts, sections[first:], strict=False))
-    assert len({len(corpora.pieces(d.text, d.cuts)[0].split()) for d in found}) > 1  # clipped to different lengths
+        run = next(run for run in runs if run[0].group == d.group)
+        first = next(k for k, s in enumerate(run) if s.text.startswith(parts[0]))
+        assert all(s.text == p for p, s in zip(parts[:-1], run[first:], strict=False))  # whole, but for the last
+        assert run[first + len(parts) - 1].text.startswith(parts[-1])
     practice = learning.copying(found[0], 3)
     assert 1 < len({each.cuts for each in practice}) == len(practice) <= 3
     assert all(each.text == found[0].text for each in practice)
     assert {cut for each in practice for cut in each.cuts} <= set(found[0].sentences.tolist())
     quoted = [Segment("t", 'He said "no" twice to it.', "g"), Segment("t", prose(1, 2), "g")]
-    assert learning.lessons(quoted, 300, 30) == []
+    assert learning.lessons([quoted], 300) == []
     train, test = study.split_lessons(found, 1, seed=0, without=["g0"])
     assert {d.group for d in train} & {d.group for d in test} == set()
     assert "g0" not in {d.group for d in (*train, *test)}
@@ -344,9 +343,14 @@ def test_effects_of_a_question_set() -> None:
         for c in names for d in "abc"
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
-    found = released.effects("dureader", frame.drop(columns=["F1", "CP, s"]), frame, "s")
+    clear = frame.drop(columns=["F1", "CP, s"]).assign(dissimilarity=rng.random(len(frame)))
+    sticky = clear.assign(cs=-clear["BC nll, s"], convention="CS sequential, unrelated")
+    found = released.effects("dureader", clear, sticky, frame, "s")
     assert set(found) == {
-        "dureader: rank of BC", "dureader: answers, single minus packing", "dureader: answers, single minus semantic",
+        "dureader: rank of BC", "dureader: rank of BC minus dissimilarity",
+        "dureader: rank of CS sequential, unrelated",
+        "dureader: answers, single minus packing", "dureader: answers, single minus semantic",
+        "dureader: answers, single minus fixed", "dureader: CP, semantic minus single",
         "dureader: answers, single minus LumberChunker", "dureader: answers, mixture minus single",
         "dureader: BC, semantic minus fixed", "dureader: BC, packing minus semantic",
         "dureader: CP, fixed minus single", "dureader: CP, packing minus single",
@@ -354,6 +358,9 @@ def test_effects_of_a_question_set() -> None:
     }  # fmt: skip
     by = frame.groupby("chunker")[["BC nll, s", "F1"]].mean()
     assert found["dureader: rank of BC"].mean() == pytest.approx(printed.spearman(by["BC nll, s"], by["F1"]))
+    assert found["dureader: rank of CS sequential, unrelated"].mean() == pytest.approx(
+        -found["dureader: rank of BC"].mean()
+    )
     gain = frame[frame["chunker"] == "single"]["F1"].mean() - frame[frame["chunker"] == "packing"]["F1"].mean()
     assert found["dureader: answers, single minus packing"].mean() == pytest.approx(gain)
     assert np.abs(found["dureader: CP and answers, concordance"]).max() <= 1

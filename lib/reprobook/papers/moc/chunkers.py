@@ -101,7 +101,7 @@ def lexical(document: Document, n: int, blocks: int = 2) -> Cuts:
     counts = [Counter(words(document.text[a:b])) for a, b in itertools.pairwise(starts)]
     gaps = []
     for k in range(1, len(counts)):
-        before, behind = (sum(part, Counter[str]()) for part in (counts[max(0, k - blocks) : k], counts[k : k + blocks]))
+        before, behind = sum(counts[max(0, k - blocks) : k], Counter()), sum(counts[k : k + blocks], Counter())
         size = math.hypot(*before.values()) * math.hypot(*behind.values())
         gaps.append(1 - sum(c * behind[w] for w, c in before.items()) / max(size, 1e-9))
     return by_scores(document, _inner(np.array(gaps)), n)

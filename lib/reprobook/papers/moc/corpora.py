@@ -145,10 +145,21 @@ def _clean(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\(\s*[;,]?\s*\)", "", text)).replace(" ,", ",").replace(" .", ".").strip()
 
 
-def manual(path: str | Path, language: str) -> list[Segment]:
-    """The bundled manual: its sections in the order of the book, one language; ``group`` is the chapter."""
-    rows = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
-    return [Segment(row[language]["title"], row[language]["text"], f"{row['chapter']}") for row in rows]
+def manual_runs(path: str | Path, language: str, least: int, most: int) -> list[list[Segment]]:
+    """The same of the bundled manual: whole neighbouring sections of a chapter, one language; ``group`` is the
+    chapter."""
+    found: list[list[Segment]] = []
+    last = ""
+    for line in Path(path).read_text("utf-8").splitlines():
+        row = json.loads(line)
+        each = Segment(row[language]["title"], row[language]["text"], f"{row['chapter']}")
+        fits = least <= len(word_borders(each.text, language)) - 1 <= most
+        if not fits or each.group != last or not found:
+            found.append([])
+        if fits:
+            found[-1].append(each)
+        last = each.group
+    return [run for run in found if run]
 
 
 def manual_rows(folder: str | Path) -> str:
@@ -193,7 +204,7 @@ def document(name: str, parts: Sequence[Segment], language: str = "en", group: s
 def documents(runs: Iterable[Sequence[Segment]], size: int, language: str = "en") -> list[Document]:
     """Whole neighbouring segments of a run, joined until they have ``size`` words (Chinese: characters); what is left
     over at the end of a run, and documents of fewer than three segments, are left out."""
-    found = []
+    found: list[Document] = []
     for run in runs:
         part, total = list[Segment](), 0
         for each in run:

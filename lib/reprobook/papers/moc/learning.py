@@ -66,7 +66,7 @@ def lessons(runs: Iterable[Sequence[Segment]], size: int) -> list[Document]:
     """Training texts of up to ``size`` characters: neighbouring segments of a run, from every one on; the last is cut
     behind its last sentence that fits, as a window cuts it. Texts with double quotes or backslashes, which JSON would
     escape, are left out, and so are texts of one chunk."""
-    found = []
+    found: list[Document] = []
     for run in runs:
         for at, first in enumerate(run):
             part, used = list[Segment](), 0

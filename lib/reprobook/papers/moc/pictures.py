@@ -85,10 +85,10 @@ def along(document: Document, scorer: Scorer, words: int = 40) -> Figure:
 
 def against(measures: pd.DataFrame, retrieval: pd.DataFrame, names: Sequence[str], outcome: str) -> Figure:
     """A measure a panel, one point a chunker, means over lengths and seeds with bars of two standard errors over seeds:
-    the tables of measures and of retrieval, a row a seed, corpus, length and chunker."""
+    the tables of measures and of retrieval, a row a seed, length and chunker."""
     import matplotlib.pyplot as plt
 
-    both = measures.merge(retrieval[["seed", "corpus", "length", "chunker", outcome]])
+    both = measures.merge(retrieval[["seed", "length", "chunker", outcome]])
     by = both.groupby(["chunker", "seed"], sort=False)[[*names, outcome]].mean().groupby("chunker", sort=False)
     mean, error = by.mean(), 2 * by.sem().fillna(0.0)
     fig, axes = plt.subplots(1, len(names), figsize=(3.3 * len(names), 3.8), sharey=True, squeeze=False)
@@ -104,8 +104,8 @@ def against(measures: pd.DataFrame, retrieval: pd.DataFrame, names: Sequence[str
 
 
 def recovery(frame: pd.DataFrame) -> Figure:
-    """Share of exact chunks over the error rate of the anchors, a line a way of recovery, means over texts and
-    markers."""
+    """Share of exact chunks over the error rate of the anchors, a line a way of recovery, means over
+    texts."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(6.8, 3.4))

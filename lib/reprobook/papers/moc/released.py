@@ -20,6 +20,7 @@ from reprobook.papers.moc.corpora import Document, Question, windows
 from reprobook.papers.moc.learning import N_CLASSES, read_back
 from reprobook.papers.moc.metrics import LMScorer
 from reprobook.papers.moc.recovery import parsed
+from reprobook.papers.moc.retrieval import Vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from reprobook.data import ChapterData
     from reprobook.papers.moc.corpora import Cuts
+    from reprobook.papers.moc.retrieval import Encode
 
 QA = ("crud single-hop", "crud two-hop", "dureader")
 MARKER = "[MASK]"
@@ -64,7 +66,7 @@ def _item(set_name: str, name: str, text: str, question: str, answers: Sequence[
     """A document without known boundaries and its question; several right answers stand on lines of their own."""
     document = Document(f"{set_name}/{name}", text, (), (set_name,), name, "zh")
     told = "\n".join(each.replace("\n", " ") for each in answers)
-    return document, Question("statement", document.id, question, told, (0, len(text)), (0, len(text)))
+    return document, Question(document.id, question, (0, len(text)), told)
 
 
 def open_qa(name: str, path: Path, limit: int | None) -> tuple[list[Document], list[Question]]:
@@ -203,11 +205,11 @@ class _FirstToken:
         return types.SimpleNamespace(last_hidden_state=hidden[:, :1].expand_as(hidden))
 
 
-def bge(folder: Path, device: Any) -> tuple[Any, Any]:
-    """bge as an encoder for :func:`reprobook.nn.encoder.encode`; texts are cut at 512 tokens."""
+def bge(folder: Path, device: Any) -> Vectors:
+    """bge as an encoder of texts, which are cut at 512 tokens."""
     model, tokenizer = load_encoder(folder, device=device)
     tokenizer.model_max_length = min(512, model.config.max_position_embeddings)
-    return _FirstToken(model), tokenizer
+    return Vectors(_FirstToken(model), tokenizer)
 
 
 def words(text: str) -> list[str]:
@@ -225,44 +227,55 @@ MEASURE = {"dureader": "F1"}  # of answers; elsewhere ROUGE-L
 
 
 def asked(
-    documents: Sequence[Document], questions: Sequence[Question], cuts: study.Chunkings, encoder: tuple[Any, Any],
-    k: int, data: ChapterData, scorers: Sequence[str], device: Any, max_new_tokens: int, seed: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """Boundary Clarity of all chunkers under the named scorers, a model in memory at a time; and the answers of
-    Qwen2-7B, sampled as in the paper (its top-k 5 within top-p 0.9 is left out: at temperature 0.1 it changes
-    nothing), with information support under the first scorer."""
-    clear: pd.DataFrame | None = None
+    documents: Sequence[Document], questions: Sequence[Question], cuts: study.Chunkings, vectors: Encode, k: int,
+    data: ChapterData, scorers: Sequence[str], device: Any, max_new_tokens: int, seed: int, n_stick: int,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Boundary Clarity of all chunkers under the named scorers, a model in memory at a time; Chunk Stickiness of the
+    first ``n_stick`` texts under the first (sequential graphs); and the answers of Qwen2-7B, sampled as in the paper
+    (its top-k 5 within top-p 0.9 is left out: at temperature 0.1 it changes nothing), with information support under
+    the first scorer."""
+    if not scorers:
+        raise ReprobookError("paper_scorers names no model: nothing can say how clear a boundary is")
+    clear, sticky = study.plain_frame(documents, cuts, vectors), None
     for name in scorers:
         model, tokenizer = lm.load_lm(data.path(name), device=device)
-        frame = study.clarity_frame(documents, cuts, {name: LMScorer(model, tokenizer)}, encoder)
-        more = frame.drop(columns="dissimilarity")
-        clear = frame if clear is None else clear.merge(more, on=["chunker", "document"])
-        del model
-    if clear is None:
-        raise ReprobookError("paper_scorers names no model: nothing can say how clear a boundary is")
+        scorer = LMScorer(model, tokenizer)
+        clear = clear.merge(study.clarity_frame(documents, cuts, {name: scorer}), on=["chunker", "document"])
+        if sticky is None:
+            sticky = study.stickiness_frame(documents[:n_stick], cuts, scorer, graphs=["sequential"])
+        del model, scorer
+    assert sticky is not None
     reader = lm.load_lm(data.path("qwen2-7b-instruct"), device=device)
     ruler = lm.load_lm(data.path(scorers[0]), device=device)
     support = {scorers[0]: (LMScorer(*ruler, max_context=8192), ruler[1])}  # a prompt is longer than a chunk
     answers = study.answers_frame(
-        documents, cuts, questions, encoder, k, reader, support, max_new_tokens=max_new_tokens, template=READ,
+        documents, cuts, questions, vectors, k, reader, support, max_new_tokens=max_new_tokens, template=READ,
         words=words, temperature=0.1, top_p=0.9, seed=seed,
     )  # fmt: skip
-    return clear, answers
+    return clear, sticky, answers
 
 
-def effects(name: str, clear: pd.DataFrame, answers: pd.DataFrame, scorer: str) -> dict[str, np.ndarray]:
-    """The effects of one question set, numbers by text: the rank correlation of clarity with the answers over chunkers,
-    differences of answers (C3, C4), of clarity (C2) and of information support (C7), and how that goes with the answers
-    (C6)."""
-    outcome, bc, key = MEASURE.get(name, "ROUGE-L"), f"BC nll, {scorer}", dict[str, Any](corpus=name, length=0)
-    cp = f"CP, {scorer}"
+def effects(
+    name: str, clear: pd.DataFrame, sticky: pd.DataFrame, answers: pd.DataFrame, scorer: str
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """The effects of one question set, numbers by text: rank correlations over chunkers of clarity (C1) and stickiness
+    (C8) with the answers, differences of answers (C3, C4), of clarity (C2) and of information support (C7), and how
+    that goes with the answers (C6)."""
+    outcome, bc, cp = MEASURE.get(name, "ROUGE-L"), f"BC nll, {scorer}", f"CP, {scorer}"
     scored = answers[answers["chunker"] != "no passages"]
-    found = {f"{name}: rank of BC": study.rank_values(clear.assign(**key), scored.assign(**key), bc, outcome),
+    ranked = functools.partial(
+        study.rank_values, quality=scored.assign(length=0), outcome=outcome, leave_out=study.ENDS
+    )
+    clarity, far = (ranked(clear.assign(length=0), measure=column) for column in (bc, "dissimilarity"))
+    found = {f"{name}: rank of BC": clarity, f"{name}: rank of BC minus dissimilarity": clarity - far,
              f"{name}: CP and answers, concordance": study.concordance(scored, cp, outcome).to_numpy()}  # fmt: skip
-    wanted = [*(("answers", scored, outcome, "single", each) for each in ("packing", "semantic", "LumberChunker")),
+    for convention, part in sticky.groupby("convention"):
+        found[f"{name}: rank of {convention}"] = ranked(part.assign(length=0), measure="cs")
+    rules = ("fixed", "packing", "semantic")
+    wanted = [*(("answers", scored, outcome, "single", each) for each in (*rules, "LumberChunker")),
               ("answers", scored, outcome, "mixture", "single"),
               ("BC", clear, bc, "semantic", "fixed"), ("BC", clear, bc, "packing", "semantic"),
-              *(("CP", scored, cp, each, "single") for each in ("fixed", "packing"))]  # fmt: skip
+              *(("CP", scored, cp, each, "single") for each in rules)]  # fmt: skip
     for what, frame, column, a, b in wanted:
         if {a, b} <= set(frame["chunker"]):
             pair = study.paired(frame, column, a, b)

@@ -50,6 +50,7 @@ class Vectors:
         self.model, self.tokenizer, self._known = model, tokenizer, dict[str, Tensor]()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(n, width) in the order of ``texts``."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._known.update(zip(new, encode(self.model, self.tokenizer, new), strict=True))

@@ -14,7 +14,6 @@ import pandas as pd
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import complete
-from reprobook.nn.encoder import encode
 from reprobook.nn.lm import load_lm
 from reprobook.papers.moc import boundaries, chunkers, corpora, metrics, recovery, retrieval
 from reprobook.papers.moc.learning import Written
@@ -28,29 +27,37 @@ if TYPE_CHECKING:
     from reprobook.papers.moc.corpora import Cuts, Document, Question
     from reprobook.papers.moc.learning import MetaChunkers
     from reprobook.papers.moc.metrics import Scorer
+    from reprobook.papers.moc.retrieval import Encode
 
 CORPORA = ("wikipedia", "joins", "manual en", "manual zh")
 ENDS = ("true boundaries", "random")  # ceiling and floor
+LEAST, MOST = 20, 160  # words of a paragraph or section
 ZH = 2  # Chinese characters that stand for an English word in all sizes, as the two editions of the manual have them
-KEY = ["corpus", "length", "chunker"]
+KEY = ["length", "chunker"]
+DRAWS = 3  # of the random chunker
 
 
-def open_corpus(name: str, wiki: Path, manual: Path, n: int, size: int, clip: int, seed: int) -> list[Document]:
-    """``n`` documents of one of :data:`CORPORA`, of about ``size`` words in segments of at most ``clip``; in Chinese
-    twice as many characters. Seeds have documents of their own as long as there are any."""
+def open_corpus(name: str, wiki: Path, manual: Path, n: int, size: int, seed: int) -> list[Document]:
+    """``n`` documents of one of :data:`CORPORA`, of about ``size`` words; in Chinese twice as many characters. Seeds
+    have documents of their own as long as there are any."""
     if name not in CORPORA:
         raise ReprobookError(f"corpus {name!r} must be one of {', '.join(CORPORA)}")
-    if name == "joins":
-        parts = corpora.sections(corpora.wikipedia_paragraphs(wiki))
-        made = corpora.joins(parts, n, max(3, size // clip), clip, seed)
-        return [replace(each, id=f"{seed}/{each.id}", group=f"{seed}/{each.group}") for each in made]
-    if name == "wikipedia":
-        found = corpora.consecutive(corpora.sections(corpora.wikipedia_paragraphs(wiki)), size, clip)
-    else:
+    if name.startswith("manual"):
         language = name.rpartition(" ")[2]
         scale = ZH if language == "zh" else 1
-        found = corpora.consecutive(corpora.manual(manual, language), scale * size, scale * clip, language)
-    return corpora.chosen(found, n, seed)
+        runs = corpora.manual_runs(manual, language, scale * LEAST, scale * MOST)
+        return corpora.chosen(corpora.documents(runs, scale * size, language), n, seed)
+    runs = corpora.wikipedia_runs(wiki, LEAST, MOST)
+    if name == "wikipedia":
+        return corpora.chosen(corpora.documents(runs, size), n, seed)
+    made = corpora.joins([each for run in runs for each in run], n, max(3, 2 * size // (LEAST + MOST)), seed)
+    return [replace(each, id=f"{seed}/{each.id}", group=f"{seed}/{each.group}") for each in made]
+
+
+def asked_of(documents: Sequence[Document], n: int, seed: int) -> tuple[list[Document], list[Question]]:
+    """The documents without the sentences that ask for their place, up to ``n`` of each, and those questions."""
+    made = [corpora.cloze(each, n, seed) for each in documents]
+    return [d for d, _ in made], [q for _, questions in made for q in questions]
 
 
 # ------------------------------------------------------------------------------------------------ chunkings
@@ -59,50 +66,63 @@ Chunkings = dict[str, list["Cuts"]]  # chunker -> cuts of every document
 
 
 def chunkings(
-    documents: Sequence[Document], length: int, *, encoder: tuple[Any, Any], scorer: Scorer,
+    documents: Sequence[Document], length: int, vectors: Encode, *, scorer: Scorer | None = None,
     written: Mapping[str, Sequence[Cuts]] | None = None, seed: int = 0,
 ) -> Chunkings:  # fmt: skip
-    """All chunkers at a mean of ``length`` words (Chinese: characters). ``written``: cuts at their natural length by
-    chunkers that are language models; they are merged and cut to the same number of chunks."""
+    """All chunkers at a mean of ``length`` words (Chinese: characters), *perplexity* with a ``scorer``. ``random`` is
+    drawn :data:`DRAWS` times. ``written``: cuts at their natural length by chunkers that are language models; they are
+    merged and cut to the same number of chunks over all documents, each document in proportion to its own number."""
     n = [chunkers.n_chunks(each, length) for each in documents]
-
-    def each(cut: Callable[[Document, int], Cuts]) -> list[Cuts]:
-        return [cut(d, k) for d, k in zip(documents, n, strict=True)]
-
-    found = {
-        "fixed": each(chunkers.fixed), "fixed, at sentences": each(chunkers.snapped), "packing": each(chunkers.packed),
-        "semantic": each(lambda d, k: chunkers.semantic(d, k, encoder)),
-        "perplexity": each(lambda d, k: chunkers.by_perplexity(d, k, scorer)),
-        "random": each(lambda d, k: chunkers.at_random(d, k, seed)), "true boundaries": each(chunkers.gold),
+    ways: dict[str, Callable[[Document, int], Cuts]] = {
+        "fixed": chunkers.fixed, "fixed, at sentences": chunkers.snapped, "halving": chunkers.halved,
+        "packing": chunkers.packed, "lexical": chunkers.lexical,
+        "semantic": lambda d, k: chunkers.semantic(d, k, vectors),
+        "semantic, one sentence": lambda d, k: chunkers.semantic(d, k, vectors, 0),
+        "true boundaries": chunkers.gold,
     }  # fmt: skip
+    if scorer is not None:
+        ways["perplexity"] = functools.partial(chunkers.by_perplexity, scorer=scorer)
+    for draw in range(DRAWS):
+        ways[f"random {draw}"] = functools.partial(chunkers.at_random, seed=DRAWS * seed + draw)
+    found = {name: [cut(d, k) for d, k in zip(documents, n, strict=True)] for name, cut in ways.items()}
     for name, cuts in (written or {}).items():
-        found[name] = [chunkers.resized(d, c, k) for d, c, k in zip(documents, cuts, n, strict=True)]
+        own = np.array([len(each) + 1 for each in cuts])
+        shares = np.maximum(1, np.round(own * sum(n) / own.sum())).astype(int).tolist()
+        found[name] = [chunkers.resized(d, c, k) for d, c, k in zip(documents, cuts, shares, strict=True)]
     return found
 
 
+def named(chunker: str) -> str:
+    """The chunker whose draw this is."""
+    return "random" if chunker.startswith("random ") else chunker
+
+
 def lengths_table(documents: Sequence[Document], cuts: Chunkings) -> pd.DataFrame:
-    """Achieved mean length (words; Chinese: characters) and its deviation from that of the others, and agreement with
-    the true boundaries."""
-    total = sum(d.size() for d in documents)
-    means = {name: total / sum(len(c) + 1 for c in each) for name, each in cuts.items()}
-    middle = float(np.median(list(means.values())))
+    """Achieved mean length (words; Chinese: characters), its spread over the chunks of a document as a share of it
+    (``unevenness``), and agreement with the true boundaries."""
     rows = []
     for name, each in cuts.items():
         both = list(zip(each, documents, strict=True))
         rows.append({
-            "chunker": name, "mean length": means[name], "off by": means[name] / middle - 1,
+            "chunker": named(name), "mean length": sum(d.size() for d in documents) / sum(len(c) + 1 for c in each),
+            "unevenness": np.mean([unevenness(d, c) for c, d in both]),
             "boundary F1": np.mean([boundaries.boundary_f1(c, d.cuts) for c, d in both]),
             "Pk": np.mean([boundaries.pk(c, d.cuts, d.sentences) for c, d in both]),
             "WindowDiff": np.mean([boundaries.window_diff(c, d.cuts, d.sentences) for c, d in both]),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).groupby("chunker", sort=False).mean().reset_index()
+
+
+def unevenness(document: Document, cuts: Cuts) -> float:
+    """Standard deviation of the words of a document's chunks over their mean."""
+    sizes = [document.size(*each) for each in corpora.spans(document.text, cuts)]
+    return float(np.std(sizes) / np.mean(sizes))
 
 
 def apart(cuts: Chunkings) -> float:
-    """The largest deviation of a document's number of chunks from the median of all chunkers, as a share of it: 0, by
-    construction."""
-    counts = np.array([[len(c) + 1 for c in each] for each in cuts.values()])
-    middle = np.median(counts, axis=0)
+    """The largest deviation of a chunker's number of chunks from the median of all, as a share of it."""
+    counts = np.array([sum(len(c) + 1 for c in each) for each in cuts.values()])
+    middle = np.median(counts)
     return round(float((np.abs(counts - middle) / middle).max()), 6)
 
 
@@ -110,25 +130,29 @@ def apart(cuts: Chunkings) -> float:
 
 
 def clarity_frame(
-    documents: Sequence[Document], cuts: Chunkings, scorers: Mapping[str, Scorer], encoder: tuple[Any, Any]
-) -> pd.DataFrame:
-    """One row a chunker and document: mean Boundary Clarity in both readings under each scorer, mean log ppl(q) alone
-    (the blind row), and mean dissimilarity of neighbours. Documents of one chunk have none (NaN)."""
-    told = {(name, k): corpora.pieces(d.text, c[k]) for name, c in cuts.items() for k, d in enumerate(documents)}
-    for scorer in scorers.values():  # all at once: full batches
-        pairs = [pair for chunks in told.values() for pair in metrics.boundary_pairs(chunks)]
-        scorer.nll([*((ALONE, q) for _, q in pairs), *pairs])
-    texts = list(dict.fromkeys(chunk for chunks in told.values() for chunk in chunks))
-    row, vectors = {text: i for i, text in enumerate(texts)}, encode(*encoder, texts)
+    documents: Sequence[Document], cuts: Chunkings, scorers: Mapping[str, Scorer]
+) -> pd.DataFrame:  # fmt: skip
+    """One row a chunker and document: mean Boundary Clarity in both readings under each scorer, and mean log ppl(q)
+    alone. ``documents`` may be the first ones of ``cuts``. Documents of one chunk have none (NaN)."""
+    names, rows = list(cuts), [dict[str, Any](document=d.id) for d in documents for _ in cuts]
+    for label, scorer in scorers.items():
+        told = scorer.neighbours([d.text for d in documents], [[cuts[c][k] for c in names]
+                                                               for k in range(len(documents))])  # fmt: skip
+        for row, (alone, given) in zip(rows, itertools.chain.from_iterable(told), strict=True):
+            row |= {f"BC {r}, {label}": _mean(metrics.clarity(alone, given, r)) for r in ("nll", "ppl")}
+            row[f"alone, {label}"] = _mean(alone)
+    return pd.DataFrame(rows).assign(chunker=[named(c) for _ in documents for c in names])
+
+
+def plain_frame(documents: Sequence[Document], cuts: Chunkings, vectors: Encode) -> pd.DataFrame:
+    """What is measured without a language model: a row a chunker and document, ``dissimilarity`` of neighbours and
+    ``evenness`` of lengths, the blind row."""
     rows = []
-    for (name, k), chunks in told.items():
-        pairs = metrics.boundary_pairs(chunks)
-        found = {"dissimilarity": _mean(metrics.dissimilarity(vectors[[row[c] for c in chunks]]))}
-        for scorer_name, scorer in scorers.items():
-            alone, given = scorer.nll([(ALONE, q) for _, q in pairs]), scorer.nll(pairs)
-            found |= {f"BC {r}, {scorer_name}": _mean(metrics.clarity(alone, given, r)) for r in ("nll", "ppl")}
-            found[f"alone, {scorer_name}"] = _mean(alone)
-        rows.append({"chunker": name, "document": documents[k].id, **found})
+    for name, each in cuts.items():
+        for document, c in zip(documents, each, strict=True):
+            far = _mean(metrics.dissimilarity(vectors(corpora.pieces(document.text, c))))
+            rows.append({"chunker": named(name), "document": document.id, "dissimilarity": far,
+                         "evenness": -unevenness(document, c)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -153,34 +177,23 @@ def stickiness_frame(
         for document, c in zip(documents, each, strict=False):  # the first documents alone, if so few are given
             edges = metrics.edge_weights(scorer, corpora.pieces(document.text, c), graph=most)  # type: ignore[arg-type]
             rows += [
-                {"chunker": name, "document": document.id, "convention": convention,
+                {"chunker": named(name), "document": document.id, "convention": convention,
                  **metrics.stickiness(edges, k=k, **options)}
                 for convention, options in CONVENTIONS.items() if options["graph"] in graphs
             ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def questions_of(documents: Sequence[Document], n: int, seed: int) -> list[Question]:
-    """Headings of all segments, and up to ``n`` statements of each document."""
-    least = 12 * (ZH if documents[0].language == "zh" else 1)
-    return [
-        q for d in documents for q in (*corpora.heading_questions(d), *corpora.statement_questions(d, n, seed, least))
-    ]
-
-
 def quality_frame(
-    documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question],
-    encoder: tuple[Any, Any], k: int,
+    documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question], vectors: Encode, budget: int
 ) -> pd.DataFrame:  # fmt: skip
-    """One row a chunker, retriever and question: recall and IoU of the evidence in the first ``k`` chunks."""
-    rows = []
-    for retriever, used in (("MiniLM", encoder), ("BM25", None)):
-        for name, found in retrieval.quality(documents, cuts, questions, used, k).items():
-            rows += [
-                {"chunker": name, "retriever": retriever, "kind": q.kind, "document": q.document, "recall": r, "IoU": i}
-                for q, (r, i) in zip(questions, found.tolist(), strict=True)
-            ]
-    return pd.DataFrame(rows)
+    """One row a chunker and question: recall of the evidence in ``budget`` words by MiniLM, by BM25, and their mean
+    (``recall``)."""
+    found = retrieval.quality(documents, cuts, questions, vectors, budget)
+    parts = [pd.DataFrame({"chunker": named(name), "document": [q.document for q in questions],
+                           **{way: by[name] for way, by in found.items()}}) for name in cuts]  # fmt: skip
+    whole = pd.concat(parts, ignore_index=True)
+    return whole.assign(recall=whole[list(found)].mean(axis=1))
 
 
 # ------------------------------------------------------------------------------------------------ effects
@@ -200,26 +213,25 @@ def jackknife(theta: Callable[[np.ndarray], float], n: int) -> np.ndarray:
 def rank_values(
     measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, leave_out: Sequence[str] = ()
 ) -> np.ndarray:
-    """Rank correlation over chunkers of a measure with retrieval quality, within one length and corpus and then
-    averaged, as :func:`jackknife` numbers of the documents. Means of both are over documents first.
+    """Rank correlation over chunkers of a measure with retrieval quality, within one length and then averaged, as
+    :func:`jackknife` numbers of the documents. Means of both are over documents first; the two may have other
+    documents, of which each is left out of both.
 
     ``measures``: columns :data:`KEY`, document and the measure; ``quality``: the same with ``outcome``, a row a
     question. NaN where no two chunkers differ."""
-    keep = [~frame["chunker"].isin(leave_out) for frame in (measures, quality)]
     x, y = (
-        frame[mask].groupby([*KEY, "document"])[column].mean().unstack("document")
-        for frame, mask, column in zip((measures, quality), keep, (measure, outcome), strict=True)
+        frame[~frame["chunker"].isin(leave_out)].groupby([*KEY, "document"])[column].mean().unstack("document")
+        for frame, column in ((measures, measure), (quality, outcome))
     )
-    documents = [each for each in x.columns if each in y.columns]
-    x, y = (frame.loc[x.index, documents] for frame in (x, y))
-    cells = [key[:2] for key in x.index]  # corpus and length
-    parts = [np.array([k for k, each in enumerate(cells) if each == cell]) for cell in dict.fromkeys(cells)]
-    a, b = x.to_numpy(), y.to_numpy()
+    columns = sorted({*x.columns, *y.columns})
+    a, b = x.reindex(columns=columns).to_numpy(), y.reindex(x.index, columns=columns).to_numpy()
+    lengths = x.index.get_level_values(0)
+    parts = [np.flatnonzero(lengths == each) for each in lengths.unique()]
 
     def theta(rows: np.ndarray) -> float:
         return float(np.mean([spearman(np.nanmean(a[p][:, rows], 1), np.nanmean(b[p][:, rows], 1)) for p in parts]))
 
-    return jackknife(theta, len(documents))
+    return jackknife(theta, len(columns))
 
 
 def paired(frame: pd.DataFrame, value: str, a: str, b: str) -> pd.DataFrame:
@@ -266,11 +278,11 @@ def _sides(document: Document, words: int) -> Iterator[dict[str, Any]]:
                    "size": sum(sizes)}  # fmt: skip
 
 
-def separation(pairs: pd.DataFrame, scorers: Mapping[str, Scorer], encoder: tuple[Any, Any]) -> dict[str, np.ndarray]:
+def separation(pairs: pd.DataFrame, scorers: Mapping[str, Scorer], vectors: Encode) -> dict[str, np.ndarray]:
     """Score -> :func:`jackknife` numbers, by document, of the AUC by which it tells true from false boundaries:
     Boundary Clarity in both readings, and three rows to beat: dissimilarity, ppl(q) alone, and length."""
     both = list(zip(pairs["before"], pairs["after"], strict=True))
-    a, b = (encode(*encoder, list(pairs[side])) for side in ("before", "after"))
+    a, b = (vectors(list(pairs[side])) for side in ("before", "after"))
     scores = {"dissimilarity": 1 - (a * b).sum(-1).numpy(), "length": -pairs["size"].to_numpy(float)}
     for name, scorer in scorers.items():
         alone, given = scorer.nll([(ALONE, q) for _, q in both]), scorer.nll(both)
@@ -291,14 +303,9 @@ def separation(pairs: pd.DataFrame, scorers: Mapping[str, Scorer], encoder: tupl
 
 # ------------------------------------------------------------------------------------------------ answers
 
-READ = (
-    "Passages:\n{passages}\n\nComplete the sentence as the passages have it. Write nothing but its missing second "
-    "half.\n\n{question}"
-)
-
 
 def reading_prompts(
-    questions: Sequence[Question], found: Sequence[Sequence[str]], tokenizer: Any, template: str = READ
+    questions: Sequence[Question], found: Sequence[Sequence[str]], tokenizer: Any, template: str
 ) -> list[str]:
     """Chat prompts with the found chunks and what is asked; none found: without passages."""
     texts = []
@@ -310,34 +317,33 @@ def reading_prompts(
 
 
 def answers_frame(
-    documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question], encoder: tuple[Any, Any], k: int,
-    reader: tuple[Any, Any], scorers: Mapping[str, tuple[Scorer, Any]], *, max_new_tokens: int = 32,
-    template: str = READ, words: Callable[[str], list[str]] | None = None, **sampling: Any,
+    documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question], vectors: Encode, k: int,
+    reader: tuple[Any, Any], scorers: Mapping[str, tuple[Scorer, Any]], *, max_new_tokens: int,
+    template: str, words: Callable[[str], list[str]], **sampling: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """One row a chunker (and *no passages*) and question: the paper's measures of the reader's answer, and information
     support (CP) under each scorer (with its tokenizer). Lines of a question's answer are answers that are all right;
     the first is the one whose likelihood counts. ``words`` cuts answers into words."""
-    asked = [q for q in questions if q.kind == "statement"]
-    language = documents[0].language
-    cut = words or (lambda text: retrieval.tokens(text, language))
-    vectors = encode(*encoder, [q.text for q in asked])
-    held: dict[str, list[list[str]]] = {"no passages": [[] for _ in asked]}
+    queries = vectors([q.text for q in questions])
+    held: dict[str, list[list[str]]] = {"no passages": [[] for _ in questions]}
     for name, each in cuts.items():
         texts = [chunk.text for chunk in retrieval.chunks_of(documents, each)]
-        best = retrieval.ranked_dense(vectors, encode(*encoder, texts), min(k, len(texts)))
+        best = retrieval.ranked_dense(queries, vectors(texts))[:, :k]
         held[name] = [[texts[i] for i in row] for row in best]
     rows = []
     for name, found in held.items():
-        prompts = reading_prompts(asked, found, reader[1], template)
+        prompts = reading_prompts(questions, found, reader[1], template)
         told = complete(*reader, prompts, max_new_tokens=max_new_tokens, stop_strings=["\n"], **sampling)
         support = {
             f"CP, {label}": metrics.information_support(
-                scorer, reading_prompts(asked, found, tokenizer, template), [q.answer.split("\n")[0] for q in asked]
+                scorer,
+                reading_prompts(questions, found, tokenizer, template),
+                [q.answer.split("\n")[0] for q in questions],
             )
             for label, (scorer, tokenizer) in scorers.items()
         }
-        for i, (question, answer) in enumerate(zip(asked, told, strict=True)):
-            scores = retrieval.answer_scores(answer, question.answer.split("\n"), cut)
+        for i, (question, answer) in enumerate(zip(questions, told, strict=True)):
+            scores = retrieval.answer_scores(answer, question.answer.split("\n"), words)
             told_of = {label: float(values[i]) for label, values in support.items()}
             rows.append({"chunker": name, "document": question.document, "question": question.text, **scores,
                          **told_of, "answer": answer})  # fmt: skip
@@ -365,34 +371,36 @@ def gate(written: Written, texts: Sequence[Document]) -> dict[str, np.ndarray]:
     return {"valid": written.valid, "copied": np.nan_to_num(written.copied), "boundary F1": np.array(f1)}
 
 
-def tokens_written(texts: Sequence[Document], tokenizer: Any, markers: Sequence[str]) -> pd.DataFrame:
-    """One row a marker and text: tokens of the true chunks as anchors, and of the chunks written out."""
+def tokens_written(
+    texts: Sequence[Document], cuts: Sequence[Cuts], tokenizer: Any, markers: Sequence[str]
+) -> pd.DataFrame:  # fmt: skip
+    """One row a marker and text: tokens of its chunks as anchors, and of the chunks written out."""
     rows = []
-    for each in texts:
-        chunks = corpora.pieces(each.text, each.cuts)
+    for each, c in zip(texts, cuts, strict=True):
+        chunks = corpora.pieces(each.text, c)
         whole = len(tokenizer(recovery.as_json([c.strip() for c in chunks]), add_special_tokens=False).input_ids)
         for marker in markers:
             told = recovery.as_json(recovery.rendered(chunks, marker, language=each.language))
             size = len(tokenizer(told, add_special_tokens=False).input_ids)
-            rows.append({"marker": marker, "document": each.id, "anchors": size, "whole text": whole})
+            rows.append({"marker": marker, "document": each.id, "chunks": len(chunks), "words": each.size(),
+                         "anchors": size, "whole text": whole})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def noise_frame(texts: Sequence[Document], markers: Sequence[str], rates: Sequence[float], seed: int) -> pd.DataFrame:
-    """What the paper's recovery, its released form and the robust one make of anchors with errors: a row a marker,
-    rate, way and text."""
+def noise_frame(texts: Sequence[Document], marker: str, rates: Sequence[float], seed: int) -> pd.DataFrame:
+    """What the paper's recovery and the robust one make of anchors with errors: a row a rate, way and text. Which
+    marker it is makes no difference: it is replaced before anything is looked for."""
     rows = []
-    for (marker, rate), (k, each) in itertools.product(itertools.product(markers, rates), enumerate(texts)):
+    for rate, (k, each) in itertools.product(rates, enumerate(texts)):
         chunks = corpora.pieces(each.text, each.cuts)
         elements = recovery.rendered(chunks, marker, language=each.language)
         told = recovery.garbled(elements, marker, rate, np.random.default_rng([seed, k, int(1000 * rate)]))
         ways: dict[str, Sequence[str | None]] = {
             "paper": recovery.recover_paper(each.text, told, marker),
-            "released": recovery.recover_paper(each.text, told, marker, released=True),
             "robust": corpora.pieces(each.text, recovery.recovered(each.text, told, marker)),
         }
         rows += [
-            {"marker": marker, "error rate": rate, "recovery": way, "document": each.id,
+            {"error rate": rate, "recovery": way, "document": each.id,
              **recovery.judged(each.text, chunks, found)._asdict()}
             for way, found in ways.items()
         ]  # fmt: skip
