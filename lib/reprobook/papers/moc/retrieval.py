@@ -100,10 +100,10 @@ def recall(question: Question, found: Iterable[Chunk]) -> float:
 
 def quality(
     documents: Sequence[Document], cuts: Mapping[str, Sequence[Cuts]], questions: Sequence[Question],
-    vectors: Encode, budget: int,
+    vectors: Encode, budgets: Sequence[int],
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Retriever -> chunker -> (questions,), recall of the evidence in ``budget`` words of the chunks of *all*
-    documents."""
+    """Retriever -> chunker -> (questions,), recall of the evidence in so many words of the chunks of *all* documents,
+    the mean over ``budgets``."""
     owner, asked = {d.id: d for d in documents}, [question.text for question in questions]
     found: dict[str, dict[str, np.ndarray]] = {"MiniLM": {}, "BM25": {}}
     for name, each in cuts.items():
@@ -114,8 +114,10 @@ def quality(
             "BM25": ranked_bm25(asked, told, documents[0].language),
         }
         for retriever, order in orders.items():
-            best = (within_budget((chunks[i] for i in rows), owner, budget) for rows in order.tolist())
-            found[retriever][name] = np.array([recall(q, each) for q, each in zip(questions, best, strict=True)])
+            best = [[chunks[i] for i in rows] for rows in order.tolist()]
+            found[retriever][name] = np.mean(
+                [[recall(q, within_budget(ranked, owner, budget)) for q, ranked in zip(questions, best, strict=True)]
+                 for budget in budgets], axis=0)  # fmt: skip
     return found
 
 

@@ -185,11 +185,12 @@ def stickiness_frame(
 
 
 def quality_frame(
-    documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question], vectors: Encode, budget: int
+    documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question], vectors: Encode,
+    budgets: Sequence[int],
 ) -> pd.DataFrame:  # fmt: skip
-    """One row a chunker and question: recall of the evidence in ``budget`` words by MiniLM, by BM25, and their mean
-    (``recall``)."""
-    found = retrieval.quality(documents, cuts, questions, vectors, budget)
+    """One row a chunker and question: recall of the evidence by MiniLM, by BM25, each the mean over ``budgets`` of
+    words, and the mean of both (``recall``)."""
+    found = retrieval.quality(documents, cuts, questions, vectors, budgets)
     parts = [pd.DataFrame({"chunker": named(name), "document": [q.document for q in questions],
                            **{way: by[name] for way, by in found.items()}}) for name in cuts]  # fmt: skip
     whole = pd.concat(parts, ignore_index=True)
@@ -232,6 +233,25 @@ def rank_values(
         return float(np.mean([spearman(np.nanmean(a[p][:, rows], 1), np.nanmean(b[p][:, rows], 1)) for p in parts]))
 
     return jackknife(theta, len(columns))
+
+
+def gains(
+    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, leave_out: Sequence[str] = ()
+) -> pd.Series:
+    r"""By document, what a chunker gains in retrieval for each standard deviation by which the measure puts it above
+    the others: :math:`\frac1K\sum_c z_c\,(y_{dc}-\bar y_d)`, with z the mean of the measure over its documents,
+    standardised over the K chunkers of one length, and y the outcome; then the mean over lengths.
+
+    Its mean over documents is the rank correlation's numerator without the ranks: a chunker that is nearly as good as
+    the next one counts little, where ranks would make a whole step of it. Frames as in :func:`rank_values`."""
+    found = []
+    for length, part in measures[~measures["chunker"].isin(leave_out)].groupby("length"):
+        x = part.groupby("chunker")[measure].mean()
+        here = quality[(quality["length"] == length) & quality["chunker"].isin(x.index)]
+        y = here.groupby(["document", "chunker"])[outcome].mean().unstack("chunker")[x.index]
+        z = (x - x.mean()) / max(float(x.std(ddof=0)), 1e-12)
+        found.append(y.sub(y.mean(axis=1), axis=0).mul(z, axis=1).mean(axis=1))
+    return pd.concat(found, axis=1).mean(axis=1)
 
 
 def paired(frame: pd.DataFrame, value: str, a: str, b: str) -> pd.DataFrame:
