@@ -104,6 +104,23 @@ def test_rank_values_by_hand() -> None:
     np.testing.assert_allclose(same, 1.0)
 
 
+def test_a_gain_is_the_covariance_with_the_standardised_measure() -> None:
+    rng = np.random.default_rng(2)
+    rows = [{"length": n, "chunker": c, "document": d, "x": rng.normal(), "y": rng.normal()}
+            for n in (1, 2) for c in "pqrs" for d in range(5)]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    found = study.gains(frame[frame["document"] < 3], frame, "x", "y", leave_out=["s"])
+    expected = []
+    for n in (1, 2):
+        part = frame[(frame["length"] == n) & (frame["chunker"] != "s")]
+        x = part[part["document"] < 3].groupby("chunker")["x"].mean()
+        y = part.groupby("chunker")["y"].mean()
+        expected.append(np.cov(x, y, ddof=0)[0, 1] / x.std(ddof=0))
+    assert len(found) == 5 and found.mean() == pytest.approx(np.mean(expected))
+    flat = study.gains(frame.assign(x=1.0), frame, "x", "y")
+    assert np.abs(flat).max() < 1e-6  # a measure that tells no chunkers apart gains nothing
+
+
 def test_concordance_counts_pairs_that_differ() -> None:
     frame = pd.DataFrame({
         "question": ["a"] * 3 + ["b"] * 3, "document": "d", "CP": [1, 2, 3, 1, 2, 3], "F1": [0.9, 0.5, 0.5, 1, 1, 1],
@@ -151,7 +168,7 @@ def test_the_whole_comparison_on_word_counts() -> None:
     own = plain[(plain["chunker"] == "packing") & (plain["document"] == "d1")].iloc[0]
     assert own["dissimilarity"] == pytest.approx(metrics.dissimilarity(vectors(chunks)).mean())
     assert own["evenness"] == -study.unevenness(documents[1], cuts["packing"][1])
-    found = study.quality_frame(documents, cuts, asked, vectors, 20)
+    found = study.quality_frame(documents, cuts, asked, vectors, [10, 20])
     assert found[["MiniLM", "BM25"]].min().min() >= 0 and found["recall"].max() <= 1
     np.testing.assert_allclose(found["recall"], (found["MiniLM"] + found["BM25"]) / 2)
     assert (found["chunker"] == "random").sum() == study.DRAWS * len(asked)
