@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reprobook import show
-from reprobook.papers.moc.corpora import pieces
-from reprobook.papers.moc.metrics import ALONE, boundary_pairs, clarity
+from reprobook.papers.moc.metrics import ALONE, clarity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +122,7 @@ def strips(document: Document, cuts: Mapping[str, Cuts], scorer: Scorer | None =
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(9.4, 0.62 * len(cuts) + 1.0))
+    told = scorer.neighbours([document.text], [list(cuts.values())])[0] if scorer is not None else []
     for row, (name, each) in enumerate(cuts.items()):
         bounds = [0, *each, len(document.text)]
         at = [document.size(0, b) for b in bounds]
@@ -131,11 +131,8 @@ def strips(document: Document, cuts: Mapping[str, Cuts], scorer: Scorer | None =
             ax.barh(
                 row, b - a, left=a, height=0.6, color=colour, alpha=0.6 if k % 2 else 1.0, edgecolor="black", lw=0.8
             )
-        pairs = boundary_pairs(pieces(document.text, each))
-        if scorer is not None and pairs:
-            values = clarity(scorer.nll([(ALONE, q) for _, q in pairs]), scorer.nll(pairs), "nll")
-            for place, value in zip(at[1:-1], values, strict=True):
-                ax.text(place, row - 0.4, f"{value:.2f}", fontsize=7.5, ha="center", va="center")
+        for place, value in zip(at[1:-1], clarity(*told[row], "nll") if told else (), strict=bool(told)):
+            ax.text(place, row - 0.4, f"{value:.2f}", fontsize=7.5, ha="center", va="center")
     for k, cut in enumerate(document.cuts):
         ax.axvline(document.size(0, cut), color="black", ls=":", lw=1, label="true boundary" if not k else None)
     ax.set(yticks=range(len(cuts)), yticklabels=list(cuts), xlabel="position (words)", ylim=(len(cuts) - 0.4, -0.8))

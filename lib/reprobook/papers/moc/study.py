@@ -141,7 +141,7 @@ def clarity_frame(
         for row, (alone, given) in zip(rows, itertools.chain.from_iterable(told), strict=True):
             row |= {f"BC {r}, {label}": _mean(metrics.clarity(alone, given, r)) for r in ("nll", "ppl")}
             row[f"alone, {label}"] = _mean(alone)
-    return pd.DataFrame(rows).assign(chunker=[named(c) for _ in documents for c in names])
+    return _by_chunker(pd.DataFrame(rows).assign(chunker=[named(c) for _ in documents for c in names]))
 
 
 def plain_frame(documents: Sequence[Document], cuts: Chunkings, vectors: Encode) -> pd.DataFrame:
@@ -153,7 +153,12 @@ def plain_frame(documents: Sequence[Document], cuts: Chunkings, vectors: Encode)
             far = _mean(metrics.dissimilarity(vectors(corpora.pieces(document.text, c))))
             rows.append({"chunker": named(name), "document": document.id, "dissimilarity": far,
                          "evenness": -unevenness(document, c)})  # fmt: skip
-    return pd.DataFrame(rows)
+    return _by_chunker(pd.DataFrame(rows))
+
+
+def _by_chunker(rows: pd.DataFrame) -> pd.DataFrame:
+    """Draws of one chunker become one row a document."""
+    return rows.groupby(["chunker", "document"], sort=False).mean().reset_index()
 
 
 def _mean(values: np.ndarray) -> float:
