@@ -232,7 +232,11 @@ def test_one_pass_from_every_beginning_says_what_all_chunkings_ask(lm: Any) -> N
         for cuts in chunkings:
             scorer.neighbours([text], [[cuts]])
     assert together < scorer.tokens_read - together  # chunkings that begin at the same places share a pass
+    (told,) = scorer.stretches(texts[:1], [[0, 8, 16]])
+    parts = [(" ", "A short "), (" A short ", "text of "), (" A short text of ", "some words.")]
+    np.testing.assert_allclose(told, [brute(lm, *part) for part in parts], atol=1e-5)
     words = metrics.Recurrence(texts)
+    np.testing.assert_allclose(words.stretches(texts[:1], [[0, 8]])[0][1], words.nll([(texts[0][:8], texts[0][8:])])[0])
     (alone, given), *_ = words.neighbours(texts, options)[0]
     pairs = metrics.boundary_pairs(corpora.pieces(texts[0], options[0][0]))
     np.testing.assert_allclose(given, words.nll(pairs))
@@ -334,13 +338,14 @@ def test_boundary_measures_against_nltk() -> None:
 def test_every_chunker_gives_the_text_in_equally_many_chunks() -> None:
     scorer = metrics.Recurrence([prose(5)])
     for document in (made(1), made(2, 7)):
+        (values,) = scorer.stretches([document.text], [document.sentences[:-1].tolist()])
         for length in (9, 25, 60):
             n = chunkers.n_chunks(document, length)
             found = {
                 "fixed": chunkers.fixed(document, n), "snapped": chunkers.snapped(document, n),
                 "packed": chunkers.packed(document, n), "halved": chunkers.halved(document, n),
                 "lexical": chunkers.lexical(document, n), "random": chunkers.at_random(document, n, 1),
-                "gold": chunkers.gold(document, n), "perplexity": chunkers.by_perplexity(document, n, scorer),
+                "gold": chunkers.gold(document, n), "perplexity": chunkers.by_perplexity(document, n, values),
                 "scores": chunkers.by_scores(document, np.arange(len(document.sentences)), n),
             }  # fmt: skip
             for name, cuts in found.items():

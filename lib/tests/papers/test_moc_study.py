@@ -117,6 +117,9 @@ def test_a_gain_is_the_covariance_with_the_standardised_measure() -> None:
         y = part.groupby("chunker")["y"].mean()
         expected.append(np.cov(x, y, ddof=0)[0, 1] / x.std(ddof=0))
     assert len(found) == 5 and found.mean() == pytest.approx(np.mean(expected))
+    without = study.gains_without(frame, frame, "x", "y", ["s"])
+    assert list(without) == ["p", "q", "r"]
+    pd.testing.assert_series_equal(without["q"], study.gains(frame, frame, "x", "y", ["s", "q"]), check_names=False)
     flat = study.gains(frame.assign(x=1.0), frame, "x", "y")
     assert np.abs(flat).max() < 1e-6  # a measure that tells no chunkers apart gains nothing
 

@@ -16,12 +16,11 @@ import numpy as np
 
 from reprobook.errors import ReprobookError
 from reprobook.nn.completion import complete
-from reprobook.papers.moc.metrics import ALONE, dissimilarity, words
+from reprobook.papers.moc.metrics import dissimilarity, words
 from reprobook.papers.moc.recovery import recover_robust
 
 if TYPE_CHECKING:
     from reprobook.papers.moc.corpora import Cuts, Document
-    from reprobook.papers.moc.metrics import Scorer
     from reprobook.papers.moc.retrieval import Encode
 
 
@@ -112,14 +111,10 @@ def _inner(gaps: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], gaps, [0.0]])
 
 
-def by_perplexity(document: Document, n: int, scorer: Scorer, context: int = 2) -> Cuts:
-    """*Perplexity*, the predecessor's method: cut where the NLL of a sentence behind the ``context`` before it is a
-    local minimum, the deepest first (depth: the smaller of the two falls). Where there are too few minima, the next
-    best follow."""
-    starts = document.sentences.tolist()
-    told = [document.text[a:b] for a, b in itertools.pairwise(starts)]
-    before = ["".join(told[max(0, k - context) : k]) or ALONE for k in range(len(told))]
-    values = scorer.nll(list(zip(before, told, strict=True)))
+def by_perplexity(document: Document, n: int, values: np.ndarray) -> Cuts:
+    """*Perplexity*, the predecessor's method: cut where ``values``, the NLL of each sentence given all before it, are
+    at a local minimum, the deepest first (depth: the smaller of the two falls). Where there are too few minima, the
+    next best follow."""
     padded = np.concatenate([[np.inf], values, [np.inf]])
     depth = np.minimum(padded[:-2] - values, padded[2:] - values)
     depth[~np.isfinite(depth)] = 0.0

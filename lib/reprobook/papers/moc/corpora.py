@@ -1,6 +1,6 @@
 """Documents whose true boundaries are known, and questions whose evidence is known.
 
-Three corpora: sections of articles of English Wikipedia, joins of passages of different articles, and a reference
+Three corpora: paragraphs of articles of English Wikipedia, joins of paragraphs of different articles, and a reference
 manual whose English and Chinese editions have the same sections. A document is its text and the characters at which a
 new segment begins; a chunking is a list of such characters as well, so nothing can be lost or told twice.
 """

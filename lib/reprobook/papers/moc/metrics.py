@@ -46,6 +46,10 @@ class Scorer(Protocol):
         before."""
         ...
 
+    def stretches(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Of every text the NLL of what stands between two ``starts`` (and behind the last), given all before it."""
+        ...
+
 
 class LMScorer:
     """A causal language model as scorer. What pairs have in common is read once: a context that several texts share
@@ -114,6 +118,20 @@ class LMScorer:
              for each in bounds]
             for k, bounds in enumerate(asked)
         ]  # fmt: skip
+
+    def stretches(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """As :meth:`Scorer.stretches`: one pass a text, tokenised as a whole."""
+        told = [self.tokenizer(ALONE + text, add_special_tokens=False, return_offsets_mapping=True) for text in texts]
+        rows = [[*self.ids(ALONE), *each.input_ids] for each in told]
+        found = token_logprobs(self.model, self.tokenizer, rows, batch_size=self.batch_size, max_tokens=8192)
+        self.tokens_read += sum(map(len, rows))
+        means = []
+        for text, each, row, at in zip(texts, told, found, starts, strict=True):
+            ends = np.array(each.offset_mapping)[:, 1] - len(ALONE)
+            bounds = np.searchsorted(ends, [*at, len(text)], side="right")
+            sums = np.concatenate([[0.0], row[-len(ends) :].double().cumsum(0).numpy()])
+            means.append(-np.diff(sums[bounds]) / np.maximum(1, np.diff(bounds)))
+        return means
 
     def _scored(self, text: str) -> list[int]:
         return self.ids(text.rstrip() or text)
@@ -196,6 +214,13 @@ class Recurrence:
                 for text, options in zip(texts, cuts, strict=True)]  # fmt: skip
         return [[np.array([self.nll([(ALONE, q) for _, q in pairs]), self.nll(pairs)]) for pairs in each]
                 for each in told]  # fmt: skip
+
+    def stretches(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """As :meth:`Scorer.stretches`, pair by pair."""
+        return [
+            np.array([self.nll([(text[:a] or ALONE, text[a:b])])[0] for a, b in itertools.pairwise([*at, len(text)])])
+            for text, at in zip(texts, starts, strict=True)
+        ]
 
     def _one(self, context: list[str], text: list[str]) -> float:
         seen = Counter(context)

@@ -80,11 +80,12 @@ def chunkings(
         "semantic, one sentence": lambda d, k: chunkers.semantic(d, k, vectors, 0),
         "true boundaries": chunkers.gold,
     }  # fmt: skip
-    if scorer is not None:
-        ways["perplexity"] = functools.partial(chunkers.by_perplexity, scorer=scorer)
     for draw in range(DRAWS):
         ways[f"random {draw}"] = functools.partial(chunkers.at_random, seed=DRAWS * seed + draw)
     found = {name: [cut(d, k) for d, k in zip(documents, n, strict=True)] for name, cut in ways.items()}
+    if scorer is not None:
+        values = scorer.stretches([d.text for d in documents], [d.sentences[:-1].tolist() for d in documents])
+        found["perplexity"] = [chunkers.by_perplexity(*each) for each in zip(documents, n, values, strict=True)]
     for name, cuts in (written or {}).items():
         own = np.array([len(each) + 1 for each in cuts])
         shares = np.maximum(1, np.round(own * sum(n) / own.sum())).astype(int).tolist()
@@ -257,6 +258,14 @@ def gains(
         z = (x - x.mean()) / max(float(x.std(ddof=0)), 1e-12)
         found.append(y.sub(y.mean(axis=1), axis=0).mul(z, axis=1).mean(axis=1))
     return pd.concat(found, axis=1).mean(axis=1)
+
+
+def gains_without(
+    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, leave_out: Sequence[str] = ()
+) -> pd.DataFrame:
+    """:func:`gains` with one more chunker left out, a column for each: what hangs on one chunker is no ranking."""
+    names = [each for each in measures["chunker"].unique() if each not in leave_out]
+    return pd.DataFrame({each: gains(measures, quality, measure, outcome, [*leave_out, each]) for each in names})
 
 
 def paired(frame: pd.DataFrame, value: str, a: str, b: str) -> pd.DataFrame:
