@@ -92,7 +92,7 @@ class LMScorer:
         """The same numbers as :meth:`nll` of neighbouring chunks, but for tokens: a text is tokenised once, as a whole,
         and a token belongs to the chunk in which it ends. So one pass from the beginning of a chunk serves all
         chunkings that have one there, and all places where it may end."""
-        blank, rows, places = self.ids(ALONE), [], list[tuple[int, int]]()
+        blank, rows, places = self.ids(ALONE), list[list[int]](), list[tuple[int, int]]()
         ends, asked = [], []
         for k, (text, options) in enumerate(zip(texts, cuts, strict=True)):
             told = self.tokenizer(ALONE + text, add_special_tokens=False, return_offsets_mapping=True)
@@ -121,17 +121,19 @@ class LMScorer:
 
     def stretches(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """As :meth:`Scorer.stretches`: one pass a text, tokenised as a whole."""
-        told = [self.tokenizer(ALONE + text, add_special_tokens=False, return_offsets_mapping=True) for text in texts]
-        rows = [[*self.ids(ALONE), *each.input_ids] for each in told]
+        rows, bounds = [], []
+        for text, at in zip(texts, starts, strict=True):
+            told = self.tokenizer(ALONE + text, add_special_tokens=False, return_offsets_mapping=True)
+            ends = np.array(told.offset_mapping)[:, 1] - len(ALONE)
+            bounds.append(np.searchsorted(ends, [0, *at, len(text)], side="right"))
+            rows.append([*self.ids(ALONE), *told.input_ids[bounds[-1][0] :]])
         found = token_logprobs(self.model, self.tokenizer, rows, batch_size=self.batch_size, max_tokens=8192)
         self.tokens_read += sum(map(len, rows))
-        means = []
-        for text, each, row, at in zip(texts, told, found, starts, strict=True):
-            ends = np.array(each.offset_mapping)[:, 1] - len(ALONE)
-            bounds = np.searchsorted(ends, [*at, len(text)], side="right")
-            sums = np.concatenate([[0.0], row[-len(ends) :].double().cumsum(0).numpy()])
-            means.append(-np.diff(sums[bounds]) / np.maximum(1, np.diff(bounds)))
-        return means
+        sums = [np.concatenate([[0.0], row.double().cumsum(0).numpy()]) for row in found]
+        return [
+            -np.diff(told[each[1:] - each[0]]) / np.maximum(1, np.diff(each[1:]))
+            for told, each in zip(sums, bounds, strict=True)
+        ]
 
     def _scored(self, text: str) -> list[int]:
         return self.ids(text.rstrip() or text)
