@@ -165,7 +165,7 @@ def asking(model: Any, tokenizer: Any, max_new_tokens: int, batch_size: int = 16
     return ask
 
 
-def lumber(documents: Sequence[Document], ask: Ask, shown: int = 180) -> list[Cuts]:
+def lumber(documents: Sequence[Document], ask: Ask, shown: int = 290) -> list[Cuts]:
     """*LumberChunker*: sentences with numbers, up to about ``shown`` words, are shown; the model says at which the
     content shifts, and goes on from there. A reply that names none of them means the next sentence. All documents are
     asked about together, round by round."""

@@ -131,8 +131,10 @@ def strips(document: Document, cuts: Mapping[str, Cuts], scorer: Scorer | None =
             ax.barh(
                 row, b - a, left=a, height=0.6, color=colour, alpha=0.6 if k % 2 else 1.0, edgecolor="black", lw=0.8
             )
-        for place, value in zip(at[1:-1], clarity(*told[row], "nll") if told else (), strict=bool(told)):
-            ax.text(place, row - 0.4, f"{value:.2f}", fontsize=7.5, ha="center", va="center")
+        if told:
+            alone, given = told[row]
+            for place, value in zip(at[1:-1], clarity(alone, given, "nll"), strict=True):
+                ax.text(place, row - 0.4, f"{value:.2f}", fontsize=7.5, ha="center", va="center")
     for k, cut in enumerate(document.cuts):
         ax.axvline(document.size(0, cut), color="black", ls=":", lw=1, label="true boundary" if not k else None)
     ax.set(yticks=range(len(cuts)), yticklabels=list(cuts), xlabel="position (words)", ylim=(len(cuts) - 0.4, -0.8))
