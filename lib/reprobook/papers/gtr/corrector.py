@@ -184,18 +184,3 @@ def _guess(cards: Sequence[int], begun: str, operators: Sequence[str], choice: f
             written.append(operators[int(rng.integers(len(operators)))])
         written.append(str(int(card)))
     return ("".join(written),) if not written[-1:] or written[-1].isdigit() else ()
-
-
-def demonstration(
-    seen: tuple[int, ...], game: Game, begun: str, target: int, rng: np.random.Generator
-) -> Thought | None:
-    """A right thought for a table: one of the shortest ways on, None if there is none."""
-    if not game.has_formula:
-        return Thought(seen, "", advice(game, seen))
-    ways = ways_on(seen, target, begun, game.actions)
-    if not ways:
-        return None
-    way = _one_of_the_shortest(ways, rng.random())
-    onward = next_symbol(way, begun)
-    assert onward is not None
-    return Thought(seen, way, onward)

@@ -19,7 +19,7 @@ import numpy as np
 from reprobook.errors import ReprobookError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 Kind = Literal["arithmetic", "joined digits", "floor", "power"]
 KINDS: tuple[Kind, ...] = ("arithmetic", "joined digits", "floor", "power")
@@ -36,12 +36,6 @@ UNARY: dict[type, Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: ope
 
 class NoNumberError(ValueError):
     """The text is no formula, or Python cannot evaluate it."""
-
-
-def value(text: str) -> Any:
-    """What Python's ``eval`` gives for a joined formula. Raises :class:`NoNumberError` where it would raise, for
-    what is no number, and for powers beyond ``MOST_BITS``: with four cards none of these equals a small target."""
-    return _evaluated(_parsed(text))
 
 
 def _parsed(text: str) -> ast.expr:
@@ -188,20 +182,6 @@ def solve(cards: tuple[int, ...], target: int = 24) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda each: (len(each), each)))
 
 
-def solvable(n_cards: int, target: int = 24, highest: int = 13) -> np.ndarray:
-    """Which hands of ``n_cards`` numbers from 1 to ``highest`` have a solution, each of :func:`solve`'s kind: a cube of
-    booleans, one axis a card, so that ``found[a - 1, b - 1]`` tells of (a, b). All hands at once, in about a second."""
-    if not (2 <= n_cards <= 4 and 1 <= highest <= 13):
-        raise ReprobookError(f"solvable: {n_cards} cards up to {highest}; 2 to 4 of them, up to 13 at most")
-    templates, combinations = _templates(n_cards)
-    orders = np.indices((highest,) * n_cards).reshape(n_cards, -1).T + 1
-    found = np.zeros(len(orders), dtype=bool)
-    for k, hits in enumerate(_hits(orders, target)):
-        found |= hits[:, [bool(templates[k, c]) for c in range(len(combinations))]].any(1)
-    cube = found.reshape((highest,) * n_cards)  # of formulas in this order; a hand may be put in any
-    return np.logical_or.reduce([cube.transpose(axes) for axes in itertools.permutations(range(n_cards))])
-
-
 def _hits(leaves: np.ndarray, target: int) -> Iterator[np.ndarray]:
     """For each tree, whether numbers in their order (N, n) equal ``target`` by a combination of operators (N, 4^(n -
     1))."""
@@ -228,12 +208,3 @@ def next_symbol(formula: str, prefix: str) -> str | None:
     if "".join(begun) != prefix or whole[: len(begun)] != begun:
         return None
     return whole[len(begun)] if len(begun) < len(whole) else "="
-
-
-def shares(hands: Sequence[tuple[int, ...]], weights: Sequence[float], target: int = 24) -> dict[str, float]:
-    """Weighted shares of ``hands`` that have a solution, and that have one which floating point accepts."""
-    total = float(sum(weights))
-    exact = [bool(solve(hand, target)) for hand in hands]
-    played = [any(outcome(f, target, len(hand)) for f in solve(hand, target)) for hand in hands]
-    found = {"solvable": exact, "winnable by arithmetic": played}
-    return {name: float(np.dot(each, weights)) / total for name, each in found.items()}

@@ -74,9 +74,9 @@ class Method:
 class Settings:
     """Numbers of the loop; the defaults are the paper's, but for sizes that only make sense here.
 
-    ``horizon``: updates in which the step size falls along half
-    a cosine from ``lr`` to ``lr_end`` (the paper's is longer than its run); 0: it stays. ``micro``: rows in a forward
-    pass, whose gradients are summed up (the paper's is 1); 0: all of a mini-batch."""
+    ``horizon``: updates in which the step size falls along half a cosine from ``lr`` to ``lr_end`` (the paper's is
+    longer than its run); 0: it stays. ``micro``: rows in a forward pass, whose gradients are summed up (the paper's is
+    1); 0: all of a mini-batch."""
 
     n_tables: int = 64
     n_steps: int = 16
