@@ -113,6 +113,12 @@ def test_the_writer_does_what_it_is_told_and_nothing_else(seed: int) -> None:
         assert [each.holds(text) for each in task.asked] == [k not in broken for k in range(task.n)], text
 
 
+@pytest.mark.parametrize("n", range(1, 9))
+def test_the_template_scores_one_at_every_number(n: int) -> None:
+    made = tasks.make_tasks(TOPICS, [n], 3, 7)
+    assert study.checked("template", made, [responders.template(t) for t in made]).query("asked")["met"].all()
+
+
 def test_compatibility_is_one_everywhere() -> None:
     table = study.compatibility(tasks.make_tasks(TOPICS, [8], 72, 5)).set_index("broken")
     assert table.shape == (25, 24) and table.isna().to_numpy().sum() == 48  # kinds of one category never meet
@@ -256,6 +262,25 @@ def test_ranks_and_kendall() -> None:
     assert scores.category_order(table).to_dict() == pytest.approx({"x": 1.0, "y": 7 / 3, "z": 8 / 3})
     tau = scores.kendall(pd.DataFrame([[1, 2, 3], [3, 2, 1], [1, 3, 2]], index=list("abc")))
     assert tau.loc["a", "a"] == 1 and tau.loc["a", "b"] == -1 and tau.loc["a", "c"] == pytest.approx(1 / 3)
+
+
+def test_agreement_of_categories_over_tasks() -> None:
+    """Five responders of rates far apart, 400 tasks of two categories: the same ranking; Length turned round: -1 with
+    either of the others, whatever group of tasks is left out."""
+    rng, parts = np.random.default_rng(0), []
+    for k in range(5):
+        for category in ("Length", "Editing", "Ensure Quality"):
+            rate = 0.1 + 0.2 * (4 - k if category == "Length" else k)
+            parts.append(pd.DataFrame({"responder": f"m{k}", "task": range(400), "category": category,
+                                       "met": (rng.random(400) < rate).astype(float)}))  # fmt: skip
+    frame = pd.concat(parts)
+    table = scores.category_agreement(frame).set_index("measure")
+    assert table.loc["mean tau"].tolist() == pytest.approx([-1 / 3] * 3)
+    assert table.loc["tau of Length minus others"].tolist() == pytest.approx([-2] * 3)
+    few = scores.category_agreement(frame[frame["task"] < 25]).set_index("measure").loc["mean tau"]
+    assert few["low"] < few["estimate"] < few["high"]
+    with pytest.raises(ReprobookError, match="at most the 10"):
+        scores.category_agreement(frame[frame["task"] < 10])
 
 
 def test_mcnemar_by_hand() -> None:

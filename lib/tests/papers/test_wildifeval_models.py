@@ -146,6 +146,30 @@ def test_a_dying_judge_goes_on_without_counting_twice(tmp_path: Path) -> None:
     assert store.kept(path, keys, make) == rows and asked == ["k4", "k5", "k6"]
 
 
+def test_an_interrupted_judging_ends_with_the_scores_of_a_whole_one(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge fails in its second chunk; asked again it judges the rest alone, and every (task, response, constraint)
+    is in the file once: strict and soft are those of a run without the failure."""
+    asked, real = QUESTIONS * 6, judge.judge
+    seen: list[int] = []
+
+    def failing(*arguments: Any, **how: Any) -> Any:
+        seen.append(len(arguments[2]))
+        if len(seen) == 2:
+            raise ConnectionError("429: too many requests")
+        return real(*arguments, **how)
+
+    asked = [Question(f"{each.task} {k // 24}", *each[1:]) for k, each in enumerate(asked)]
+    whole = study.Speaker("tiny", model, Signs(), tmp_path / "whole").judge(asked)
+    monkeypatch.setattr(study, "judge", failing)
+    who = study.Speaker("tiny", model, Signs(), tmp_path / "died")
+    with pytest.raises(ConnectionError):
+        who.judge(asked)
+    assert who.judge(asked) == pytest.approx(whole, nan_ok=True)
+    assert seen == [96, 48, 48] and len((tmp_path / "died" / "judged tiny.jsonl").read_text().splitlines()) == 144
+
+
 # ------------------------------------------------------------------------------------------------- published rules
 
 RULES = """
@@ -198,6 +222,36 @@ def test_rules_run_without_downloads(package: Path, monkeypatch: pytest.MonkeyPa
         rules.holds("short", {}, "p", "x")
     with pytest.raises(ReprobookError, match="ifeval"):
         published.Rules(package, "ifeval")
+
+
+WORD = "keywords:existence"
+LIKE: dict[str, Any] = {
+    **published.SAME,
+    **{kind: (WORD, lambda needs: {"keywords": [*needs]})
+       for kind in ("two words", "two tones", "tone word", "connective", "quote")},
+    "tone twice": ("keywords:frequency", lambda needs: {"keyword": needs[0], "frequency": needs[1],
+                                                        "relation": "at least"}),
+    "at most": ("length_constraints:number_words", lambda needs: {"num_words": needs[0] + 1, "relation": "less than"}),
+}  # fmt: skip
+
+
+def test_our_rules_against_those_of_ifeval() -> None:
+    """Twelve of 24 kinds have a rule of IFEval that says the same; on texts of the writer, whole and broken, both say
+    the same. (Of the others the nearest rule finds letters inside words, or there is none.)"""
+    from reprobook.data import ChapterData
+
+    folder = ChapterData("wildifeval", "smoke", {}).path("published-rules")
+    rules = published.Rules(folder, "ifeval")
+    topics = [tasks.Topic("Algebra", ("Later authors wrote about it in great detail.",))]
+    counted: dict[str, list[bool]] = {}
+    for task in tasks.make_tasks(topics, [8], 6, 91):
+        for broken in ((), range(0, 8, 2), range(1, 8, 2), range(8)):
+            text = tasks.write(task, broken)
+            for each in (c for c in task.asked if c.kind in LIKE):
+                rule, needs = LIKE[each.kind]
+                assert rules.holds(rule, needs(each.needs), task.prompt, text) == each.holds(text), (each, text)
+                counted.setdefault(each.kind, []).append(each.holds(text))
+    assert counted.keys() == LIKE.keys() and all(len(set(held)) == 2 for held in counted.values())
 
 
 def test_real_tasks_and_their_table(package: Path, tmp_path: Path) -> None:
@@ -479,4 +533,5 @@ def test_effects_of_a_known_responder() -> None:
     assert table.loc[("fixed text", 8), "soft"] == pytest.approx(1 / 4) and table.loc[("template", 8), "strict"] == 1
     assert study.responder_table(frame).set_index("responder").loc["fixed text", "not asked"] == pytest.approx(1 / 4)
     assert pictures.by_category(study.category_table(frame).assign(seed=0), ["template", "fixed text"])
+    assert pictures.agreement(study.category_table(frame).assign(seed=0))
     assert pictures.over_counts(study.count_table(frame), ["template"], 0.7) and pictures.taken_apart(made[-1], "Hi.")

@@ -11,6 +11,7 @@ import numpy as np
 from reprobook import show
 from reprobook.papers.wildifeval import judging
 from reprobook.papers.wildifeval.kinds import CATEGORIES
+from reprobook.papers.wildifeval.scores import kendall
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,6 +156,19 @@ def ranks(frame: pd.DataFrame) -> Figure:
     axes[0][0].set_ylabel("share of constraints met")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
+
+
+def agreement(frame: pd.DataFrame) -> Figure:
+    """Mean of Kendall's tau between the ranking of responders by one category and those by the others, a dot a seed."""
+    import pandas as pd
+
+    parts = []
+    for seed, part in frame.groupby("seed"):
+        table = part.pivot(index="category", columns="responder", values="asked").reindex(CATEGORIES)
+        tau = kendall(table.dropna(how="all"))
+        mean = (tau.sum() - 1) / (len(tau) - 1)
+        parts.append(pd.DataFrame({"category": mean.index, "tau": mean.to_numpy(), "seed": seed}))
+    return show.dots(pd.concat(parts), "tau", "category", xlabel="mean tau with the other categories")
 
 
 def bending(s_length: float = 0.9, q_length: float = 0.3, s: float = 0.9, q: float = 0.9, rate: float = 0.6) -> Figure:

@@ -126,6 +126,35 @@ def kendall(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(value, index=table.index, columns=table.index)
 
 
+def category_agreement(frame: pd.DataFrame, n_groups: int = 20, seed: int = 0) -> pd.DataFrame:
+    """Kendall's tau between the rankings of responders by category, mean over pairs of categories, and that of Length
+    with the others minus that among these (NaN without them), each with a 95 % interval over tasks: jackknife, one of
+    ``n_groups`` random groups of tasks left out at a time. ``frame``: as above, with ``responder``."""
+    import pandas as pd
+    from scipy.stats import t
+
+    def measures(part: pd.DataFrame) -> list[float]:
+        by = part.groupby(["category", "responder"])["met"].mean().unstack()
+        tau = kendall(by.loc[[c for c in CATEGORIES if c in by.index]])
+        value = tau.to_numpy(dtype=float, copy=True)
+        np.fill_diagonal(value, np.nan)
+        length = np.array(tau.index == "Length")
+        apart = value[np.ix_(length, ~length)], value[np.ix_(~length, ~length)]
+        gap = np.nanmean(apart[0]) - np.nanmean(apart[1]) if length.any() and len(tau) > 2 else np.nan
+        return [float(np.nanmean(value)), float(gap)]
+
+    tasks = frame["task"].unique()
+    if len(tasks) < n_groups:
+        raise ReprobookError(f"n_groups {n_groups} must be at most the {len(tasks)} tasks")
+    order = np.random.default_rng(seed).permutation(len(tasks)) % n_groups
+    group = frame["task"].map(dict(zip(tasks, order, strict=True)))
+    left_out = np.array([measures(frame[group != g]) for g in range(n_groups)])
+    estimate = np.array(measures(frame))
+    half = t.ppf(0.975, n_groups - 1) * np.sqrt((n_groups - 1) * left_out.var(0))
+    names = ["mean tau", "tau of Length minus others"]
+    return pd.DataFrame({"measure": names, "estimate": estimate, "low": estimate - half, "high": estimate + half})
+
+
 # ------------------------------------------------------------------------------------------------- significance
 
 
