@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_smoke_records()
             return 0
         html = build(gather(options.execute), project.root())
-    except ReprobookError as error:
+    except (ReprobookError, OSError) as error:  # the checkout may be read-only
         print(f"reprobook: {error}", file=sys.stderr)
         return 1
     print(f"The book is in {html.relative_to(project.root())}/index.html")
