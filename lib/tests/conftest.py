@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 settings.register_profile("any machine", deadline=None)  # wall time says nothing where others work, too
 settings.load_profile("any machine")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs deaf to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SLUG = "block_diffusion"
 PARAMETERS = """\
 scale = "smoke"  # smoke, laptop or paper

@@ -60,6 +60,16 @@ def test_a_clean_checkout_is_its_commit(committed: Any) -> None:
     assert commit() == (committed.head, False) and "uncommitted changes" in refusal()
 
 
+def test_what_is_written_into_a_checkout_may_lie_elsewhere(committed: Any, tmp_path: Path) -> None:
+    """As `runs` on another disk, or all of it in a checkout that nobody may write to."""
+    committed.write(".gitignore", (Path(__file__).parents[2] / ".gitignore").read_text())
+    committed.write("book/x.md", "A page.\n")
+    committed.commit()
+    for name in ("runs", "_build", "book/_generated", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"):
+        (committed.root / name).symlink_to(tmp_path)
+    assert commit()[1] and refusal() == ""
+
+
 # ------------------------------------------------------------------------------------------------ another's repository
 
 

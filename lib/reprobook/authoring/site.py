@@ -95,9 +95,9 @@ def build(source: Path, output: Path) -> Path:
     """Build ``source`` with warnings as errors; returns the folder with ``index.html``.
 
     Raises :class:`ReprobookError` if Sphinx complains or a page of a chapter is missing."""
-    command = Path(sys.executable).with_name("jupyter-book")
-    call: list[str | Path] = [command, "build", source, "--path-output", output, "--toc", source / "book" / "_toc.yml"]
-    call += ["--quiet", "-W", "-n", "--keep-going"]
+    jupyter_book = "import reprobook.authoring; from jupyter_book.cli.main import main; main()"
+    call: list[str | Path] = [sys.executable, "-P", "-c", jupyter_book, "build", source, "--path-output", output]
+    call += ["--toc", source / "book" / "_toc.yml", "--quiet", "-W", "-n", "--keep-going"]
     if subprocess.run(call, stdout=subprocess.DEVNULL).returncode:  # warnings come on the other stream
         raise ReprobookError("the book did not build: see the warnings above, each one counts as an error")
     html = output / "_build" / "html"
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_smoke_records()
             return 0
         html = build(gather(options.execute), project.root())
-    except ReprobookError as error:
+    except (ReprobookError, OSError) as error:  # the checkout may be read-only
         print(f"reprobook: {error}", file=sys.stderr)
         return 1
     print(f"The book is in {html.relative_to(project.root())}/index.html")

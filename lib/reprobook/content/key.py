@@ -77,16 +77,21 @@ def run_id(slug: str, scale: str, seed: int, params: Mapping[str, Any], content:
     return f"{scale}-seed{seed}-{_sha([slug, content['digest'], where])[:10]}"
 
 
-def staleness(record: Record) -> list[str]:
-    """Why the numbers of ``record`` may differ from what a run would give now; ``[]`` if it is current."""
-    if record.content is None:
-        return ["the record does not say what it was made from"]
+def staleness(*records: Record) -> list[str]:
+    """Why the numbers of these records of one chapter and scale may differ from what runs would give now; ``[]`` if
+    they are current. What the chapter is now is worked out once: only its seeds differ, which are not compared."""
+    from reprobook.data import ChapterData
+    from reprobook.params import resolve
+
+    slug, scale = records[0].slug, records[0].scale
     try:
-        params, data = _now(record.slug, record.scale, record.seed)
-        now = content_key(record.slug, params, data)
+        params = resolve(slug, scale, {"seed": records[0].seed})
+        now = content_key(slug, params, ChapterData(slug, scale, params).checksums())
     except ReprobookError as error:
         return [f"the chapter cannot be read now: {error}"]
-    return differences(record.content, now, record.slug)
+    silent = ["the record does not say what it was made from"]
+    found = [differences(each.content, now, slug) if each.content is not None else silent for each in records]
+    return list(dict.fromkeys(reason for reasons in found for reason in reasons))
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], slug: str = "") -> list[str]:
@@ -117,16 +122,6 @@ def _how(old: Any, new: Any) -> str:
 
 def _shown(name: str, key: Mapping[str, Any]) -> str:
     return repr(key["params"][name]) if name in key["params"] else "not declared"
-
-
-def _now(slug: str, scale: str, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """Parameters and data that a run of this chapter, scale and seed would have now."""
-    from reprobook.data import ChapterData
-    from reprobook.params import resolve
-
-    check_slug(slug)
-    params = resolve(slug, scale, {"seed": seed})
-    return params, ChapterData(slug, scale, params).checksums()
 
 
 def _code(slug: str) -> dict[str, Any]:

@@ -154,5 +154,5 @@ def state(records: Iterable[Record]) -> str:
     records = list(records)
     if not records:
         return "never run"
-    reasons = dict.fromkeys(reason for found in records for reason in staleness(found))
+    reasons = staleness(*records)
     return f"stale: {'; '.join(reasons)}" if reasons else "current"

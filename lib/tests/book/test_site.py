@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -122,3 +124,14 @@ def test_a_chapter_outside_the_table_of_contents_is_missed(small: Path, tmp_path
     shutil.copy(project.notebook_path(slug), small / "notebooks")
     with pytest.raises(ReprobookError, match=f"{slug}.html.*_toc.yml"):
         site.build(small, tmp_path)
+
+
+def test_a_checkout_that_cannot_be_written_to_is_an_error_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(executed: bool) -> Path:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "_build")
+
+    monkeypatch.setattr(site, "gather", closed)
+    assert site.main([]) == 1
+    assert "Read-only file system: '_build'" in capsys.readouterr().err

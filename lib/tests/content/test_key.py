@@ -280,7 +280,9 @@ def test_staleness_of_a_record(library: Any) -> None:
     assert staleness(record) == []
     library.write(f"notebooks/params/{SLUG}.laptop.yaml", "scale: laptop  # this scale\nsteps: 9  # longer\n")
     assert staleness(record) == ["parameter steps 2 -> 9"]
-    assert staleness(record.model_copy(update={"content": None})) == ["the record does not say what it was made from"]
+    silent = record.model_copy(update={"content": None, "seed": 2})
+    assert staleness(silent) == ["the record does not say what it was made from"]
+    assert staleness(record, silent, record.model_copy(update={"seed": 3})) == [*staleness(record), *staleness(silent)]
     (library.root / "notebooks" / f"{SLUG}.ipynb").unlink()
     assert "unknown chapter" in staleness(record)[0]
 
