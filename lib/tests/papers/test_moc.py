@@ -114,8 +114,12 @@ def test_seeds_have_documents_of_their_own_and_pilots_have_others() -> None:
     assert all(sets[2].isdisjoint({d.id for d in corpora.chosen(documents, 4, seed)}) for seed in range(8))
     with pytest.raises(ReprobookError, match="1 to 8"):
         corpora.chosen(documents, 9, 0)
-    twice = [replace(made(k), group=f"g{k % 6}") for k in range(12)]
-    assert [len({d.group for d in corpora.chosen(twice, 4, seed)}) for seed in (0, 1)] == [4, 4]  # one of each first
+    many = [replace(made(k), group=f"g{k % 6}") for k in range(24)]  # four of each article
+    hands = [corpora.chosen(many, 5, seed) for seed in range(3)]
+    assert all(len(hand) == 5 for hand in hands)
+    groups = [{d.group for d in hand} for hand in hands]
+    assert not any(a & b for a, b in itertools.combinations(groups, 2))  # seeds share no article
+    assert corpora.chosen(many, 5, 3) == hands[0]  # none are left: documents come again
 
 
 @pytest.mark.parametrize("size", [60, 200, 5000])
@@ -147,7 +151,8 @@ def test_a_window_of_one_chunk_is_a_chunk() -> None:
 def test_a_cloze_question_is_nowhere_in_its_document_and_its_neighbours_are() -> None:
     whole, straddling = made(3, 6), 0
     for seed in range(6):
-        cut, asked = corpora.cloze(whole, 4, seed, least=4)
+        cloze = corpora.cloze(whole, 4, seed, least=4)
+        cut, asked = cloze.document, cloze.questions
         starts = whole.sentences.tolist()
         told = [whole.text[a:b].strip() for a, b in itertools.pairwise(starts)]
         assert 1 < len(asked) <= 4 and len(cut.cuts) == len(whole.cuts)
@@ -159,10 +164,14 @@ def test_a_cloze_question_is_nowhere_in_its_document_and_its_neighbours_are() ->
         kept = [part.split() for part in corpora.pieces(cut.text, cut.cuts)]
         lost = [q.text.split() for q in asked]
         assert sum(map(len, kept)) + sum(map(len, lost)) == whole.size()
+        assert cloze.moved(whole.cuts) == cut.cuts
+        inside = [whole.text.index(q.text) + 3 for q in asked]  # cuts inside of what is taken out
+        assert cloze.moved(inside) == tuple(cut.text.index(told[told.index(q.text) + 1]) for q in asked)
+        assert cloze.moved([0, *range(1, 4)]) == (1, 2, 3)  # what stays keeps its place before the first question
         spans = sorted(q.span for q in asked)
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
     assert straddling  # evidence goes over true boundaries as it comes
-    assert corpora.cloze(made(0, 1), 0)[1] == []
+    assert corpora.cloze(made(0, 1), 0).questions == []
 
 
 # ------------------------------------------------------------------------------------------------ measures
@@ -354,6 +363,10 @@ def test_every_chunker_gives_the_text_in_equally_many_chunks() -> None:
                 assert len(cuts) == n - 1, name
                 assert name == "fixed" or set(cuts) <= set(document.sentences.tolist()), name
     assert chunkers.gold(made(1), 4) == made(1).cuts
+    words = Document("d", "A. " * 60, (12, 60, 120), ("",) * 4, "g")  # one word a sentence, so that all lengths fit
+    draws = {chunkers.at_random(words, 4, seed) for seed in range(20)}
+    lengths = [sorted(np.diff([0, *cuts, 180]) // 3) for cuts in draws]
+    assert all(each == [4, 16, 20, 20] for each in lengths) and len(draws) > 5  # the ceiling's lengths in any order
     sizes = [made(1).size(a, b) for a, b in corpora.spans(made(1).text, chunkers.fixed(made(1), 5))]
     assert max(sizes) - min(sizes) <= 1
 
@@ -521,16 +534,21 @@ def test_recall_within_a_budget_of_words() -> None:
     chunks = retrieval.chunks_of([document], [(14, 28)])  # of three, three and four words
     assert [c.text.split() for c in chunks] == [["one", "two", "three"], ["four", "five", "six"],
                                                 ["seven", "eight", "nine", "ten"]]  # fmt: skip
-    for budget in range(1, 12):
-        for order in itertools.permutations(chunks):
-            found = retrieval.within_budget(order, {"d": document}, budget)
-            assert sum(len(c.text.split()) for c in found) == min(budget, 10)
-            whole = " ".join(c.text for c in order).split()
-            assert " ".join(c.text for c in found).split() == whole[:budget]
-    question = corpora.Question("d", "?", (8, 19))  # three four
-    assert retrieval.recall(question, retrieval.within_budget(chunks, {"d": document}, 3)) == 6 / 11
-    assert retrieval.recall(question, chunks[1:2]) == 5 / 11
-    assert retrieval.recall(question, [retrieval.Chunk("e", 8, 19, "")]) == 0
+    owner, question = {"d": document}, corpora.Question("d", "?", (8, 19))  # "three four ", 6 and 5 characters
+    for order in itertools.permutations(chunks):
+        told = [retrieval.recall(question, order, owner, budget) for budget in range(1, 12)]
+        assert all(a <= b for a, b in itertools.pairwise(told)) and told[9] == told[10] == pytest.approx(1)
+        left, inside = 5, 0.0  # five words; of the last chunk the expected share of a window at a random place
+        for chunk in order:
+            words = re.findall(r"\S+ ?", chunk.text)
+            letters = [6 * (w == "three ") + 5 * (w == "four ") for w in words]
+            inside += sum(letters) * min(1, left / len(words))
+            left = max(0, left - len(words))
+        assert told[4] == pytest.approx(inside / 11)
+    assert retrieval.recall(question, chunks[1:2], owner, 3) == 5 / 11
+    elsewhere = Document("e", document.text, (), ("t",), "g")
+    assert retrieval.recall(question, retrieval.chunks_of([elsewhere], [()]), {"e": elsewhere}, 9) == 0
+    assert retrieval.overlap(question, chunks).tolist() == [6, 5, 0]
 
 
 def test_dense_search_and_bm25_rank_as_by_hand() -> None:

@@ -86,42 +86,61 @@ def test_a_jackknife_of_a_mean_is_the_mean_with_its_error() -> None:
         study.jackknife(lambda rows: 0.0, 1)
 
 
-def test_rank_values_by_hand() -> None:
-    rng, rows = np.random.default_rng(1), []
-    for length, chunker, document in ((a, b, d) for a in (1, 2) for b in "pqrst" for d in range(4)):
-        rows.append({"length": length, "chunker": chunker, "document": document, "x": rng.normal()})
-    measures = pd.DataFrame(rows)
-    quality = pd.concat([measures.assign(y=rng.normal(size=len(rows))) for _ in range(3)]).drop(columns="x")
-    few = measures[measures["document"] < 2]  # measured on fewer documents than are searched
-    for told in (measures, few):
-        values = study.rank_values(told, quality, "x", "y")
+def table(seed: int, chunkers: str, documents: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame([
+        {"length": n, "chunker": c, "document": d, "x": rng.normal(), "y": rng.normal()}
+        for n in (1, 2) for c in chunkers for d in range(documents)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gain", "rank"])
+def test_a_statistic_over_chunkers_by_hand(name: str) -> None:
+    frame = table(1, "pqrst", 5)
+    quality = pd.concat([frame.assign(y=frame["y"] + k) for k in range(3)]).drop(columns="x")  # three questions each
+
+    def by_hand(x: pd.Series, y: pd.Series) -> float:
+        if name == "rank":
+            return printed.spearman(x.to_numpy(), y.to_numpy())
+        return float(np.cov(x, y, ddof=0)[0, 1] / x.std(ddof=0))
+
+    for told in (frame, frame[frame["document"] < 2]):  # measured on fewer documents than are searched
+        statistic = study.gain if name == "gain" else printed.spearman
+        values = study.over_chunkers(told, quality, "x", "y", ["t"], statistic)
         expected = []
         for length in (1, 2):
-            x, y = (f[f["length"] == length].groupby("chunker")[c].mean() for f, c in ((told, "x"), (quality, "y")))
-            expected.append(printed.spearman(x.to_numpy(), y.to_numpy()))
-        assert values.mean() == pytest.approx(np.mean(expected)) and len(values) == 4
-    same = study.rank_values(measures, measures.assign(y=measures["x"] * 2 + 1), "x", "y", leave_out=["p"])
-    np.testing.assert_allclose(same, 1.0)
-
-
-def test_a_gain_is_the_covariance_with_the_standardised_measure() -> None:
-    rng = np.random.default_rng(2)
-    rows = [{"length": n, "chunker": c, "document": d, "x": rng.normal(), "y": rng.normal()}
-            for n in (1, 2) for c in "pqrs" for d in range(5)]  # fmt: skip
-    frame = pd.DataFrame(rows)
-    found = study.gains(frame[frame["document"] < 3], frame, "x", "y", leave_out=["s"])
-    expected = []
-    for n in (1, 2):
-        part = frame[(frame["length"] == n) & (frame["chunker"] != "s")]
-        x = part[part["document"] < 3].groupby("chunker")["x"].mean()
-        y = part.groupby("chunker")["y"].mean()
-        expected.append(np.cov(x, y, ddof=0)[0, 1] / x.std(ddof=0))
-    assert len(found) == 5 and found.mean() == pytest.approx(np.mean(expected))
-    without = study.gains_without(frame, frame, "x", "y", ["s"])
-    assert list(without) == ["p", "q", "r"]
-    pd.testing.assert_series_equal(without["q"], study.gains(frame, frame, "x", "y", ["s", "q"]), check_names=False)
-    flat = study.gains(frame.assign(x=1.0), frame, "x", "y")
+            x, y = (f[(f["length"] == length) & (f["chunker"] != "t")].groupby("chunker")[c].mean()
+                    for f, c in ((told, "x"), (quality, "y")))  # fmt: skip
+            expected.append(by_hand(x, y))
+        assert values.mean() == pytest.approx(np.mean(expected)) and list(values.index) == list(range(5))
+    exact = study.over_chunkers(frame, frame.assign(y=frame["x"] * 2 + 1), "x", "y", (), study.gain)
+    sizes = [part.groupby("chunker")["x"].mean().std(ddof=0) for _, part in frame.groupby("length")]
+    assert exact.mean() == pytest.approx(2 * np.mean(sizes))  # at most the deviation of the outcome
+    rest = study.without_each(frame, frame, ["x"], "y", ["t"])
+    assert list(rest["left out"]) == ["p", "q", "r", "s"]
+    assert rest["x"][1] == pytest.approx(study.over_chunkers(frame, frame, "x", "y", ["t", "q"]).mean())
+    flat = study.over_chunkers(frame.assign(x=1.0), frame, "x", "y")
     assert np.abs(flat).max() < 1e-6  # a measure that tells no chunkers apart gains nothing
+
+
+def test_within_a_document_only_its_own_draws_are_compared() -> None:
+    frame = table(2, "abcd", 6)
+    frame = frame.assign(chunker="random " + frame["chunker"])
+    others = table(3, "p", 6).assign(chunker="packing", x=99.0)
+    found = study.within_documents(pd.concat([frame, others]), frame, "x", "y")
+    part = frame[(frame["document"] == 4)].groupby("length")
+    expected = [np.cov(each["x"], each["y"], ddof=0)[0, 1] / each["x"].std(ddof=0) for _, each in part]
+    assert len(found) == 6 and found[4] == pytest.approx(np.mean(expected))
+    easy = frame.assign(y=frame["y"] + 10 * frame["document"], x=frame["x"] - 5 * frame["document"])
+    pd.testing.assert_series_equal(study.within_documents(easy, easy, "x", "y"), found)  # levels of documents are gone
+    by = study.quarters(frame, frame.assign(y=frame["x"]), "x", "y")
+    assert by["quarter"].tolist() == [1, 2, 3, 4] and by["y over the mean"].is_monotonic_increasing
+    assert by["y over the mean"].sum() == pytest.approx(0)
+    means = study.averaged(pd.concat([frame, others]))
+    own = means[(means["chunker"] == "random") & (means["document"] == 1) & (means["length"] == 2)]
+    assert len(means) == 24 and own["y"].item() == pytest.approx(
+        frame[(frame["document"] == 1) & (frame["length"] == 2)]["y"].mean()
+    )
 
 
 def test_concordance_counts_pairs_that_differ() -> None:
@@ -151,11 +170,12 @@ def test_pairs_of_true_and_false_boundaries_are_alike_in_length() -> None:
 
 
 def test_the_whole_comparison_on_word_counts() -> None:
-    whole = [made(k) for k in range(4)]
-    documents, asked = study.asked_of(whole, 2, seed=0)
+    documents = [made(k) for k in range(4)]
+    cloze = [corpora.cloze(each, 2, seed=0, least=4) for each in documents]
+    asked = [question for each in cloze for question in each.questions]
     scorer = metrics.Recurrence([d.text for d in documents])
     written = {"asked": [d.cuts[:1] if k else () for k, d in enumerate(documents)]}
-    cuts = study.chunkings(documents, 15, vectors, scorer=scorer, written=written)
+    cuts = study.chunkings(documents, 15, vectors, scorer=scorer, written=written, draws=3)
     n = [len(each) for each in cuts["packing"]]
     assert all([len(c) for c in each] == n for name, each in cuts.items() if name != "asked")
     assert len(cuts["asked"][0]) < len(cuts["asked"][1]) and study.apart(cuts) < 0.2  # equal over all, not in each
@@ -171,10 +191,11 @@ def test_the_whole_comparison_on_word_counts() -> None:
     own = plain[(plain["chunker"] == "packing") & (plain["document"] == "d1")].iloc[0]
     assert own["dissimilarity"] == pytest.approx(metrics.dissimilarity(vectors(chunks)).mean())
     assert own["evenness"] == -study.unevenness(documents[1], cuts["packing"][1])
-    found = study.quality_frame(documents, cuts, asked, vectors, [10, 20])
+    found = study.quality_frame(cloze, cuts, vectors, [10, 20])
     assert found[["MiniLM", "BM25"]].min().min() >= 0 and found["recall"].max() <= 1
+    assert (found["perfect"] >= found[["MiniLM", "BM25"]].max(axis=1) - 1e-9).mean() > 0.9  # only the last chunk is cut
     np.testing.assert_allclose(found["recall"], (found["MiniLM"] + found["BM25"]) / 2)
-    assert (found["chunker"] == "random").sum() == study.DRAWS * len(asked)
+    assert found["chunker"].str.startswith("random ").sum() == 3 * len(asked)
     sticky = study.stickiness_frame(documents[:1], cuts, scorer)
     assert set(sticky["convention"]) == set(study.CONVENTIONS)
     pair = study.paired(found, "recall", "packing", "fixed")
@@ -184,6 +205,9 @@ def test_the_whole_comparison_on_word_counts() -> None:
         pictures.page(documents[0], {"true boundaries": documents[0].cuts, "packing": cuts["packing"][0]}),
         pictures.along(documents[0], scorer, 10),
         pictures.against(frame.assign(seed=0, length=15), found.assign(seed=0, length=15), ["BC nll, w"], "recall"),
+        pictures.quarters(
+            study.quarters(frame.assign(length=1), found.assign(length=1), "BC nll, w", "recall").assign(measure="BC")
+        ),
     ):
         assert fig.axes
 
@@ -367,12 +391,13 @@ def test_effects_of_a_question_set() -> None:
     sticky = clear.assign(cs=-clear["BC nll, s"], convention="CS sequential, unrelated")
     found = released.effects("dureader", clear, sticky, frame, "s")
     assert set(found) == {
-        "dureader: rank of BC", "dureader: rank of BC minus dissimilarity",
-        "dureader: rank of CS sequential, unrelated",
+        "dureader: rank of BC", "dureader: gain of BC", "dureader: rank of BC minus dissimilarity",
+        "dureader: gain of BC minus dissimilarity",
+        "dureader: rank of CS sequential, unrelated", "dureader: gain of CS sequential, unrelated",
         "dureader: answers, single minus packing", "dureader: answers, single minus semantic",
         "dureader: answers, single minus fixed", "dureader: CP, semantic minus single",
         "dureader: answers, single minus LumberChunker", "dureader: answers, mixture minus single",
-        "dureader: BC, semantic minus fixed", "dureader: BC, packing minus semantic",
+        "dureader: BC, semantic over fixed, less half of packing's", "dureader: BC, packing minus semantic",
         "dureader: CP, fixed minus single", "dureader: CP, packing minus single",
         "dureader: CP and answers, concordance",
     }  # fmt: skip
@@ -384,6 +409,9 @@ def test_effects_of_a_question_set() -> None:
     gain = frame[frame["chunker"] == "single"]["F1"].mean() - frame[frame["chunker"] == "packing"]["F1"].mean()
     assert found["dureader: answers, single minus packing"].mean() == pytest.approx(gain)
     assert np.abs(found["dureader: CP and answers, concordance"]).max() <= 1
+    fixed, packing, semantic = (by.loc[name, "BC nll, s"] for name in ("fixed", "packing", "semantic"))
+    half = found["dureader: BC, semantic over fixed, less half of packing's"].mean()
+    assert half == pytest.approx((semantic - fixed) - (packing - fixed) / 2)
     assert released.words("我们 是，学生。") == ["我们", "是", "学生"]
 
 

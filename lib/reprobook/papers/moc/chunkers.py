@@ -60,9 +60,19 @@ def packed(document: Document, n: int) -> Cuts:
     return ()
 
 
+def shuffled(document: Document, cuts: Sequence[int], seed: int = 0) -> Cuts:
+    """The chunks of another chunking in another order of their lengths, each cut moved to the nearest end of a
+    sentence: it has the other's lengths and knows nothing of the text."""
+    bounds = document.words.searchsorted([0, *cuts, len(document.text)])
+    sizes = np.random.default_rng([seed, len(document.text)]).permutation(np.diff(bounds))
+    inner, wanted = document.sentences[1:-1], document.words[sizes.cumsum()[:-1]]
+    found = [int(inner[np.abs(inner - cut).argmin()]) for cut in wanted if len(inner)]
+    return resized(document, found, len(cuts) + 1)
+
+
 def at_random(document: Document, n: int, seed: int = 0) -> Cuts:
-    """The floor: n − 1 ends of sentences, drawn."""
-    return by_scores(document, np.random.default_rng([seed, len(document.text)]).random(len(document.sentences)), n)
+    """The floor: the lengths of :func:`gold`, :func:`shuffled`."""
+    return shuffled(document, gold(document, n), seed)
 
 
 def gold(document: Document, n: int) -> Cuts:

@@ -237,9 +237,9 @@ PILOT = 90  # seeds from here on are for trying things out
 
 
 def chosen(documents: Sequence[Document], n: int, seed: int) -> list[Document]:
-    """``n`` documents of a fixed shuffle, first one of every group, then a second one of those that have it, and so on.
-    Every third is kept for the seeds from :data:`PILOT` on, so that what is tried out is never what is published. Seeds
-    take turns: while documents last, no two have one in common.
+    """``n`` documents. Every third is kept for the seeds from :data:`PILOT` on, so that what is tried out is never what
+    is published; of an article with many, some are. What a seed may take is dealt out by groups, so that no two seeds
+    share an article, as long as there are any: the largest first, each to the seed that has the fewest documents.
 
     Raises :class:`ReprobookError` if there are fewer than ``n``."""
     order = np.random.default_rng(0).permutation(len(documents)).tolist()
@@ -248,11 +248,20 @@ def chosen(documents: Sequence[Document], n: int, seed: int) -> list[Document]:
         turn[k] = seen[documents[k].group]
         seen[documents[k].group] += 1
     order.sort(key=turn.__getitem__)
-    pool = [k for place, k in enumerate(order) if (place % 3 == 2) == (seed >= PILOT)]
-    if not 1 <= n <= len(pool):
-        raise ReprobookError(f"{n} documents are wanted; there are 1 to {len(pool)}")
-    first = n * (seed - PILOT if seed >= PILOT else seed)
-    return [documents[pool[k % len(pool)]] for k in range(first, first + n)]
+    groups: dict[str, list[int]] = {}
+    for place, k in enumerate(order):
+        if (place % 3 == 2) == (seed >= PILOT):
+            groups.setdefault(documents[k].group, []).append(k)
+    total = sum(map(len, groups.values()))
+    if not 1 <= n <= total:
+        raise ReprobookError(f"{n} documents are wanted; there are 1 to {total}")
+    for size in range(min(total // n, len(groups)), 0, -1):
+        hands = [list[int]() for _ in range(size)]
+        for each in sorted(groups.values(), key=len, reverse=True):
+            min(hands, key=len).extend(each)
+        if min(map(len, hands)) >= n:
+            break
+    return [documents[k] for k in hands[(seed - PILOT if seed >= PILOT else seed) % size][:n]]
 
 
 # ------------------------------------------------------------------------------------------------- windows
@@ -297,12 +306,30 @@ class Question:
     answer: str = ""
 
 
-def cloze(document: Document, n: int, seed: int = 0, least: int = 8) -> tuple[Document, list[Question]]:
+@dataclass(frozen=True)
+class Cloze:
+    """A document without the sentences that ask for their place. ``at`` and ``new``: where every sentence of the whole
+    document began (the end among them), and where it begins now."""
+
+    document: Document
+    questions: list[Question]
+    at: np.ndarray
+    new: np.ndarray
+
+    def moved(self, cuts: Sequence[int]) -> Cuts:
+        """Where cuts of the whole document stand here. A cut inside of a sentence that was taken out moves to its end;
+        chunks of which nothing is left go."""
+        found = np.unique(np.interp(cuts, self.at, self.new).astype(int))
+        return tuple(found[(found > 0) & (found < len(self.document.text))].tolist())
+
+
+def cloze(document: Document, n: int, seed: int = 0, least: int = 8) -> Cloze:
     """Inverse cloze: up to ``n`` sentences of at least ``least`` words (Chinese: characters) are taken out of a
     document, and each asks for the place where it stood: the sentence before and the one behind, whichever segments
     they stand in. So a question is nowhere in the text, and a cut may fall between the two halves of its evidence.
 
-    Sentences are drawn; two lie three apart, so that no evidence is shared, and a segment never loses its last one."""
+    Sentences are drawn; two lie three apart, so that no evidence is shared, and a segment never loses its last one.
+    Chunkers cut the whole document; :meth:`Cloze.moved` takes their cuts over."""
     at, text = document.sentences, document.text
     owner = np.searchsorted(document.cuts, at[:-1], side="right")
     sizes = np.array([document.size(a, b) for a, b in itertools.pairwise(at.tolist())])
@@ -314,11 +341,9 @@ def cloze(document: Document, n: int, seed: int = 0, least: int = 8) -> tuple[Do
             left[int(owner[k])] -= 1
     gone = np.zeros(len(sizes), bool)
     gone[taken] = True
-    lengths = np.where(gone, 0, np.diff(at))
-    new = np.concatenate([[0], lengths.cumsum()])  # where each sentence begins now
+    new = np.concatenate([[0], np.where(gone, 0, np.diff(at)).cumsum()])
     kept = "".join(text[a:b] for (a, b), lost in zip(itertools.pairwise(at.tolist()), gone, strict=True) if not lost)
     cuts = tuple(new[np.searchsorted(at, document.cuts)].tolist())
-    made = replace(document, text=kept, cuts=cuts)
     asked = [Question(document.id, text[at[k] : at[k + 1]].strip(), (int(new[k - 1]), int(new[k + 2])))
              for k in sorted(taken)]  # fmt: skip
-    return made, asked
+    return Cloze(replace(document, text=kept, cuts=cuts), asked, at, new)

@@ -102,6 +102,29 @@ def against(measures: pd.DataFrame, retrieval: pd.DataFrame, names: Sequence[str
     return fig
 
 
+def quarters(frame: pd.DataFrame, outcome: str = "recall") -> Figure:
+    """The table of quarters of random cuts: ``outcome`` over a document's mean, from the quarter with the lowest to
+    that with the highest value of a measure, a panel a measure; means over seeds with bars of two standard errors."""
+    import matplotlib.pyplot as plt
+
+    names, value = list(frame["measure"].unique()), f"{outcome} over the mean"
+    columns = min(4, len(names))
+    shape = -(-len(names) // columns), columns
+    fig, axes = plt.subplots(*shape, figsize=(9.4, 2.5 * shape[0]), sharex=True, sharey=True, squeeze=False)
+    for k, ax in enumerate(axes.flat):
+        if k >= len(names):
+            ax.axis("off")
+            continue
+        by = frame[frame["measure"] == names[k]].groupby("quarter")[value]
+        mean, error = by.mean(), 2 * by.sem().fillna(0.0)
+        ax.axhline(0, color="black", lw=0.8)
+        ax.errorbar(mean.index, mean, error, marker="o", capsize=2, color=show.COLOURS[k % len(show.COLOURS)])
+        ax.set(title=names[k], xticks=sorted(frame["quarter"].unique()))
+    fig.supxlabel("quarter of the random cuts, by the measure")
+    fig.supylabel("recall over the mean (share)")
+    return fig
+
+
 def recovery(frame: pd.DataFrame) -> Figure:
     """Share of exact chunks over the error rate of the anchors, a line a way of recovery, means over
     texts."""

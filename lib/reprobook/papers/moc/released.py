@@ -19,6 +19,7 @@ from reprobook.papers.moc import chunkers, study
 from reprobook.papers.moc.corpora import Document, Question, windows
 from reprobook.papers.moc.learning import N_CLASSES, read_back
 from reprobook.papers.moc.metrics import LMScorer
+from reprobook.papers.moc.printed import spearman
 from reprobook.papers.moc.recovery import parsed
 from reprobook.papers.moc.retrieval import Vectors
 
@@ -258,24 +259,28 @@ def asked(
 def effects(
     name: str, clear: pd.DataFrame, sticky: pd.DataFrame, answers: pd.DataFrame, scorer: str
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """The effects of one question set, numbers by text: rank correlations over chunkers of clarity (C1) and stickiness
-    (C8) with the answers, differences of answers (C3, C4), of clarity (C2) and of information support (C7), and how
-    that goes with the answers (C6)."""
+    """The effects of one question set, numbers by text: gains and rank correlations over chunkers of clarity (C1) and
+    stickiness (C8) with the answers, differences of answers (C3, C4), of clarity (C2) and of information support (C7),
+    and how that goes with the answers (C6)."""
     outcome, bc, cp = MEASURE.get(name, "ROUGE-L"), f"BC nll, {scorer}", f"CP, {scorer}"
     scored = answers[answers["chunker"] != "no passages"]
-    ranked = functools.partial(
-        study.rank_values, quality=scored.assign(length=0), outcome=outcome, leave_out=study.ENDS
-    )
-    clarity, far = (ranked(clear.assign(length=0), measure=column) for column in (bc, "dissimilarity"))
-    found = {f"{name}: rank of BC": clarity, f"{name}: rank of BC minus dissimilarity": clarity - far,
-             f"{name}: CP and answers, concordance": study.concordance(scored, cp, outcome).to_numpy()}  # fmt: skip
-    for convention, part in sticky.groupby("convention"):
-        found[f"{name}: rank of {convention}"] = ranked(part.assign(length=0), measure="cs")
+    means, rated = study.averaged(clear.assign(length=0)), study.averaged(scored.assign(length=0))
+    ranked = functools.partial(study.over_chunkers, quality=rated, outcome=outcome, leave_out=study.BESIDE)
+    found = {f"{name}: CP and answers, concordance": study.concordance(scored, cp, outcome).to_numpy()}
+    for form, statistic in (("gain", study.gain), ("rank", spearman)):
+        clarity, far = (
+            ranked(means, measure=column, statistic=statistic).to_numpy() for column in (bc, "dissimilarity")
+        )
+        found |= {f"{name}: {form} of BC": clarity, f"{name}: {form} of BC minus dissimilarity": clarity - far}
+        for convention, part in sticky.groupby("convention"):
+            own = ranked(part.assign(length=0), measure="cs", statistic=statistic)
+            found[f"{name}: {form} of {convention}"] = own.to_numpy()
     rules = ("fixed", "packing", "semantic")
     wanted = [*(("answers", scored, outcome, "single", each) for each in (*rules, "LumberChunker")),
               ("answers", scored, outcome, "mixture", "single"),
-              ("BC", clear, bc, "semantic", "fixed"), ("BC", clear, bc, "packing", "semantic"),
+              ("BC", clear, bc, "packing", "semantic"),
               *(("CP", scored, cp, each, "single") for each in rules)]  # fmt: skip
+    found[f"{name}: BC, semantic over fixed, less half of packing's"] = study.beyond_half(clear, bc).to_numpy()
     for what, frame, column, a, b in wanted:
         if {a, b} <= set(frame["chunker"]):
             pair = study.paired(frame, column, a, b)

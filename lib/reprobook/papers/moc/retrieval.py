@@ -75,27 +75,29 @@ def ranked_bm25(queries: Sequence[str], chunks: Sequence[str], language: str = "
     return np.argsort(-np.array(scores), axis=1, kind="stable")
 
 
-def within_budget(ranked: Iterable[Chunk], owner: Mapping[str, Document], budget: int) -> list[Chunk]:
-    """The first of ``ranked`` chunks until they have ``budget`` words (Chinese: characters); the last is cut there. So
-    what is found has the same size however unequal chunks are."""
-    found, left = list[Chunk](), budget
+def recall(question: Question, ranked: Iterable[Chunk], owner: Mapping[str, Document], budget: int) -> float:
+    """Share of the evidence's characters in the first of ``ranked`` chunks that have ``budget`` words (Chinese:
+    characters) together. Of the last one, which is longer than what is left, a window at a random place would be read:
+    the expected share of it counts. So what is found has the same size however unequal chunks are, and no place in a
+    chunk is better than another."""
+    begin, end = question.span
+    inside, left = 0.0, float(budget)
     for each in ranked:
-        document = owner[each.document]
-        first = int(np.searchsorted(document.words, each.begin))
-        size = document.size(each.begin, each.end)
-        end = each.end if size <= left else int(document.words[first + left])
-        found.append(each._replace(end=end, text=document.text[each.begin : end]))
+        size = owner[each.document].size(each.begin, each.end)
+        if each.document == question.document:
+            inside += max(0, min(end, each.end) - max(begin, each.begin)) * min(1.0, left / max(1, size))
         left -= size
         if left <= 0:
             break
-    return found
-
-
-def recall(question: Question, found: Iterable[Chunk]) -> float:
-    """Share of the evidence's characters in the found chunks."""
-    begin, end = question.span
-    inside = sum(max(0, min(end, c.end) - max(begin, c.begin)) for c in found if c.document == question.document)
     return inside / (end - begin)
+
+
+def overlap(question: Question, chunks: Sequence[Chunk]) -> np.ndarray:
+    """(chunks,) characters of the evidence in each."""
+    begin, end = question.span
+    own = np.array([c.document == question.document for c in chunks])
+    first, last = (np.array([getattr(c, side) for c in chunks]) for side in ("begin", "end"))
+    return own * np.maximum(0, np.minimum(end, last) - np.maximum(begin, first))
 
 
 def quality(
@@ -103,20 +105,21 @@ def quality(
     vectors: Encode, budgets: Sequence[int],
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Retriever -> chunker -> (questions,), recall of the evidence in so many words of the chunks of *all* documents,
-    the mean over ``budgets``."""
+    the mean over ``budgets``. ``perfect`` knows the evidence: what the lengths of chunks alone allow."""
     owner, asked = {d.id: d for d in documents}, [question.text for question in questions]
-    found: dict[str, dict[str, np.ndarray]] = {"MiniLM": {}, "BM25": {}}
+    found: dict[str, dict[str, np.ndarray]] = {"MiniLM": {}, "BM25": {}, "perfect": {}}
     for name, each in cuts.items():
         chunks = chunks_of(documents, each)
         told = [c.text for c in chunks]
         orders = {
             "MiniLM": ranked_dense(vectors(asked), vectors(told)),
             "BM25": ranked_bm25(asked, told, documents[0].language),
+            "perfect": np.argsort([-overlap(q, chunks) for q in questions], axis=1, kind="stable"),
         }
         for retriever, order in orders.items():
             best = [[chunks[i] for i in rows] for rows in order.tolist()]
             found[retriever][name] = np.mean(
-                [[recall(q, within_budget(ranked, owner, budget)) for q, ranked in zip(questions, best, strict=True)]
+                [[recall(q, ranked, owner, budget) for q, ranked in zip(questions, best, strict=True)]
                  for budget in budgets], axis=0)  # fmt: skip
     return found
 

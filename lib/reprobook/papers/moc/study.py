@@ -18,23 +18,22 @@ from reprobook.nn.lm import load_lm
 from reprobook.papers.moc import boundaries, chunkers, corpora, metrics, recovery, retrieval
 from reprobook.papers.moc.learning import Written
 from reprobook.papers.moc.metrics import ALONE
-from reprobook.papers.moc.printed import spearman
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from reprobook.data import ChapterData
-    from reprobook.papers.moc.corpora import Cuts, Document, Question
+    from reprobook.papers.moc.corpora import Cloze, Cuts, Document, Question
     from reprobook.papers.moc.learning import MetaChunkers
     from reprobook.papers.moc.metrics import Scorer
     from reprobook.papers.moc.retrieval import Encode
 
 CORPORA = ("wikipedia", "joins", "manual en", "manual zh")
 ENDS = ("true boundaries", "random")  # ceiling and floor
+BESIDE = (*ENDS, "semantic, shuffled")  # of no method
 LEAST, MOST = 20, 160  # words of a paragraph or section
 ZH = 2  # Chinese characters that stand for an English word in all sizes, as the two editions of the manual have them
 KEY = ["length", "chunker"]
-DRAWS = 3  # of the random chunker
 
 
 def open_corpus(name: str, wiki: Path, manual: Path, n: int, size: int, seed: int) -> list[Document]:
@@ -54,12 +53,6 @@ def open_corpus(name: str, wiki: Path, manual: Path, n: int, size: int, seed: in
     return [replace(each, id=f"{seed}/{each.id}", group=f"{seed}/{each.group}") for each in made]
 
 
-def asked_of(documents: Sequence[Document], n: int, seed: int) -> tuple[list[Document], list[Question]]:
-    """The documents without the sentences that ask for their place, up to ``n`` of each, and those questions."""
-    made = [corpora.cloze(each, n, seed) for each in documents]
-    return [d for d, _ in made], [q for _, questions in made for q in questions]
-
-
 # ------------------------------------------------------------------------------------------------ chunkings
 
 Chunkings = dict[str, list["Cuts"]]  # chunker -> cuts of every document
@@ -67,10 +60,10 @@ Chunkings = dict[str, list["Cuts"]]  # chunker -> cuts of every document
 
 def chunkings(
     documents: Sequence[Document], length: int, vectors: Encode, *, scorer: Scorer | None = None,
-    written: Mapping[str, Sequence[Cuts]] | None = None, seed: int = 0,
+    written: Mapping[str, Sequence[Cuts]] | None = None, draws: int = 1, seed: int = 0,
 ) -> Chunkings:  # fmt: skip
     """All chunkers at a mean of ``length`` words (Chinese: characters), *perplexity* with a ``scorer``. ``random`` is
-    drawn :data:`DRAWS` times. ``written``: cuts at their natural length by chunkers that are language models; they are
+    drawn ``draws`` times. ``written``: cuts at their natural length by chunkers that are language models; they are
     merged and cut to the same number of chunks over all documents, each document in proportion to its own number."""
     n = [chunkers.n_chunks(each, length) for each in documents]
     ways: dict[str, Callable[[Document, int], Cuts]] = {
@@ -78,11 +71,14 @@ def chunkings(
         "packing": chunkers.packed, "lexical": chunkers.lexical,
         "semantic": lambda d, k: chunkers.semantic(d, k, vectors),
         "semantic, one sentence": lambda d, k: chunkers.semantic(d, k, vectors, 0),
-        "true boundaries": chunkers.gold,
     }  # fmt: skip
-    for draw in range(DRAWS):
-        ways[f"random {draw}"] = functools.partial(chunkers.at_random, seed=DRAWS * seed + draw)
+    if any(each.cuts for each in documents):
+        ways["true boundaries"] = chunkers.gold
+    for draw in range(draws):
+        ways[f"random {draw}"] = functools.partial(chunkers.at_random, seed=draws * seed + draw)
     found = {name: [cut(d, k) for d, k in zip(documents, n, strict=True)] for name, cut in ways.items()}
+    both = zip(documents, found["semantic"], strict=True)
+    found["semantic, shuffled"] = [chunkers.shuffled(d, cuts, seed) for d, cuts in both]
     if scorer is not None:
         values = scorer.stretches([d.text for d in documents], [d.sentences[:-1].tolist() for d in documents])
         found["perplexity"] = [chunkers.by_perplexity(*each) for each in zip(documents, n, values, strict=True)]
@@ -133,33 +129,49 @@ def apart(cuts: Chunkings) -> float:
 def clarity_frame(
     documents: Sequence[Document], cuts: Chunkings, scorers: Mapping[str, Scorer]
 ) -> pd.DataFrame:  # fmt: skip
-    """One row a chunker and document: mean Boundary Clarity in both readings under each scorer, and mean log ppl(q)
-    alone. ``documents`` may be the first ones of ``cuts``. Documents of one chunk have none (NaN)."""
+    """One row a chunker and document: mean Boundary Clarity in both readings under each scorer, and minus the mean
+    log ppl(q) alone, by which chunks are rated one by one. ``documents`` may be the first ones of ``cuts``; those of
+    one chunk have none (NaN)."""
     names, rows = list(cuts), [dict[str, Any](document=d.id) for d in documents for _ in cuts]
     for label, scorer in scorers.items():
         told = scorer.neighbours([d.text for d in documents], [[cuts[c][k] for c in names]
                                                                for k in range(len(documents))])  # fmt: skip
         for row, (alone, given) in zip(rows, itertools.chain.from_iterable(told), strict=True):
             row |= {f"BC {r}, {label}": _mean(metrics.clarity(alone, given, r)) for r in ("nll", "ppl")}
-            row[f"alone, {label}"] = _mean(alone)
-    return _by_chunker(pd.DataFrame(rows).assign(chunker=[named(c) for _ in documents for c in names]))
+            row[f"low NLL, {label}"] = -_mean(alone)
+    return pd.DataFrame(rows).assign(chunker=names * len(documents))
 
 
 def plain_frame(documents: Sequence[Document], cuts: Chunkings, vectors: Encode) -> pd.DataFrame:
-    """What is measured without a language model: a row a chunker and document, ``dissimilarity`` of neighbours and
-    ``evenness`` of lengths, the blind row."""
+    """What is measured without a language model: a row a chunker and document, ``dissimilarity`` of neighbours,
+    ``evenness`` of lengths, the blind row, and ``boundary F1``, which knows the true boundaries."""
     rows = []
     for name, each in cuts.items():
         for document, c in zip(documents, each, strict=True):
             far = _mean(metrics.dissimilarity(vectors(corpora.pieces(document.text, c))))
-            rows.append({"chunker": named(name), "document": document.id, "dissimilarity": far,
-                         "evenness": -unevenness(document, c)})  # fmt: skip
-    return _by_chunker(pd.DataFrame(rows))
+            rows.append({"chunker": name, "document": document.id, "dissimilarity": far,
+                         "evenness": -unevenness(document, c),
+                         "boundary F1": boundaries.boundary_f1(c, document.cuts)})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-def _by_chunker(rows: pd.DataFrame) -> pd.DataFrame:
-    """Draws of one chunker become one row a document."""
-    return rows.groupby(["chunker", "document"], sort=False).mean().reset_index()
+def measures_frame(
+    documents: Sequence[Document], cuts: Chunkings, n: int, scorers: Mapping[str, Scorer], vectors: Encode
+) -> pd.DataFrame:  # fmt: skip
+    """:func:`clarity_frame` and :func:`plain_frame` side by side: all chunkers on the first ``n`` documents, the draws of
+    *random*, which cost less to read, on the others as well."""
+    parts: list[tuple[Sequence[Document], Chunkings]] = [(documents[:n], {name: c[:n] for name, c in cuts.items()})]
+    if documents[n:]:
+        parts.append((documents[n:], {name: c[n:] for name, c in cuts.items() if name.startswith("random ")}))
+    on = ["chunker", "document"]
+    found = [clarity_frame(d, c, scorers).merge(plain_frame(d, c, vectors), on=on) for d, c in parts]
+    return pd.concat(found, ignore_index=True)
+
+
+def averaged(frame: pd.DataFrame) -> pd.DataFrame:
+    """Draws of one chunker become one: a row a length, chunker and document."""
+    own = frame.assign(chunker=frame["chunker"].map(named))
+    return own.groupby([*KEY, "document"], sort=False).mean(numeric_only=True).reset_index()
 
 
 def _mean(values: np.ndarray) -> float:
@@ -191,16 +203,18 @@ def stickiness_frame(
 
 
 def quality_frame(
-    documents: Sequence[Document], cuts: Chunkings, questions: Sequence[Question], vectors: Encode,
-    budgets: Sequence[int],
+    made: Sequence[Cloze], cuts: Chunkings, vectors: Encode, budgets: Sequence[int]
 ) -> pd.DataFrame:  # fmt: skip
     """One row a chunker and question: recall of the evidence by MiniLM, by BM25, each the mean over ``budgets`` of
-    words, and the mean of both (``recall``)."""
-    found = retrieval.quality(documents, cuts, questions, vectors, budgets)
-    parts = [pd.DataFrame({"chunker": named(name), "document": [q.document for q in questions],
+    words, the mean of both (``recall``), and by a search that knows the evidence (``perfect``). ``cuts`` are those of
+    the whole documents; the index holds what is left of their chunks without the sentences that ask."""
+    left = {name: [one.moved(c) for one, c in zip(made, each, strict=True)] for name, each in cuts.items()}
+    questions = [question for one in made for question in one.questions]
+    found = retrieval.quality([one.document for one in made], left, questions, vectors, budgets)
+    parts = [pd.DataFrame({"chunker": name, "document": [q.document for q in questions],
                            **{way: by[name] for way, by in found.items()}}) for name in cuts]  # fmt: skip
     whole = pd.concat(parts, ignore_index=True)
-    return whole.assign(recall=whole[list(found)].mean(axis=1))
+    return whole.assign(recall=whole[["MiniLM", "BM25"]].mean(axis=1))
 
 
 # ------------------------------------------------------------------------------------------------ effects
@@ -217,15 +231,28 @@ def jackknife(theta: Callable[[np.ndarray], float], n: int) -> np.ndarray:
     return theta(rows) + (n - 1) * (left.mean() - left)
 
 
-def rank_values(
-    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, leave_out: Sequence[str] = ()
-) -> np.ndarray:
-    """Rank correlation over chunkers of a measure with retrieval quality, within one length and then averaged, as
-    :func:`jackknife` numbers of the documents. Means of both are over documents first; the two may have other
-    documents, of which each is left out of both.
+Statistic = Callable[[np.ndarray, np.ndarray], float]  # of two measures of the same chunkers
+
+
+def gain(x: np.ndarray, y: np.ndarray) -> float:
+    r"""What a chunker gains in y for each standard deviation by which x puts it above the others,
+    :math:`\frac1K\sum_c z_c\,y_c` with z the standardised x of the K chunkers: the numerator of a correlation. A
+    chunker that is nearly as good as the next one counts little, where a rank would make a whole step of it. At most
+    the standard deviation of y; 0 where x tells none apart."""
+    spread = float(x.std())
+    return float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 1e-12 else 0.0
+
+
+def over_chunkers(
+    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, leave_out: Sequence[str] = (),
+    statistic: Statistic = gain,
+) -> pd.Series:  # fmt: skip
+    """A ``statistic`` over chunkers of a measure and of retrieval quality, within one length and then averaged, as
+    :func:`jackknife` numbers by document. Means of both are over documents first; the two may have other documents, of
+    which each is left out of both.
 
     ``measures``: columns :data:`KEY`, document and the measure; ``quality``: the same with ``outcome``, a row a
-    question. NaN where no two chunkers differ."""
+    question. NaN where a rank correlation has no two chunkers that differ."""
     x, y = (
         frame[~frame["chunker"].isin(leave_out)].groupby([*KEY, "document"])[column].mean().unstack("document")
         for frame, column in ((measures, measure), (quality, outcome))
@@ -236,42 +263,65 @@ def rank_values(
     parts = [np.flatnonzero(lengths == each) for each in lengths.unique()]
 
     def theta(rows: np.ndarray) -> float:
-        return float(np.mean([spearman(np.nanmean(a[p][:, rows], 1), np.nanmean(b[p][:, rows], 1)) for p in parts]))
+        return float(np.mean([statistic(np.nanmean(a[p][:, rows], 1), np.nanmean(b[p][:, rows], 1)) for p in parts]))
 
-    return jackknife(theta, len(columns))
-
-
-def gains(
-    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, leave_out: Sequence[str] = ()
-) -> pd.Series:
-    r"""By document, what a chunker gains in retrieval for each standard deviation by which the measure puts it above
-    the others: :math:`\frac1K\sum_c z_c\,(y_{dc}-\bar y_d)`, with z the mean of the measure over its documents,
-    standardised over the K chunkers of one length, and y the outcome; then the mean over lengths.
-
-    Its mean over documents is the rank correlation's numerator without the ranks: a chunker that is nearly as good as
-    the next one counts little, where ranks would make a whole step of it. Frames as in :func:`rank_values`."""
-    found = []
-    for length, part in measures[~measures["chunker"].isin(leave_out)].groupby("length"):
-        x = part.groupby("chunker")[measure].mean()
-        here = quality[(quality["length"] == length) & quality["chunker"].isin(x.index)]
-        y = here.groupby(["document", "chunker"])[outcome].mean().unstack("chunker")[x.index]
-        z = (x - x.mean()) / max(float(x.std(ddof=0)), 1e-12)
-        found.append(y.sub(y.mean(axis=1), axis=0).mul(z, axis=1).mean(axis=1))
-    return pd.concat(found, axis=1).mean(axis=1)
+    return pd.Series(jackknife(theta, len(columns)), index=columns)
 
 
-def gains_without(
-    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, leave_out: Sequence[str] = ()
+def within_documents(measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str) -> pd.Series:
+    """By document, the :func:`gain` over the draws of *random*, which cut it in different places into chunks of the
+    same lengths: what a measure knows that lengths do not. Means over lengths of chunks. Frames as in
+    :func:`over_chunkers`, a row a draw; documents that both have."""
+    x, y = _draws(measures, measure), _draws(quality, outcome)
+    both = pd.concat([x.rename("x"), y.rename("y")], axis=1, join="inner")
+    found = {key: gain(part["x"].to_numpy(), part["y"].to_numpy())
+             for key, part in both.groupby(["document", "length"], sort=False)}  # fmt: skip
+    return pd.Series(found).groupby(level=0, sort=False).mean()
+
+
+def quarters(
+    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, n: int = 4
+) -> pd.DataFrame:  # fmt: skip
+    """What :func:`within_documents` sums up, to look at: the draws of a document in ``n`` parts by the measure, from
+    lowest to highest; ``outcome`` minus its mean over the document's draws, the mean over documents."""
+    x, y = _draws(measures, measure), _draws(quality, outcome)
+    both = pd.concat([x.rename("x"), y.rename("y")], axis=1, join="inner")
+    by = both.groupby(["document", "length"])
+    place = np.ceil(by["x"].rank(method="first", pct=True) * n).clip(1, n).astype(int)
+    found = (both["y"] - by["y"].transform("mean")).groupby(place.rename("quarter")).mean()
+    return found.rename(f"{outcome} over the mean").reset_index()
+
+
+def _draws(frame: pd.DataFrame, column: str) -> pd.Series:
+    own = frame[frame["chunker"].str.startswith("random ")]
+    return own.groupby(["document", *KEY], sort=False)[column].mean()
+
+
+def without_each(
+    measures: pd.DataFrame, quality: pd.DataFrame, names: Sequence[str], outcome: str, leave_out: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """:func:`gains` with one more chunker left out, a column for each: what hangs on one chunker is no ranking."""
-    names = [each for each in measures["chunker"].unique() if each not in leave_out]
-    return pd.DataFrame({each: gains(measures, quality, measure, outcome, [*leave_out, each]) for each in names})
+    """The :func:`gain` by each of the measures ``names`` with one more chunker left out, a row for each: what hangs on
+    one chunker is no ranking."""
+    rows = []
+    for each in measures["chunker"].unique():
+        if each not in leave_out:
+            rest = [*leave_out, each]
+            rows.append({"left out": each, **{
+                name: over_chunkers(measures, quality, name, outcome, rest).mean() for name in names}})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def paired(frame: pd.DataFrame, value: str, a: str, b: str) -> pd.DataFrame:
-    """Columns ``a`` and ``b``, a row a document: means of two chunkers over lengths and questions."""
+    """Columns ``a`` and ``b``, a row a document (its index): means of two chunkers over lengths and questions."""
     means = frame[frame["chunker"].isin([a, b])].groupby(["document", "chunker"])[value].mean().unstack("chunker")
     return means[[a, b]].dropna().set_axis(["a", "b"], axis=1)
+
+
+def beyond_half(frame: pd.DataFrame, value: str) -> pd.Series:
+    """By document, what semantic chunking is above fixed length, less half of what packing is above it: below 0 where
+    it is hardly above."""
+    pair, rival = paired(frame, value, "semantic", "fixed"), paired(frame, value, "packing", "fixed")
+    return (pair["a"] - pair["b"]) - (rival["a"] - rival["b"]) / 2
 
 
 # ------------------------------------------------------------------------------------------------ true and false
@@ -312,7 +362,7 @@ def _sides(document: Document, words: int) -> Iterator[dict[str, Any]]:
                    "size": sum(sizes)}  # fmt: skip
 
 
-def separation(pairs: pd.DataFrame, scorers: Mapping[str, Scorer], vectors: Encode) -> dict[str, np.ndarray]:
+def separation(pairs: pd.DataFrame, scorers: Mapping[str, Scorer], vectors: Encode) -> dict[str, pd.Series]:
     """Score -> :func:`jackknife` numbers, by document, of the AUC by which it tells true from false boundaries:
     Boundary Clarity in both readings, and three rows to beat: dissimilarity, ppl(q) alone, and length."""
     both = list(zip(pairs["before"], pairs["after"], strict=True))
@@ -332,7 +382,7 @@ def separation(pairs: pd.DataFrame, scorers: Mapping[str, Scorer], vectors: Enco
 
         return theta
 
-    return {name: jackknife(auc(score), len(names)) for name, score in scores.items()}
+    return {name: pd.Series(jackknife(auc(score), len(names)), index=names) for name, score in scores.items()}
 
 
 # ------------------------------------------------------------------------------------------------ answers
