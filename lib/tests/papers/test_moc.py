@@ -120,6 +120,9 @@ def test_seeds_have_documents_of_their_own_and_pilots_have_others() -> None:
     groups = [{d.group for d in hand} for hand in hands]
     assert not any(a & b for a, b in itertools.combinations(groups, 2))  # seeds share no article
     assert corpora.chosen(many, 5, 3) == hands[0]  # none are left: documents come again
+    wide = [replace(made(k), group=f"g{k % 20}") for k in range(60)]
+    assert len({d.group for d in corpora.chosen(wide, 4, 2)}) == 4  # one of each article before a second one
+    assert corpora.chosen(wide, 4, 0) == corpora.chosen(wide, 4, corpora.PUBLISHED)
 
 
 @pytest.mark.parametrize("size", [60, 200, 5000])

@@ -133,6 +133,15 @@ def test_within_a_document_only_its_own_draws_are_compared() -> None:
     assert len(found) == 6 and found[4] == pytest.approx(np.mean(expected))
     easy = frame.assign(y=frame["y"] + 10 * frame["document"], x=frame["x"] - 5 * frame["document"])
     pd.testing.assert_series_equal(study.within_documents(easy, easy, "x", "y"), found)  # levels of documents are gone
+    rng = np.random.default_rng(4)
+    told = table(5, "abcdefgh", 3)
+    told = told.assign(u=rng.normal(size=len(told)), chunker="random " + told["chunker"])
+    told = told.assign(y=told["y"] + 7 * told["u"], x=told["x"] + 3 * told["u"])
+    one = told[(told["document"] == 1) & (told["length"] == 1)]
+    x, y = (one[c] - np.polyval(np.polyfit(one["u"], one[c], 1), one["u"]) for c in "xy")
+    beyond = study.within_documents(told[told["length"] == 1], told, "x", "y", ["u"])
+    assert beyond[1] == pytest.approx(np.corrcoef(x, y)[0, 1] * y.std(ddof=0))
+    assert np.abs(study.within_documents(told, told, "u", "y", ["u"])).max() < 1e-6  # nothing is left of it
     by = study.quarters(frame, frame.assign(y=frame["x"]), "x", "y")
     assert by["quarter"].tolist() == [1, 2, 3, 4] and by["y over the mean"].is_monotonic_increasing
     assert by["y over the mean"].sum() == pytest.approx(0)

@@ -234,12 +234,14 @@ def joins(segments: Sequence[Segment], n: int, n_segments: int, seed: int = 0) -
 
 
 PILOT = 90  # seeds from here on are for trying things out
+PUBLISHED = 5  # seeds that share no article; further ones meet their documents again
 
 
 def chosen(documents: Sequence[Document], n: int, seed: int) -> list[Document]:
     """``n`` documents. Every third is kept for the seeds from :data:`PILOT` on, so that what is tried out is never what
-    is published; of an article with many, some are. What a seed may take is dealt out by groups, so that no two seeds
-    share an article, as long as there are any: the largest first, each to the seed that has the fewest documents.
+    is published; of an article with many, some are. What a seed may take is dealt out by groups, so that
+    :data:`PUBLISHED` seeds share none, as far as documents go: the largest first, each to the seed that has the fewest.
+    A seed takes one document of each of its articles before it takes a second one.
 
     Raises :class:`ReprobookError` if there are fewer than ``n``."""
     order = np.random.default_rng(0).permutation(len(documents)).tolist()
@@ -249,19 +251,21 @@ def chosen(documents: Sequence[Document], n: int, seed: int) -> list[Document]:
         seen[documents[k].group] += 1
     order.sort(key=turn.__getitem__)
     groups: dict[str, list[int]] = {}
-    for place, k in enumerate(order):
-        if (place % 3 == 2) == (seed >= PILOT):
+    for rank, k in enumerate(order):
+        if (rank % 3 == 2) == (seed >= PILOT):
             groups.setdefault(documents[k].group, []).append(k)
     total = sum(map(len, groups.values()))
     if not 1 <= n <= total:
         raise ReprobookError(f"{n} documents are wanted; there are 1 to {total}")
-    for size in range(min(total // n, len(groups)), 0, -1):
+    for size in range(min(total // n, len(groups), PUBLISHED), 0, -1):
         hands = [list[int]() for _ in range(size)]
         for each in sorted(groups.values(), key=len, reverse=True):
             min(hands, key=len).extend(each)
         if min(map(len, hands)) >= n:
             break
-    return [documents[k] for k in hands[(seed - PILOT if seed >= PILOT else seed) % size][:n]]
+    place = {k: at for each in groups.values() for at, k in enumerate(each)}
+    hand = sorted(hands[(seed - PILOT if seed >= PILOT else seed) % size], key=place.__getitem__)
+    return [documents[k] for k in hand[:n]]
 
 
 # ------------------------------------------------------------------------------------------------- windows
@@ -334,7 +338,7 @@ def cloze(document: Document, n: int, seed: int = 0, least: int = 8) -> Cloze:
     owner = np.searchsorted(document.cuts, at[:-1], side="right")
     sizes = np.array([document.size(a, b) for a, b in itertools.pairwise(at.tolist())])
     left, taken = Counter(owner.tolist()), list[int]()
-    for k in (np.random.default_rng([seed, len(text)]).permutation(len(sizes) - 2) + 1).tolist():
+    for k in (np.random.default_rng([seed, len(text), 1]).permutation(len(sizes) - 2) + 1).tolist():
         apart = all(abs(k - other) >= 3 for other in taken)
         if len(taken) < n and apart and sizes[k] >= least and left[int(owner[k])] > 1:
             taken.append(k)

@@ -158,8 +158,8 @@ def plain_frame(documents: Sequence[Document], cuts: Chunkings, vectors: Encode)
 def measures_frame(
     documents: Sequence[Document], cuts: Chunkings, n: int, scorers: Mapping[str, Scorer], vectors: Encode
 ) -> pd.DataFrame:  # fmt: skip
-    """:func:`clarity_frame` and :func:`plain_frame` side by side: all chunkers on the first ``n`` documents, the draws of
-    *random*, which cost less to read, on the others as well."""
+    """:func:`clarity_frame` and :func:`plain_frame` side by side: all chunkers on the first ``n`` documents, the
+    draws of *random*, which cost less to read, on the others as well."""
     parts: list[tuple[Sequence[Document], Chunkings]] = [(documents[:n], {name: c[:n] for name, c in cuts.items()})]
     if documents[n:]:
         parts.append((documents[n:], {name: c[n:] for name, c in cuts.items() if name.startswith("random ")}))
@@ -268,14 +268,22 @@ def over_chunkers(
     return pd.Series(jackknife(theta, len(columns)), index=columns)
 
 
-def within_documents(measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str) -> pd.Series:
+def within_documents(
+    measures: pd.DataFrame, quality: pd.DataFrame, measure: str, outcome: str, beyond: Sequence[str] = ()
+) -> pd.Series:  # fmt: skip
     """By document, the :func:`gain` over the draws of *random*, which cut it in different places into chunks of the
     same lengths: what a measure knows that lengths do not. Means over lengths of chunks. Frames as in
-    :func:`over_chunkers`, a row a draw; documents that both have."""
-    x, y = _draws(measures, measure), _draws(quality, outcome)
-    both = pd.concat([x.rename("x"), y.rename("y")], axis=1, join="inner")
-    found = {key: gain(part["x"].to_numpy(), part["y"].to_numpy())
-             for key, part in both.groupby(["document", "length"], sort=False)}  # fmt: skip
+    :func:`over_chunkers`, a row a draw; documents that both have.
+
+    ``beyond``: what these measures explain, by least squares within the document, is taken out of both first."""
+    columns = {"x": _draws(measures, measure), "y": _draws(quality, outcome),
+               **{name: _draws(measures, name) for name in beyond}}  # fmt: skip
+    found = {}
+    for key, part in pd.concat(columns, axis=1, join="inner").dropna().groupby(["document", "length"], sort=False):
+        known = np.column_stack([np.ones(len(part)), part[list(beyond)].to_numpy()])
+        pair = part[["x", "y"]].to_numpy()
+        left = pair - known @ np.linalg.lstsq(known, pair)[0]
+        found[key] = gain(left[:, 0], left[:, 1])
     return pd.Series(found).groupby(level=0, sort=False).mean()
 
 
