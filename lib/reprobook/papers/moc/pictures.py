@@ -33,13 +33,13 @@ def page(document: Document, cuts: Mapping[str, Cuts], width: int = 92, lines: i
     fig, ax = plt.subplots(figsize=(9.4, 0.27 * len(told) + 0.9))
     for row, (begin, line) in enumerate(told):
         for word in re.finditer(r"\S+" if wide == 1 else r"\S", line):
-            ax.text(wide * word.start(), row, word.group(), family="monospace", fontsize=7.6, va="center")
+            ax.text(wide * word.start(), row, word.group(), family="monospace", fontsize=11.4, va="center")
         for k, (name, each) in enumerate(cuts.items()):
             colour = "black" if name == TRUE else show.COLOURS[k % 6]
             top, height = row - 0.45 + 0.9 * k / len(cuts), 0.9 / len(cuts)
             for cut in each:
                 if begin <= cut < begin + len(line):
-                    ax.bar(wide * (cut - begin), height, 0.7, bottom=top, color=colour, align="center")
+                    ax.bar(wide * (cut - begin) - 0.7, height, 0.9, bottom=top, color=colour, align="center")
     for k, name in enumerate(cuts):
         ax.plot([], [], color="black" if name == TRUE else show.COLOURS[k % 6], lw=4, label=name)
     ax.set(xlim=(-1, width + 1), ylim=(len(told) - 0.4, -0.7))
@@ -83,17 +83,20 @@ def along(document: Document, scorer: Scorer, words: int = 40) -> Figure:
 
 
 def against(measures: pd.DataFrame, retrieval: pd.DataFrame, names: Sequence[str], outcome: str) -> Figure:
-    """A measure a panel, one point a chunker, means over lengths and seeds with bars of two standard errors over seeds:
-    the tables of measures and of retrieval, a row a seed, length and chunker."""
+    """A measure a panel, one point a chunker, means over lengths and seeds: the tables of measures and of retrieval, a
+    row a seed, length and chunker. Bars: two standard errors over seeds, without what all chunkers of a seed share."""
     import matplotlib.pyplot as plt
 
     both = measures.merge(retrieval[["seed", "length", "chunker", outcome]])
-    by = both.groupby(["chunker", "seed"], sort=False)[[*names, outcome]].mean().groupby("chunker", sort=False)
+    values = both.groupby(["chunker", "seed"], sort=False)[[*names, outcome]].mean()
+    level = values.groupby("seed").mean()  # documents of one seed are harder than those of another
+    by = (values - level + level.mean()).groupby("chunker", sort=False)
     mean, error = by.mean(), 2 * by.sem().fillna(0.0)
     fig, axes = plt.subplots(1, len(names), figsize=(3.3 * len(names), 3.8), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
         for k, chunker in enumerate(mean.index):
-            style = {"fmt": "os^Dv<>pXP*"[k % 11], "color": show.COLOURS[k % len(show.COLOURS)], "capsize": 2}
+            colour = {TRUE: "black", "random": "grey", "semantic, shuffled": "grey"}.get(chunker, show.COLOURS[k % 6])
+            style = {"fmt": "os^Dv<>pXP*"[k % 11], "color": colour, "capsize": 2}
             ax.errorbar(mean.loc[chunker, name], mean.loc[chunker, outcome], error.loc[chunker, outcome],
                         error.loc[chunker, name], label=chunker, **style)  # fmt: skip
         ax.set(xlabel=name)
@@ -157,7 +160,8 @@ def strips(document: Document, cuts: Mapping[str, Cuts], scorer: Scorer | None =
         if told:
             alone, given = told[row]
             for place, value in zip(at[1:-1], clarity(alone, given, "nll"), strict=True):
-                ax.text(place, row - 0.4, f"{value:.2f}", fontsize=7.5, ha="center", va="center")
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+                ax.text(place, row - 0.41, f"{value:.2f}", fontsize=7.5, ha="center", va="center", bbox=box)
     for k, cut in enumerate(document.cuts):
         ax.axvline(document.size(0, cut), color="black", ls=":", lw=1, label="true boundary" if not k else None)
     ax.set(yticks=range(len(cuts)), yticklabels=list(cuts), xlabel="position (words)", ylim=(len(cuts) - 0.4, -0.8))
