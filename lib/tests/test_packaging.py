@@ -20,6 +20,7 @@ from reprobook.project import SLUGS, check_packages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OLDEST = {"python_version": "3.11", "python_full_version": "3.11.0"}
 REQUIREMENTS = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 
 
@@ -34,7 +35,8 @@ def locked() -> dict[str, str]:
 
 
 def closure(requirements: list[str]) -> dict[str, str]:
-    """Everything that these requirements install here, with the installed versions (without local labels)."""
+    """Everything that these requirements install here or under the oldest Python, for which the lock is made, with the
+    installed versions (without local labels)."""
     todo, seen, versions = [Requirement(r) for r in requirements], set(), {}
     while todo:
         wanted = todo.pop()
@@ -46,7 +48,8 @@ def closure(requirements: list[str]) -> dict[str, str]:
         versions[name] = installed.version.partition("+")[0]
         for line in installed.requires or []:
             needed = Requirement(line)
-            if not needed.marker or any(needed.marker.evaluate({"extra": e}) for e in {"", *wanted.extras}):
+            here = [{"extra": e, **python} for e in {"", *wanted.extras} for python in ({}, OLDEST)]
+            if not needed.marker or any(needed.marker.evaluate(each) for each in here):
                 todo.append(needed)
     return versions
 

@@ -8,7 +8,6 @@ import json
 import re
 import socket
 import statistics
-import symtable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,10 @@ SECTIONS = (
 )
 CHECKED = "NBVAL_CHECK_OUTPUT"
 TAGS = frozenset({"parameters", "display", CHECKED, "NBVAL_IGNORE_OUTPUT", "hero", "hide-input", "hide-output"})
+INNER = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp,
+    ast.GeneratorExp,
+)  # fmt: skip
 MAX_BYTES, MIN_FIGURES = 1_500_000, 2
 MAX_LINES, MEDIAN_LINES, MAX_WORDS = 25, 8, 250  # of a code cell, of all code cells, of a prose cell
 PROSE = (0.7, 1.5)  # prose cells for each code cell
@@ -328,9 +331,21 @@ def _display_cells(cells: list[NotebookNode]) -> Iterator[str]:
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    """Names that a cell leaves behind: not the arguments and inner names of its functions."""
-    symbols = symtable.symtable(ast.unparse(tree), "cell", "exec").get_symbols()
-    return {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+    """Names that a cell leaves behind: not the arguments and inner names of its functions and comprehensions."""
+    nodes = list(_outer(tree))
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    named = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    return (
+        stored | named | {(alias.asname or alias.name).split(".")[0] for alias in nodes if isinstance(alias, ast.alias)}
+    )
+
+
+def _outer(node: ast.AST) -> Iterator[ast.AST]:
+    """What stands in the scope of a cell itself. (From Python 3.12 on symtable counts the names of comprehensions.)"""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, INNER):
+            yield from _outer(child)
 
 
 def _lost(names: set[str], later: list[ast.Module]) -> set[str]:
