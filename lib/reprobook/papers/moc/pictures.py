@@ -96,7 +96,8 @@ def against(measures: pd.DataFrame, retrieval: pd.DataFrame, names: Sequence[str
     for ax, name in zip(axes[0], names, strict=True):
         for k, chunker in enumerate(mean.index):
             colour = {TRUE: "black", "random": "grey", "semantic, shuffled": "grey"}.get(chunker, show.COLOURS[k % 6])
-            style = {"fmt": "os^Dv<>pXP*"[k % 11], "color": colour, "capsize": 2}
+            face = "white" if k >= 6 and chunker != TRUE else colour  # colours come again from the seventh on
+            style = {"fmt": "os^Dv<>pXP*"[k % 11], "color": colour, "mfc": face, "capsize": 2}
             ax.errorbar(mean.loc[chunker, name], mean.loc[chunker, outcome], error.loc[chunker, outcome],
                         error.loc[chunker, name], label=chunker, **style)  # fmt: skip
         ax.set(xlabel=name)
@@ -137,6 +138,7 @@ def recovery(frame: pd.DataFrame) -> Figure:
     for k, (way, part) in enumerate(frame.groupby("recovery", sort=False)):
         told = part.groupby("error rate")["exact"].mean()
         ax.plot(told.index, told, marker="o", color=show.COLOURS[k], label=way)
+    ax.set_xticks(sorted(frame["error rate"].unique()))
     ax.set(xlabel="wrong characters of an anchor (share)", ylabel="chunks recovered exactly (share)", ylim=(0, 1.02))
     ax.legend(loc="lower left")
     return fig
