@@ -70,9 +70,10 @@ def _item(set_name: str, name: str, text: str, question: str, answers: Sequence[
     return document, Question(document.id, question, (0, len(text)), told)
 
 
-def open_qa(name: str, path: Path, limit: int | None) -> tuple[list[Document], list[Question]]:
+def open_qa(name: str, path: str | Path, limit: int | None) -> tuple[list[Document], list[Question]]:
     """The first ``limit`` questions of a set (None: all) with the text each is asked of. As in the paper, only texts
     that hold evidence are indexed. Records that lack a field are an error that names it."""
+    path = Path(path)
     rows = _dureader(path) if name == "dureader" else _crud(path, "1doc" if "single" in name else "2docs")
     found = [_item(name, *row) for row in rows[:limit]]
     if not found:

@@ -36,7 +36,7 @@ ZH = 2  # Chinese characters that stand for an English word in all sizes, as the
 KEY = ["length", "chunker"]
 
 
-def open_corpus(name: str, wiki: Path, manual: Path, n: int, size: int, seed: int) -> list[Document]:
+def open_corpus(name: str, wiki: str | Path, manual: str | Path, n: int, size: int, seed: int) -> list[Document]:
     """``n`` documents of one of :data:`CORPORA`, of about ``size`` words; in Chinese twice as many characters. Seeds
     have documents of their own as long as there are any."""
     if name not in CORPORA:
