@@ -57,6 +57,10 @@ def missing() -> str | None:
     """Why there can be no cluster here; None if there can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a test cluster needs Linux and root"
+    try:  # what its daemons ask before they listen
+        socket.getaddrinfo(None, 0, socket.AF_INET, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG)
+    except OSError:
+        return "Slurm does not start on a machine whose only address is loopback: give it another (ip addr add)"
     absent = [name for name in NEEDED if shutil.which(name) is None]
     return (
         f"{', '.join(absent)} not installed: `make test-slurm` as root installs Slurm on Debian and Ubuntu"
