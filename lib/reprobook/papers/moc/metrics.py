@@ -198,7 +198,7 @@ def _repeated(cache: Any, n: int) -> Any:
 class Recurrence:
     r"""A scorer without a network: words come from the frequencies p of a corpus and, with weight λ, from those of the
     context :math:`c`: :math:`p(w\mid d)=(1-\lambda)\,p(w)+\lambda\,c_d(w)/|d|`. What it sees of a boundary is which
-    words come again: the blind row of every table."""
+    words come again."""
 
     def __init__(self, corpus: Sequence[str], weight: float = 0.5) -> None:
         if not 0 <= weight < 1:
