@@ -135,7 +135,7 @@ def _effects(slug: str) -> list[str]:
     ]
     for scale in () if found else SCALES:
         if measured := {name for each in record.results(slug, scale) for name in each.effects}:
-            check_effects(paper, scale, measured)
+            check_effects(paper, scale, measured, all_runs=True)
     return list(dict.fromkeys(found))
 
 

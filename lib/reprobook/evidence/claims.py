@@ -137,16 +137,27 @@ def scores(of: Record, names: Collection[str]) -> dict[str, dict[str, Any]]:
     return record.read_scores(record.result_path(of.slug, of.scale, of.seed), names)
 
 
-def check_effects(facts: Facts, scale: str, measured: Iterable[str]) -> None:
-    """Raise :class:`EvidenceError` if a test or control of the facts names an effect that a run at ``scale`` did not
-    record: its claim could never be decided."""
+def check_effects(facts: Facts, scale: str, measured: Iterable[str], all_runs: bool = False) -> None:
+    """Raise :class:`EvidenceError` if a test or control of the facts names an effect that runs at ``scale`` did not
+    record: its claim could never be decided. ``all_runs``: they are all runs there are; a single one, other than at
+    smoke scale, may lack what the plan asks of fewer runs than of others."""
     known = list(measured)
+    partial = () if all_runs or scale == "smoke" else _partial(facts)
     for name, claims in facts.effects_at(scale).items():
-        if name not in known:
+        if name not in known and name not in partial:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it records: {', '.join(known) or 'none'}"
             who = " and ".join(dict.fromkeys(claims))
             raise EvidenceError(f"{who}: the facts name the effect {name!r}, which this run does not record; {hint}")
+
+
+def _partial(facts: Facts) -> set[str]:
+    """Effects that the plan asks of fewer runs than the paper's claims have at most."""
+    planned: dict[str, int] = {}
+    for claim in facts.claims.values():
+        for each in (*claim.tests, *claim.controls):
+            planned[each.effect] = max(planned.get(each.effect, 0), each.seeds or claim.seeds)
+    return {name for name, n in planned.items() if n < max(planned.values())}
 
 
 def state(records: Iterable[Record]) -> str:

@@ -128,6 +128,24 @@ def test_an_effect_that_no_cell_records_is_named_with_its_claim() -> None:
         check_effects(facts, "laptop", ["gain"])
 
 
+def test_a_run_may_lack_what_fewer_runs_are_planned_for() -> None:
+    costly = NEW.model_dump() | {"seeds": 8, "controls": [{"effect": "costly", "above": 0.0, "seeds": 5}]}
+    content = {
+        "title": "T", "arxiv": {"id": "2503.01234", "version": 1}, "authors": ["A"], "year": 2025, "licences": {},
+        "citation": "a2025", "one_line": "A.", "claims": {"C1": costly}, "coverage": [{"part": "p", "scales": ["smoke"]}],
+    }  # fmt: skip
+    facts = Facts.model_validate(content)
+    check_effects(facts, "laptop", ["gain"])
+    for lacks in ({"scale": "smoke"}, {"scale": "laptop", "all_runs": True}):
+        with pytest.raises(EvidenceError, match="C1: the facts name the effect 'costly'"):
+            check_effects(facts, measured=["gain"], **lacks)  # type: ignore[arg-type]
+    with pytest.raises(EvidenceError, match="C1: the facts name the effect 'gain'"):
+        check_effects(facts, "laptop", ["costly"])
+    content["claims"]["C2"] = NEW.model_dump() | {"seeds": 8, "tests": [{"effect": "costly", "above": 0.0}]}
+    with pytest.raises(EvidenceError, match="C1 and C2: the facts name the effect 'costly'"):
+        check_effects(Facts.model_validate(content), "laptop", ["gain"])
+
+
 # ------------------------------------------------------------------------------------------------ committed records
 
 
