@@ -358,7 +358,7 @@ def train(
     found = {}
     for name in names:
         policy.load_state_dict(begin, strict=False)
-        game = world.deal(settings.n_tables, seed, test=False)
+        game = world.deal(settings.n_tables, seed)
         how = replace(method(name, 0.0), prefix=world.name not in EASY)
         learner = Learner(
             policy, world.language, game, world.writing[0], how, settings, seed, ask(game, how) if ask else None

@@ -18,6 +18,7 @@ from reprobook.papers.gtr import collapse, games, start
 from reprobook.papers.gtr.asked import check_service
 from reprobook.papers.gtr.corrector import Ability
 from reprobook.papers.gtr.formulas import KINDS
+from reprobook.papers.gtr.games import Pool
 from reprobook.papers.gtr.language import Language, read
 from reprobook.papers.gtr.learning import Learner, Method, Settings, Tables, play, thought_of
 from reprobook.papers.gtr.policy import Policy, token_logp
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reprobook.papers.gtr.cards import Handwriting
-    from reprobook.papers.gtr.games import Game, Pool
+    from reprobook.papers.gtr.games import Game
     from reprobook.papers.gtr.learning import Played
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -35,7 +36,7 @@ EASY = ("EZPoints", "NumberLine", "Blackjack")  # games that the prefix rule lea
 MARGIN = 0.05  # of a share that counts as moved, in the name of an outcome
 SHARP = 0.2  # the paper's temperature, beside the one of training
 READING_LR = 6e-3  # peak step size of the reading lesson
-HELD_OUT, HANDS, N_SAMPLES = 0.4, 5, 4  # share of hands for tests; the seed that deals them; thoughts a hand
+HELD_OUT, HANDS, N_SAMPLES = 0.4, 5, 4  # share of hands never dealt in training; stream of fixed hands; thoughts a hand
 TAUGHT_STEP = 2.0  # factor of the step size of rows that clone and act, by a grid of pilots with the small policy
 RL = Method(cloning=0.0, truncate=False)
 METHODS: dict[str, Method] = {
@@ -90,22 +91,27 @@ class Sizes:
 
 @dataclass(frozen=True)
 class World:
-    """A game, its training and test hands (None: all), handwriting for either, the policy that all methods start
-    from, and what it does on the fixed test hands, sampled as stated."""
+    """A game, the hands that training deals (None: all) and new ones that it never does (None: there are none),
+    handwriting for training and for tests, the policy that all methods start from, and what it does on fixed hands,
+    sampled as stated."""
 
     name: str
     language: Language
-    train: Pool | None
-    test: Pool | None
+    dealt: Pool | None
+    new: Pool | None
     writing: tuple[Handwriting, Handwriting]
     start: Policy
     first: Measured | None = None
     temperature: float = 1.0
     repetition: float = 1.0
 
-    def deal(self, n_tables: int, seed: int, test: bool = True) -> Game:
-        """Tables with hands dealt by ``seed``."""
-        return games.open_game(self.name, n_tables, np.random.default_rng(seed), self.test if test else self.train)
+    def deal(self, n_tables: int, seed: int | Sequence[int], new: bool = False) -> Game:
+        """Tables with hands dealt by ``seed``, as in training or ``new`` ones."""
+        return games.open_game(self.name, n_tables, np.random.default_rng(seed), self.new if new else self.dealt)
+
+    def fixed(self, n_tables: int, seed: int, new: bool = False) -> Game:
+        """Tables with the hands of a seed on which all its methods are measured."""
+        return self.deal(n_tables, (HANDS, seed), new)
 
 
 def open_reader(
@@ -131,13 +137,13 @@ def open_world(
     fit: Callable[..., Any], n_hands: int, thinks: bool = True,
 ) -> World:  # fmt: skip
     """A game with its supervised start, trained on noisy demonstrations, and measured on ``n_hands`` fixed hands. The
-    middle game and Points24 hold hands out."""
+    middle game and Points24 hold kinds of hands out, others in every seed."""
     pools: dict[str, Callable[[], Pool]] = {
         "Targets": games.pool_of_targets, "Points24": games.pool24, "Three": lambda: games.pool24(3),
     }  # fmt: skip
-    train, test = games.split(pools[name](), HELD_OUT, 0) if name in pools else (None, None)
+    dealt, new = games.split(pools[name](), HELD_OUT, seed) if name in pools else (None, None)
     rng = np.random.default_rng([seed, 11])
-    tables = games.open_game(name, sizes.n_demonstrations, rng, train)
+    tables = games.open_game(name, sizes.n_demonstrations, rng, dealt)
     language = Language(tables.actions, tables.has_formula, thinks)
     data = start.demonstrations(tables, language, writing[0], sizes.noise(name), rng)
     torch.manual_seed(seed)
@@ -150,7 +156,7 @@ def open_world(
         start.imitation_loss, num_steps=sizes.start_steps, lr=sizes.start_lr, schedule="cosine",
         warmup_steps=min(20, sizes.start_steps), precision="fp32",
     )  # fmt: skip
-    world = World(name, language, train, test, writing, policy)
+    world = World(name, language, dealt, new, writing, policy)
     return replace(world, first=measure(policy, world, n_hands, seed))
 
 
@@ -158,13 +164,16 @@ def open_world(
 
 
 class Measured(NamedTuple):
-    """What a policy does on fixed hands: episodes sampled as in training, at the paper's temperature, and greedy; and
-    what its thoughts tell of the cards (n_hands / 10,)."""
+    """What a policy does on fixed hands: episodes sampled as in training, at the paper's temperature, and greedy; what
+    its thoughts tell of the cards (n_hands / 10,); and on new kinds of hands, where a game has them, episodes sampled
+    as in training and at the paper's temperature."""
 
     sampled: Played
     sharp: Played
     greedy: Played
     told: np.ndarray
+    new: Played | None = None
+    new_sharp: Played | None = None
 
     def row(self) -> dict[str, float]:
         """Means, and the measures of collapse."""
@@ -172,6 +181,8 @@ class Measured(NamedTuple):
         return {
             "success": self.sampled.success.mean(), f"success, T = {SHARP}": self.sharp.success.mean(),
             "success, greedy": self.greedy.success.mean(),
+            "success, new hands": math.nan if self.new is None else self.new.success.mean(),
+            f"success, new hands, T = {SHARP}": math.nan if self.new_sharp is None else self.new_sharp.success.mean(),
             "return": self.sampled.returns.mean(), "legal": self.sampled.legal.mean(),
             "names the cards": self.sampled.named.mean(), "cards read, greedy": self.greedy.named.mean(),
             "information (nats)": self.told.mean(), "entropy (nats a token)": self.sampled.entropy.mean(),
@@ -182,25 +193,27 @@ class Measured(NamedTuple):
 
 
 def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
-    """Play ``n_hands`` fixed test hands in handwriting that no training saw; thoughts of a tenth of them, several
-    times."""
-    sampled, sharp, greedy = (
-        play(
-            policy, world.language, world.deal(n_hands, HANDS), world.writing[1], seed=seed, temperature=temperature,
-            repetition=world.repetition,
-        )
-        for temperature in (world.temperature, SHARP, 0.0)
-    )  # fmt: skip
+    """Play ``n_hands`` fixed hands, dealt as in training, in handwriting that no training saw, and as many new ones
+    where a game has them; thoughts of a tenth of the former, several times."""
+
+    def played(temperature: float, new: bool = False) -> Played:
+        return play(
+            policy, world.language, world.fixed(n_hands, seed, new), world.writing[1], seed=seed,
+            temperature=temperature, repetition=world.repetition,
+        )  # fmt: skip
+
+    sampled, sharp, greedy = (played(temperature) for temperature in (world.temperature, SHARP, 0.0))
     few = max(2, n_hands // 10)
-    told = [collapse.information(thoughts_under_pictures(policy, world, few, seed + k)) for k in range(N_SAMPLES)]
-    return Measured(sampled, sharp, greedy, np.mean(told, axis=0))
+    told = [collapse.information(thoughts_under_pictures(policy, world, few, seed, seed + k)) for k in range(N_SAMPLES)]
+    new = [played(temperature, new=True) for temperature in (world.temperature, SHARP)] if world.new else []
+    return Measured(sampled, sharp, greedy, np.mean(told, axis=0), *new)
 
 
 @torch.no_grad()
-def thoughts_under_pictures(policy: Policy, world: World, n: int, seed: int) -> np.ndarray:
+def thoughts_under_pictures(policy: Policy, world: World, n: int, hands: int, seed: int) -> np.ndarray:
     """Log-probabilities (n, n), at the temperature of sampling: a first thought on each of the first ``n`` fixed hands
-    (row), under the pictures of each of them (column). The prompt, with the target, stays."""
-    tables = Tables(world.deal(n, HANDS), world.writing[1], np.random.default_rng(seed))
+    of seed ``hands``     (row), under the pictures of each of them (column). The prompt, with the target, stays."""
+    tables = Tables(world.fixed(n, hands), world.writing[1], np.random.default_rng(seed))
     _, pictures, prompt = tables.seen(world.language)
     how = {"temperature": world.temperature, "repetition": world.repetition}
     written = policy.write(pictures, prompt, generator=torch.Generator().manual_seed(seed), **how)
@@ -231,7 +244,7 @@ def train(
     """Train a method from the world's start. With ``folder`` a run that was killed goes on from its last update."""
     policy = copy.deepcopy(world.start)
     first = world.first or measure(policy, world, n_hands, seed)
-    game = world.deal(settings.n_tables, seed, test=False)
+    game = world.deal(settings.n_tables, seed)
     how = replace(method(name, noise), prefix=world.name not in EASY)
     how = replace(how, step=how.step * TAUGHT_STEP) if how.ppo and how.cloning else how
     learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed)
@@ -264,7 +277,7 @@ def constant_thought(n: int) -> dict[str, float]:
 def step_by_step(policy: Policy, world: World, hand: int, seed: int) -> list[tuple[str, str]]:
     """Thought and action of each step on one of the fixed hands, sampled."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    game = world.deal(hand + 1, HANDS)
+    game = world.fixed(hand + 1, seed)
     tables, found = Tables(game, world.writing[1], rng), []
     while True:
         _, pictures, prompt = tables.seen(world.language)
@@ -302,6 +315,7 @@ def pairs(runs: Mapping[str, Run]) -> Pairs:
             found[f"GTR minus {other}"] = _won(runs["GTR"]), _won(runs[other])
             sharp = _ones(runs["GTR"].last.sharp.success), _ones(runs[other].last.sharp.success)
             found[f"at T = {SHARP}: GTR minus {other}"] = sharp
+            found |= _on_new_hands(f"GTR minus {other}", runs["GTR"].last, runs[other].last)
     for name in ("GTR", "GTR, perfect corrector"):
         if name in runs:
             found[f"{name} minus sharpened start"] = _won(runs[name]), _ones(runs[name].first.sharp.success)
@@ -323,6 +337,16 @@ def moved(name: str, run: Run) -> Pairs:
     return {
         f"{name}: success, last minus first": (_ones(last.success), _ones(first.success)),
         f"{name}: thoughts that name the cards, last minus first": (_ones(last.named), _ones(first.named)),
+        **_on_new_hands(f"{name}: success, last minus first", run.last, run.first),
+    }
+
+
+def _on_new_hands(name: str, one: Measured, other: Measured) -> Pairs:
+    if one.new is None or other.new is None or one.new_sharp is None or other.new_sharp is None:
+        return {}
+    return {
+        f"new hands: {name}": (_ones(one.new.success), _ones(other.new.success)),
+        f"new hands, T = {SHARP}: {name}": (_ones(one.new_sharp.success), _ones(other.new_sharp.success)),
     }
 
 
@@ -371,14 +395,31 @@ def easy_pairs(game: str, runs: Mapping[tuple[str, str], Run]) -> Pairs:
     }  # fmt: skip
 
 
-def lazy_solvers(pool: Pool) -> pd.DataFrame:
+def lazy_solvers(pools: Mapping[str, Pool]) -> pd.DataFrame:
     """What needs no arithmetic in the middle game: the share of hands (by their probabilities) that one operator wins
-    with the larger card first, whatever the target, and the mean of the three."""
+    with the larger card first, whatever the target, and the mean of the three. ``pools``: column -> hands."""
+    found = {}
+    for column, pool in pools.items():
+        won = {f"always {op}": float(pool.weights[wins].sum()) for op, wins in _won_by(pool).items()}
+        found[column] = won | {"one of the three at random": float(np.mean(list(won.values())))}
+    return pd.DataFrame(found).rename_axis("solver").reset_index()
+
+
+def _won_by(pool: Pool) -> dict[str, np.ndarray]:
     larger, smaller = np.maximum(*pool.ranks.T), np.minimum(*pool.ranks.T)
-    made = {"always +": larger + smaller, "always -": larger - smaller, "always *": larger * smaller}
-    shares = {name: float(pool.weights[value == pool.targets].sum()) for name, value in made.items()}
-    shares["one of the three at random"] = float(np.mean(list(shares.values())))
-    return pd.DataFrame({"solver": list(shares), "success": list(shares.values())})
+    made = {"+": larger + smaller, "-": larger - smaller, "*": larger * smaller}
+    return {op: value == pool.targets for op, value in made.items()}
+
+
+def against_lazy(run: Run, world: World, n_hands: int, seed: int) -> Pairs:
+    """A run at the paper's temperature against the lazy solver that would win most of the hands of training, hand by
+    hand."""
+    assert world.dealt is not None
+    shares = {op: world.dealt.weights[wins].sum() for op, wins in _won_by(world.dealt).items()}
+    best = max(shares, key=lambda op: shares[op])
+    game = world.fixed(n_hands, seed)
+    wins = _won_by(Pool(game.ranks(), game.targets(), np.ones(n_hands)))[best]
+    return {f"at T = {SHARP}: GTR minus the best lazy solver": (_ones(run.last.sharp.success), _ones(wins))}
 
 
 def outcome(runs: Mapping[str, Run]) -> str:
@@ -400,14 +441,12 @@ def slopes(noises: Sequence[float], runs: Sequence[Run]) -> np.ndarray:
     return x @ (y - y.mean(0)) / (x @ x)
 
 
-def hand_keys(world: World, n_hands: int) -> tuple[list[str], list[str]]:
-    """Names of the fixed hands, equal in every seed, and the kind of each: its cards in any order, and its target.
-    Hands of a kind are no independent units."""
-    game = world.deal(n_hands, HANDS)
-    rows = list(zip(game.ranks().tolist(), game.targets().tolist(), strict=True))
+def kinds_of_hands(world: World, n_hands: int, seed: int, new: bool = False) -> list[str]:
+    """The kind of each fixed hand: its cards in any order, and its target. Hands of a kind are no independent units."""
+    game = world.fixed(n_hands, seed, new)
     values = np.sort(games.card_values(game.ranks()), 1).tolist()
-    kinds = [f"{' '.join(map(str, hand))} to {row[1]}" for hand, row in zip(values, rows, strict=True)]
-    return [f"{k}: {' '.join(map(str, ranks))} to {target}" for k, (ranks, target) in enumerate(rows)], kinds
+    pairs = zip(values, game.targets().tolist(), strict=True)
+    return [f"{' '.join(map(str, hand))} to {target}" for hand, target in pairs]
 
 
 def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
@@ -433,7 +472,7 @@ def sizes_of(given: Mapping[str, Any]) -> Sizes:
 def check(given: Mapping[str, Any]) -> None:
     """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained or
     fetched."""
-    for name in [*given["rows"], *given["parts"], *given["others"], *given["forms"], *given["released"]]:
+    for name in [*given["rows"], *given["taught"], *given["parts"], *given["others"], *given["released"]]:
         method(name, given["noise"])
     for what, allowed in (("controls", EASY), ("released_games", ("Points24", "EZPoints"))):
         if wrong := [game for game in given[what] if game not in allowed]:
@@ -448,6 +487,8 @@ def check(given: Mapping[str, Any]) -> None:
         raise ReprobookError(
             f"temperature is {given['temperature']} and repetition {given['repetition']}; they must be > 0 and >= 1"
         )
+    if given["whole_below"] < 0:
+        raise ReprobookError(f"whole_below is {given['whole_below']}; it must be at least 0")
     if given["n_hands"] < 4:
         raise ReprobookError(f"n_hands is {given['n_hands']}; it must be at least 4")
     rank, alpha, dropout = given["lora"]
