@@ -154,9 +154,10 @@ class Chapter:
         self._effects[name] = effect
 
     def effects_table(self, *names: str, caption: str = "Effects") -> None:
-        """Show the named effects (default: those that the plan names), pooled over the committed records where there
-        are any."""
-        wanted = names or tuple(self.facts.effects_at(self.scale)) or tuple(self._effects)
+        """Show the named effects (default: those that the plan names and this run has), pooled over the committed
+        records where there are any."""
+        planned = [name for name in self.facts.effects_at(self.scale) if self.scale == "smoke" or name in self._effects]
+        wanted = names or tuple(planned) or tuple(self._effects)
         records = self._committed["laptop"] if self.scale == "smoke" else []
         show.table(tables.effects(self._effects, wanted, records), f"{caption} ({self._where(wanted, records)})")
 

@@ -132,7 +132,8 @@ def test_a_run_may_lack_what_fewer_runs_are_planned_for() -> None:
     costly = NEW.model_dump() | {"seeds": 8, "controls": [{"effect": "costly", "above": 0.0, "seeds": 5}]}
     content = {
         "title": "T", "arxiv": {"id": "2503.01234", "version": 1}, "authors": ["A"], "year": 2025, "licences": {},
-        "citation": "a2025", "one_line": "A.", "claims": {"C1": costly}, "coverage": [{"part": "p", "scales": ["smoke"]}],
+        "citation": "a2025", "one_line": "A.", "claims": {"C1": costly},
+        "coverage": [{"part": "p", "scales": ["smoke"]}],
     }  # fmt: skip
     facts = Facts.model_validate(content)
     check_effects(facts, "laptop", ["gain"])

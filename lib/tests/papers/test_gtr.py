@@ -72,6 +72,25 @@ def test_effects_pair_the_hands() -> None:
     }  # fmt: skip
 
 
+def test_new_hands_have_effects_of_their_own() -> None:
+    def with_new(measured: study.Measured, new: list[float], sharp: list[float]) -> study.Measured:
+        return measured._replace(new=played(new, [0, 0]), new_sharp=played(sharp, [0, 0]))
+
+    start = with_new(START, [-1, -1], [10, -1])
+    rl, gtr = (
+        run(start, with_new(each.last, *new)) for each, new in ((RL, ([-1, 10], [-1, -1])), (GTR, ([10, 10], [-1, 10])))
+    )
+    found = differences(study.pairs({"RL only": rl, "GTR": gtr}))
+    assert found["GTR minus RL only"] == [1, 1]  # hands of training
+    assert found["new hands: GTR minus RL only"] == [1, 0]
+    assert found["new hands, T = 0.2: GTR minus RL only"] == [0, 1]
+    assert found["new hands: RL only: success, last minus first"] == [0, 1]
+    assert found["new hands, T = 0.2: GTR: success, last minus first"] == [-1, 1]
+    row = gtr.last.row()
+    assert (row["success, new hands"], row["success, new hands, T = 0.2"]) == (1.0, 0.5)
+    assert math.isnan(GTR.last.row()["success, new hands"])
+
+
 def test_effects_of_information_are_those_of_runs_that_think() -> None:
     told = differences(study.told({"RL only": RL, "action only": ACTION, "GTR": GTR}))
     assert told == {
@@ -128,12 +147,12 @@ def test_what_needs_no_arithmetic() -> None:
     hands = games.Pool(
         np.array([(3, 8), (8, 3), (2, 2), (5, 1)]), np.array([11, 5, 4, 5]), np.array([0.1, 0.2, 0.3, 0.4])
     )
-    found = study.lazy_solvers(hands).set_index("solver")["success"]
+    pool = games.pool_of_targets()
+    both = study.lazy_solvers({"few": hands, "all": pool}).set_index("solver")
+    found, all_hands = both["few"], both["all"]
     assert found.to_dict() == pytest.approx({  # 3+8, 2+2; 8-3; 2*2, 5*1
         "always +": 0.4, "always -": 0.2, "always *": 0.7, "one of the three at random": 1.3 / 3,
     })  # fmt: skip
-    pool = games.pool_of_targets()
-    all_hands = study.lazy_solvers(pool).set_index("solver")["success"]
     for op in "+-*":
         won = [
             eval(f"{max(hand)}{op}{min(hand)}") == target
@@ -142,18 +161,30 @@ def test_what_needs_no_arithmetic() -> None:
         assert all_hands[f"always {op}"] == pytest.approx(np.mean(won)) and 0 < np.mean(won) < 1
 
 
+def test_a_run_is_paired_with_the_best_lazy_solver() -> None:
+    hands = games.Pool(np.array([(3, 8), (9, 3)]), np.array([5, 27]), np.array([0.7, 0.3]))  # "-" wins most of them
+    world = study.World("Targets", None, hands, None, (None, None), None)  # type: ignore[arg-type]
+    dealt = world.fixed(40, 3).targets()
+    sharp = [10.0, -1.0] * 20
+    last = ends([-1] * 40, sharp, [0] * 40, [0.0])
+    ((name, (mine, lazy)),) = study.against_lazy(run(START, last), world, 40, 3).items()
+    assert name == "at T = 0.2: GTR minus the best lazy solver" and mine.tolist() == [1, 0] * 20
+    assert lazy.tolist() == (dealt == 5).tolist() and 0 < lazy.mean() < 1
+
+
 def test_hands_of_a_kind_share_cards_and_target() -> None:
-    world = study.World("Targets", None, None, games.pool_of_targets(), (None, None), None)  # type: ignore[arg-type]
-    names, kinds = study.hand_keys(world, 400)
-    assert len(set(names)) == 400 == len(kinds) and study.hand_keys(world, 400) == (names, kinds)
-    game = world.deal(400, study.HANDS)
+    dealt, new = games.split(games.pool_of_targets(), 0.4, 3)
+    world = study.World("Targets", None, dealt, new, (None, None), None)  # type: ignore[arg-type]
+    kinds = study.kinds_of_hands(world, 400, 3)
+    assert len(kinds) == 400 and study.kinds_of_hands(world, 400, 3) == kinds != study.kinds_of_hands(world, 400, 4)
+    game = world.fixed(400, 3)
     hands = list(zip(game.ranks().tolist(), game.targets().tolist(), strict=True))
-    assert names[7] == f"7: {hands[7][0][0]} {hands[7][0][1]} to {hands[7][1]}"
     kind_of: dict[tuple[int, ...], set[str]] = {}
     for (ranks, target), kind in zip(hands, kinds, strict=True):
         kind_of.setdefault((min(ranks), max(ranks), target), set()).add(kind)
     assert all(len(each) == 1 for each in kind_of.values()) and len(kind_of) == len(set(kinds)) < 400
     assert len({(*ranks, target) for ranks, target in hands}) > len(kind_of)  # either order of a pair was dealt
+    assert not set(kinds) & set(study.kinds_of_hands(world, 400, 3, new=True))  # what training never deals
 
 
 def test_rows_are_what_their_names_say() -> None:
@@ -197,7 +228,8 @@ def test_the_benchmarks_compare_equal_results() -> None:
 
 
 GIVEN: dict[str, object] = {
-    "rows": ["GTR"], "parts": [], "others": [], "forms": [], "released": [], "released_games": [],
+    "rows": ["GTR"], "taught": [], "parts": [], "others": [], "whole_below": 5, "released": [],
+    "released_games": [],
     "released_corrector": "", "lora": [8, 16, 0.05], "controls": {"EZPoints": 1}, "noise": 0.3, "noises": [0.0],
     "n_tables": 16, "n_steps": 6, "n_updates": 1, "epochs": 1, "batch_size": 32, "micro": 0,
     "lr": 1e-4, "horizon": 0, "grad_clip": 0.5, "temperature": 1.0, "repetition": 1.0, "n_hands": 20, "width": 16,
@@ -222,6 +254,7 @@ GIVEN: dict[str, object] = {
         ({"temperature": 0.0}, "temperature is 0.0 and repetition 1.0; they must be > 0 and >= 1"),
         ({"lora": [0, 16, 0.05]}, "rank >= 1"),
         ({"n_hands": 2}, "n_hands is 2; it must be at least 4"),
+        ({"whole_below": -1}, "whole_below is -1; it must be at least 0"),
         ({"released_corrector": "gpt-4o"}, "released_corrector is 'gpt-4o'"),
     ],
 )

@@ -519,8 +519,8 @@ def small_world(writing: Handwriting, name: str = "Targets", temperature: float 
 def test_thoughts_under_their_own_pictures_are_as_likely_as_when_written(writing: Handwriting) -> None:
     world, n = small_world(writing), 6
     policy = world.start.eval()
-    found = study.thoughts_under_pictures(policy, world, n, seed=4)
-    _, pictures, prompt = Tables(world.deal(n, study.HANDS), writing, np.random.default_rng(4)).seen(world.language)
+    found = study.thoughts_under_pictures(policy, world, n, hands=2, seed=4)
+    _, pictures, prompt = Tables(world.fixed(n, 2), writing, np.random.default_rng(4)).seen(world.language)
     written = policy.write(pictures, prompt, temperature=0.7, generator=torch.Generator().manual_seed(4))
     assert found.shape == (n, n)
     for i, (ids, logp) in enumerate(zip(written.ids.tolist(), written.logp, strict=True)):
@@ -535,7 +535,7 @@ def test_thoughts_under_their_own_pictures_are_as_likely_as_when_written(writing
     assert np.ptp(off) > 0.1
     with torch.no_grad():
         policy.eye.out.weight.zero_()
-    blind = collapse.information(study.thoughts_under_pictures(policy, world, n, seed=4))
+    blind = collapse.information(study.thoughts_under_pictures(policy, world, n, hands=2, seed=4))
     assert blind == pytest.approx([0] * n, abs=1e-3)
 
 
@@ -543,12 +543,20 @@ def test_what_is_measured_and_at_which_temperature(writing: Handwriting) -> None
     world = small_world(writing, temperature=1.0)
     found = study.measure(world.start, world, 40, seed=2)
     for played, temperature in ((found.sampled, 1.0), (found.sharp, 0.2), (found.greedy, 0.0)):
-        game = world.deal(40, study.HANDS)
+        game = world.fixed(40, 2)
         again = play(world.start, world.language, game, writing, seed=2, temperature=temperature)
         assert np.array_equal(played.returns, again.returns) and played.thoughts == again.thoughts
     assert found.sampled.thoughts != found.sharp.thoughts != found.greedy.thoughts
-    told = [collapse.information(study.thoughts_under_pictures(world.start, world, 4, 2 + k)) for k in range(4)]
+    told = [collapse.information(study.thoughts_under_pictures(world.start, world, 4, 2, 2 + k)) for k in range(4)]
     assert found.told == pytest.approx(np.mean(told, axis=0)) and found.told.shape == (4,)
+    assert found.new is None is found.new_sharp  # this world holds nothing out
+    pools = games.split(games.pool_of_targets(), 0.4, 2)
+    held = study.World("Targets", world.language, *pools, (writing, writing), world.start)
+    found = study.measure(world.start, held, 12, seed=2)
+    for played, new, temperature in ((found.sampled, False, 1.0), (found.new, True, 1.0), (found.new_sharp, True, 0.2)):
+        game = held.fixed(12, 2, new)
+        again = play(world.start, world.language, game, writing, seed=2, temperature=temperature)
+        assert played is not None and np.array_equal(played.returns, again.returns)
 
 
 class Scripted:
