@@ -37,7 +37,7 @@ MARGIN = 0.05  # of a share that counts as moved, in the name of an outcome
 SHARP = 0.2  # the paper's temperature, beside the one of training
 READING_LR = 6e-3  # peak step size of the reading lesson
 HELD_OUT, HANDS, N_SAMPLES = 0.4, 5, 4  # share of hands never dealt in training; stream of fixed hands; thoughts a hand
-TAUGHT_STEP = 2.0  # factor of the step size of rows that clone and act, by a grid of pilots with the small policy
+EASY_STEP = 0.5  # factor of the step size on the easy games, by pilots: with more PPO undoes there what it learned
 RL = Method(cloning=0.0, truncate=False)
 METHODS: dict[str, Method] = {
     "RL only": RL,
@@ -246,7 +246,6 @@ def train(
     first = world.first or measure(policy, world, n_hands, seed)
     game = world.deal(settings.n_tables, seed)
     how = replace(method(name, noise), prefix=world.name not in EASY)
-    how = replace(how, step=how.step * TAUGHT_STEP) if how.ppo and how.cloning else how
     learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed)
     learner.run(folder=folder)
     curve = pd.DataFrame(learner.history).assign(game=world.name, method=name)
@@ -449,13 +448,13 @@ def kinds_of_hands(world: World, n_hands: int, seed: int, new: bool = False) -> 
     return [f"{' '.join(map(str, hand))} to {target}" for hand, target in pairs]
 
 
-def settings_of(given: Mapping[str, Any], n_updates: int) -> Settings:
-    """The loop's numbers from the notebook's parameters. In a run of other than their ``n_updates`` the step size falls
-    in proportion: every run ends at the same share of its first step."""
+def settings_of(given: Mapping[str, Any], n_updates: int, step: float = 1.0) -> Settings:
+    """The loop's numbers from the notebook's parameters, the step size times ``step``. In a run of other than their
+    ``n_updates`` it falls in proportion: every run ends at the same share of its first step."""
     horizon = round(given["horizon"] * n_updates / given["n_updates"])
     return Settings(
         n_tables=given["n_tables"], n_steps=given["n_steps"], n_updates=n_updates, epochs=given["epochs"],
-        batch_size=given["batch_size"], lr=given["lr"], horizon=horizon, micro=given["micro"],
+        batch_size=given["batch_size"], lr=step * given["lr"], horizon=horizon, micro=given["micro"],
         grad_clip=given["grad_clip"], temperature=given["temperature"], repetition=given["repetition"],
     )  # fmt: skip
 
@@ -472,7 +471,7 @@ def sizes_of(given: Mapping[str, Any]) -> Sizes:
 def check(given: Mapping[str, Any]) -> None:
     """Raise :class:`ReprobookError` for parameters of the notebook that no run can have, before anything is trained or
     fetched."""
-    for name in [*given["rows"], *given["taught"], *given["parts"], *given["others"], *given["released"]]:
+    for name in [name for kind in ("rows", "taught", "parts", "others", "released") for name in given[kind]]:
         method(name, given["noise"])
     for what, allowed in (("controls", EASY), ("released_games", ("Points24", "EZPoints"))):
         if wrong := [game for game in given[what] if game not in allowed]:
