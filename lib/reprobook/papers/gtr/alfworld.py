@@ -2,8 +2,9 @@
 
 B games keep their state in arrays over objects and receptacles; ``step`` plays one command in each. Rewards, the
 reading of a response and the end of long games are those of the released GTR code. What the engine says where the
-grammar surprises: ``use`` always turns a lamp on; ``look`` lists what was taken from one receptacle and put into
-another at the same place; at the start it sees nothing; bowls are examined as if empty, never clean or hot.
+files surprise: ``use`` always turns a lamp on; ``look`` lists what was taken from one receptacle and put into another
+at the same place, and sees nothing at the start; bowls are examined as if empty, never clean or hot; other objects are
+examined in the hand alone (the domain file writes a comma into the list of variables of the other case).
 """
 
 from __future__ import annotations
@@ -109,6 +110,10 @@ class Alfworld:
         self._starts: list[Start] = [Start("", "", "", 0, 0, (), ())] * n_games
         self._things: list[list[str]] = [[] for _ in range(n_games)]
         self._stands: list[list[str]] = [[] for _ in range(n_games)]
+        self._known: list[dict[int, str]] = [{} for _ in range(n_games)]  # action -> its command
+        sizes = [1] * _GO + [n_places] * len(_ON_RECEPTACLES) + [MOST_OBJECTS] * len(_ON_OBJECTS)
+        self._verb = np.repeat(np.arange(len(sizes)), sizes)  # of each action, and its receptacle or object
+        self._what = np.concatenate([np.arange(size) for size in sizes])
         self._task = np.zeros(n_games, dtype=np.int64)
         self._spot = np.full(shape, _NONE)
         self._openable, self._goal_place, self._open = (np.zeros(shape, dtype=bool) for _ in range(3))
@@ -155,7 +160,7 @@ class Alfworld:
                 "kind, with a place each"
             )
         self._starts[row], self._things[row], self._stands[row] = start, names(start.objects), names(room.receptacles)
-        self._last[row], self._task[row] = "", TASKS.index(start.task)
+        self._last[row], self._task[row], self._known[row] = "", TASKS.index(start.task), {}
         self._spot[row], self._place[row] = _NONE, _NONE
         self._spot[row, : len(room.spots)], self._place[row, :n] = room.spots, start.places
         kinds = np.array(room.receptacles)
@@ -195,7 +200,7 @@ class Alfworld:
         ready = there & (~self._openable | self._open)
         carried = np.where(free[:, 0], 0, held.argmax(1))
         rows = np.arange(self.n_games)
-        near, seen = self._of_objects(there), self._of_objects(ready)
+        near = self._of_objects(there)
         treat = [
             there & self._tool[task] & (self._can[needed] & held).any(1, keepdims=True)
             for task, (_, needed, _) in TREATMENTS.items()
@@ -208,24 +213,22 @@ class Alfworld:
             there,
             ready & self._fits[rows, carried] & ~free,
             *treat,
-            seen | held,
-            seen & free & ~self._can["Toggleable"],
+            held,
+            self._of_objects(ready) & free & ~self._can["Toggleable"],
             near & self._can["Toggleable"],
             near & self._can["Sliceable"] & armed,
         ]
         return np.concatenate([np.ones((self.n_games, len(_BARE)), dtype=bool), *blocks], 1)
 
-    def _decoded(self, action: int) -> tuple[int, int]:
-        """Verb (3 on: ``_GO`` ...) and its receptacle or object."""
-        if action < len(_BARE):
-            return action, 0
-        block, place = divmod(action - len(_BARE), self._n_places)
-        if block < len(_ON_RECEPTACLES):
-            return _GO + block, place
-        block, thing = divmod(action - len(_BARE) - len(_ON_RECEPTACLES) * self._n_places, MOST_OBJECTS)
-        return _EXAMINE_IT + block, thing
+    def _said(self, row: int, action: int, carried: str) -> str:
+        """The command of an action; one that the state cannot reword is kept."""
+        verb, what = int(self._verb[action]), int(self._what[action])
+        said = self._worded(row, verb, what, carried)
+        if verb not in (_MOVE, _CLEAN_IT, _HEAT_IT, _COOL_IT, _TAKE, _SLICE):
+            self._known[row][action] = said
+        return said
 
-    def _said(self, row: int, verb: int, what: int, carried: str) -> str:
+    def _worded(self, row: int, verb: int, what: int, carried: str) -> str:
         if verb < _GO:
             return _BARE[verb]
         if verb < _EXAMINE_IT:
@@ -243,7 +246,9 @@ class Alfworld:
             held = (self._place == _HELD).argmax(1)
             for row, mask in enumerate(self._masks()):
                 carried = self._things[row][held[row]] if self._things[row] else ""
-                found = [(self._said(row, *self._decoded(k), carried), k) for k in map(int, np.flatnonzero(mask))]
+                known, found = self._known[row], []
+                for k in np.flatnonzero(mask).tolist():
+                    found.append((known.get(k) or self._said(row, k, carried), k))
                 found.sort()
                 self._menus.append(([text for text, _ in found], [action for _, action in found]))
         return self._menus
@@ -331,8 +336,7 @@ class Alfworld:
         return Outcome(reward, won, cut, rate)
 
     def _apply(self, actions: np.ndarray, playing: np.ndarray) -> None:
-        decoded = np.array([self._decoded(int(action)) if action >= 0 else (_WAIT, 0) for action in actions])
-        verb, what = decoded[:, 0], decoded[:, 1]
+        verb, what = np.where(actions < 0, _WAIT, self._verb[actions]), np.where(actions < 0, 0, self._what[actions])
         held = (self._place == _HELD).argmax(1)
 
         def doing(which: int) -> tuple[np.ndarray, np.ndarray]:
