@@ -12,6 +12,7 @@ commands (those that joined and those that left) and whether the game is won.
 
 from __future__ import annotations
 
+import functools
 import json
 import lzma
 import random
@@ -72,10 +73,13 @@ class Engine:
     def __init__(self, start) -> None:
         import alfworld
         import alfworld.gen.goal_library as goals
+        import fast_downward
         import textworld
         from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
         from textworld.envs.pddl import PddlEnv
 
+        if not hasattr(fast_downward.pddl2sas, "cache_info"):  # the engine translates a problem twice at every reset
+            fast_downward.pddl2sas = functools.cache(fast_downward.pddl2sas)
         logic = Path(alfworld.__file__).parent / "data"
         assert start.goal in {
             text.format(obj=start.target.lower(), recep=start.where.lower(), toggle=start.where.lower())

@@ -140,10 +140,13 @@ class Alfworld:
         self.put(games, starts)
 
     def put(self, games: np.ndarray, starts: Sequence[Start]) -> None:
-        """Given games in place of the ``games`` (mask): one start for each."""
+        """Given games in place of the ``games`` (mask): one start for each. Raises :class:`ReprobookError` for a start
+        that is no game."""
         rows = np.flatnonzero(games)
         if len(rows) != len(starts):
             raise ReprobookError(f"starts has {len(starts)} games for {len(rows)}; give one for each")
+        for start in starts:
+            _check(start)
         for row, start in zip(rows, starts, strict=True):
             self._furnish(int(row), start)
         for array in (self._open, self._left, *self._is.values()):
@@ -154,11 +157,6 @@ class Alfworld:
 
     def _furnish(self, row: int, start: Start) -> None:
         room, n = floor_plans()[start.plan], len(start.objects)
-        if n > MOST_OBJECTS or len(start.places) != n or list(start.objects) != sorted(start.objects, key=engine_order):
-            raise ReprobookError(
-                f"the start has {n} objects in {len(start.places)} places; give at most {MOST_OBJECTS}, sorted by "
-                "kind, with a place each"
-            )
         self._starts[row], self._things[row], self._stands[row] = start, names(start.objects), names(room.receptacles)
         self._last[row], self._task[row], self._known[row] = "", TASKS.index(start.task), {}
         self._spot[row], self._place[row] = _NONE, _NONE
@@ -246,10 +244,8 @@ class Alfworld:
             held = (self._place == _HELD).argmax(1)
             for row, mask in enumerate(self._masks()):
                 carried = self._things[row][held[row]] if self._things[row] else ""
-                known, found = self._known[row], []
-                for k in np.flatnonzero(mask).tolist():
-                    found.append((known.get(k) or self._said(row, k, carried), k))
-                found.sort()
+                known, actions = self._known[row], np.flatnonzero(mask).tolist()
+                found = sorted((known.get(action) or self._said(row, action, carried), action) for action in actions)
                 self._menus.append(([text for text, _ in found], [action for _, action in found]))
         return self._menus
 
@@ -502,6 +498,20 @@ class Alfworld:
 
     def _treated(self, row: int) -> np.ndarray:
         return self._is[{CLEAN: "clean", HEAT: "hot", COOL: "cool"}[int(self._task[row])]][row]
+
+
+def _check(start: Start) -> None:
+    if (start.target, start.where) not in possible(start.task, start.plan):
+        wish = f"{start.task} with {start.target} and {start.where}"
+        raise ReprobookError(f"floor plan {start.plan} does not offer {wish}; see errands.possible")
+    n, most = len(start.objects), len(floor_plans()[start.plan].receptacles) - 1
+    if n > MOST_OBJECTS or len(start.places) != n or list(start.objects) != sorted(start.objects, key=engine_order):
+        raise ReprobookError(
+            f"the start has {n} objects in {len(start.places)} places; give at most {MOST_OBJECTS}, sorted by kind, "
+            "with a place each"
+        )
+    if not all(0 <= place <= most for place in start.places):
+        raise ReprobookError(f"the start has objects in places {start.places}; they must be from 0 to {most}")
 
 
 def _listing(items: Sequence[str]) -> str:
