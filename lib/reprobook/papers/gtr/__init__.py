@@ -2,6 +2,7 @@
 
 - :mod:`.games`, :mod:`.formulas`, :mod:`.cards`: the card games with the rules of the released environment, an exact
   solver, pictures of handwritten numbers.
+- :mod:`.alfworld`, :mod:`.errands`, :mod:`.floorplans`: ALFWorld as text, its tasks, its rooms.
 - :mod:`.language`, :mod:`.policy`, :mod:`.start`: what the policy writes and how it is read, the network, its start.
 - :mod:`.corrector`, :mod:`.ppo`, :mod:`.learning`: the corrector, the losses, the loop.
 - :mod:`.collapse`: what thoughts are worth. :mod:`.study`: the experiments that the notebook calls.
@@ -12,11 +13,14 @@
 from __future__ import annotations
 
 from reprobook.papers.gtr import (
+    alfworld,
     asked,
     bench,
     cards,
     collapse,
     corrector,
+    errands,
+    floorplans,
     formulas,
     games,
     language,
@@ -32,6 +36,6 @@ from reprobook.papers.gtr import (
 )  # fmt: skip
 
 __all__ = [
-    "asked", "bench", "cards", "collapse", "corrector", "formulas", "games", "language", "learning", "needs",
-    "pictures", "policy", "ppo", "printed", "released", "start", "study",
+    "alfworld", "asked", "bench", "cards", "collapse", "corrector", "errands", "floorplans", "formulas", "games",
+    "language", "learning", "needs", "pictures", "policy", "ppo", "printed", "released", "start", "study",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 
 from reprobook.bench import compare
 from reprobook.papers.gtr import ppo
+from reprobook.papers.gtr.alfworld import REST, Alfworld
 from reprobook.papers.gtr.corrector import Ability, Corrector
 from reprobook.papers.gtr.games import Points, pool_of_targets
 from reprobook.papers.gtr.language import Thought
@@ -75,3 +76,27 @@ def throughput(n_tables: int = 32, n_steps: int = 12) -> Comparison:
     one_by_one = lambda: np.concatenate([played(each[k : k + 1]) for k in each])  # noqa: E731
     ways = {"table by table": one_by_one, "all at once": lambda: played(each)}
     return compare(ways, equal=np.array_equal, what=f"{n_tables} tables, {n_steps} steps, corrector")
+
+
+def alfworld_throughput(n_games: int = 64, n_steps: int = 40) -> Comparison:
+    """Time of ALFWorld's text games one after another over that of all at once: the same games and, by the same random
+    numbers, the same commands; rewards, observations and admissible commands are equal."""
+    starts = Alfworld(n_games, np.random.default_rng(0)).starts()
+    chance = np.random.default_rng(1).random((n_steps, n_games))
+
+    def played(which: np.ndarray) -> list[list[object]]:
+        game = Alfworld(len(which), np.random.default_rng(0))
+        game.put(np.ones(len(which), dtype=bool), [starts[k] for k in which])
+        told: list[list[object]] = [[] for _ in which]
+        for drawn in chance[:, which]:
+            menus, over = game.admissible(), game.over()
+            sizes = np.array([len(menu) for menu in menus])
+            reward = game.step(np.where(over, REST, (drawn * sizes).astype(np.int64))).reward
+            for told_here, *seen in zip(told, reward.tolist(), game.observations(), menus, strict=True):
+                told_here.append(seen)
+        return told
+
+    each = np.arange(n_games)
+    one_by_one = lambda: [told for k in each for told in played(each[k : k + 1])]  # noqa: E731
+    ways = {"game by game": one_by_one, "all at once": lambda: played(each)}
+    return compare(ways, equal=lambda a, b: a == b, what=f"{n_games} text games, {n_steps} steps")
