@@ -21,9 +21,11 @@ def played(returns: list[float], named: list[float]) -> Played:
 
 
 def ends(returns: list[float], sharp: list[float], named: list[float], told: list[float]) -> study.Measured:
-    """Sampled and sharp returns, how far sampled thoughts name the cards; greedy reads the first hand."""
+    """Sampled and sharp returns, how far sampled thoughts name the cards (sharp ones half as far); greedy reads the
+    first hand."""
     n = len(returns)
-    return study.Measured(played(returns, named), played(sharp, named), played(returns, [1.0, 0.0]), np.array(told)[:n])
+    half = played(sharp, [each / 2 for each in named])
+    return study.Measured(played(returns, named), half, played(returns, [1.0, 0.0]), np.array(told)[:n])
 
 
 def run(first: study.Measured, last: study.Measured) -> study.Run:
@@ -47,28 +49,36 @@ def test_effects_pair_the_hands() -> None:
     both = {
         "RL only: success, last minus first": [0, -1],
         f"RL only: {NAMED}, last minus first": [-0.25, -1],
+        "at T = 0.2: RL only: success, last minus first": [-1, 1],
+        f"at T = 0.2: RL only: {NAMED}, last minus first": [-0.125, -0.5],
         "GTR: success, last minus first": [1, 0],
         f"GTR: {NAMED}, last minus first": [0.5, -0.25],
+        "at T = 0.2: GTR: success, last minus first": [0, 0],
+        f"at T = 0.2: GTR: {NAMED}, last minus first": [0.25, -0.125],
         "GTR minus RL only": [1, 1],
         "at T = 0.2: GTR minus RL only": [1, -1],
         "GTR minus sharpened start": [0, 1],
-        f"{NAMED}: GTR minus RL only": [0.75, 0.75],
+        f"at T = 0.2: {NAMED}: GTR minus RL only": [0.375, 0.375],
     }
     assert differences(study.pairs(runs)) == both
     assert differences(study.pairs(runs | {"action only": ACTION})) == both | {
         "GTR minus action only": [1, 0],
         "at T = 0.2: GTR minus action only": [0, -1],
-        "gain over the start: GTR minus action only": [1, -1],  # [1, 0] from its own start, less [0, 1]
+        "action only: success, last minus first": [0, 1],
+        "at T = 0.2: action only: success, last minus first": [1, 1],
+        "at T = 0.2: gain over the start: GTR minus action only": [-1, -1],  # [0, 0] from its own start, less [1, 1]
         "RL only minus action only": [0, -1],
-        "gain over the start: RL only minus action only": [0, -2],
+        "at T = 0.2: gain over the start: RL only minus action only": [-2, 0],
     }
-    assert list(study.pairs({"RL only": RL})) == list(both)[:2]
+    assert list(study.pairs({"RL only": RL})) == list(both)[:4]
     perfect = differences(study.pairs(runs | {"GTR, perfect corrector": GTR}))
     assert perfect["GTR, perfect corrector minus sharpened start"] == [0, 1]
     assert perfect["GTR minus GTR, perfect corrector"] == [0, 0]
-    assert perfect[f"{NAMED}: GTR, perfect corrector minus RL only"] == [0.75, 0.75]
+    assert perfect[f"at T = 0.2: {NAMED}: GTR, perfect corrector minus RL only"] == [0.375, 0.375]
     assert differences(study.moved("x", GTR)) == {
         "x: success, last minus first": [1, 0], f"x: {NAMED}, last minus first": [0.5, -0.25],
+        "at T = 0.2: x: success, last minus first": [0, 0],
+        f"at T = 0.2: x: {NAMED}, last minus first": [0.25, -0.125],
     }  # fmt: skip
 
 
@@ -107,10 +117,12 @@ def test_a_full_collapse_of_thoughts_is_no_run_without_thoughts() -> None:
 
 
 def test_levels_outcomes_and_slopes() -> None:
-    levels = {name: values.tolist() for name, values in study.levels(RL).items()}
+    levels = {name: values.tolist() for name, values in study.levels({"RL only": RL}).items()}
     assert levels == {"cards read": [1, 0], "middle game: start": [0, 1], "middle game: legal actions": [1, 1]}
+    blind = study.levels({"RL only": RL, "action only": ACTION})["middle game: start without thoughts"]
+    assert blind.tolist() == [0, 0]
     assert study.outcome({"RL only": RL}) == "thought collapse, as in the paper"
-    assert study.outcome({"RL only": GTR}) == "learning with thoughts"
+    assert study.outcome({"RL only": run(BLIND, GTR.last)}) == "learning with thoughts"
     blind = run(START, ends([1, 1], [1, 1], [0.1, 0.1], [0, 0]))
     assert study.outcome({"RL only": blind}) == "success without thoughts that see the hand"
     assert study.outcome({"RL only": run(START, START)}) == "neither learned nor collapsed"
@@ -132,8 +144,12 @@ def test_the_effects_of_an_easy_game() -> None:
         "EZPoints: RL only minus sharpened start": [-1, 0],
         "EZPoints: RL only: success, last minus first": [0, -1],
         f"EZPoints: RL only: {NAMED}, last minus first": [-0.25, -1],
+        "at T = 0.2: EZPoints: RL only: success, last minus first": [-1, 1],
+        f"at T = 0.2: EZPoints: RL only: {NAMED}, last minus first": [-0.125, -0.5],
         "EZPoints: GTR: success, last minus first": [1, 0],
         f"EZPoints: GTR: {NAMED}, last minus first": [0.5, -0.25],
+        "at T = 0.2: EZPoints: GTR: success, last minus first": [0, 0],
+        f"at T = 0.2: EZPoints: GTR: {NAMED}, last minus first": [0.25, -0.125],
     }
 
 
@@ -148,8 +164,8 @@ def test_what_needs_no_arithmetic() -> None:
         np.array([(3, 8), (8, 3), (2, 2), (5, 1)]), np.array([11, 5, 4, 5]), np.array([0.1, 0.2, 0.3, 0.4])
     )
     pool = games.pool_of_targets()
-    both = study.lazy_solvers({"few": hands, "all": pool}).set_index("solver")
-    found, all_hands = both["few"], both["all"]
+    both = study.lazy_solvers(pool, {"few": hands, "all": pool}).set_index("solver")
+    found, all_hands = both["few"].drop("by the target alone"), both["all"]
     assert found.to_dict() == pytest.approx({  # 3+8, 2+2; 8-3; 2*2, 5*1
         "always +": 0.4, "always -": 0.2, "always *": 0.7, "one of the three at random": 1.3 / 3,
     })  # fmt: skip
@@ -161,15 +177,25 @@ def test_what_needs_no_arithmetic() -> None:
         assert all_hands[f"always {op}"] == pytest.approx(np.mean(won)) and 0 < np.mean(won) < 1
 
 
-def test_a_run_is_paired_with_the_best_lazy_solver() -> None:
-    hands = games.Pool(np.array([(3, 8), (9, 3)]), np.array([5, 27]), np.array([0.7, 0.3]))  # "-" wins most of them
-    world = study.World("Targets", None, hands, None, (None, None), None)  # type: ignore[arg-type]
-    dealt = world.fixed(40, 3).targets()
+def test_a_solver_that_sees_the_target_alone() -> None:
+    dealt = games.Pool(  # 5: mostly "-", 27: "*"
+        np.array([(3, 8), (9, 3), (2, 3), (9, 4)]), np.array([5, 27, 5, 5]), np.array([0.4, 0.3, 0.1, 0.2])
+    )
+    other = games.Pool(np.array([(1, 6), (4, 1), (3, 9), (4, 8)]), np.array([5, 5, 27, 32]), np.full(4, 0.25))
+    assert study.by_target(dealt, dealt).tolist() == [True, True, False, True]
+    assert study.by_target(dealt, other).tolist() == [True, False, True, False]  # 32 is never dealt: "-", as for most
+    won = study.lazy_solvers(dealt, {"dealt": dealt, "other": other}).set_index("solver").loc["by the target alone"]
+    assert won.tolist() == pytest.approx([0.9, 0.5])
+    world = study.World("Targets", None, dealt, other, (None, None), None)  # type: ignore[arg-type]
     sharp = [10.0, -1.0] * 20
-    last = ends([-1] * 40, sharp, [0] * 40, [0.0])
-    ((name, (mine, lazy)),) = study.against_lazy(run(START, last), world, 40, 3).items()
-    assert name == "at T = 0.2: GTR minus the best lazy solver" and mine.tolist() == [1, 0] * 20
-    assert lazy.tolist() == (dealt == 5).tolist() and 0 < lazy.mean() < 1
+    last = ends([-1] * 40, sharp, [0] * 40, [0.0])._replace(new_sharp=played(sharp, [0] * 40))
+    found = study.against_lazy(run(START, last), world, 40, 3)
+    assert list(found) == [f"{mark} T = 0.2: GTR minus by the target alone" for mark in ("at", "new hands,")]
+    for (mine, lazy), new, pool in zip(found.values(), (False, True), (dealt, other), strict=True):
+        wins = dict(zip(map(tuple, pool.ranks.tolist()), study.by_target(dealt, pool).tolist(), strict=True))
+        assert mine.tolist() == [1, 0] * 20
+        assert lazy.tolist() == [wins[tuple(hand)] for hand in world.fixed(40, 3, new).ranks().tolist()]
+        assert 0 < lazy.mean() < 1
 
 
 def test_hands_of_a_kind_share_cards_and_target() -> None:

@@ -421,7 +421,7 @@ def play(
     repetition: float = 1.0,
 ) -> Played:  # fmt: skip
     """One episode on each table as it is dealt, without truncation and corrector. ``temperature`` 0: greedy."""
-    rng, generator = np.random.default_rng([seed, 7]), torch.Generator().manual_seed(seed)
+    rng, generator = np.random.default_rng([seed, 7, 1]), torch.Generator().manual_seed(seed)
     tables = Tables(game, writing, rng)
     n = game.n_tables
     game.rng = rng

@@ -51,6 +51,7 @@ METHODS: dict[str, Method] = {
     "cloning only": Method(ppo=False),
     "GTR": Method(),
     "GTR, perfect corrector": Method(),
+    "GTR, perfect corrector, a quarter of the step": Method(step=0.25),
     "GTR without DAgger": Method(dagger=False),
     "GTR without tool": Method(),
     "GTR annealed": Method(annealed=True),
@@ -111,7 +112,7 @@ class World:
 
     def fixed(self, n_tables: int, seed: int, new: bool = False) -> Game:
         """Tables with the hands of a seed on which all its methods are measured."""
-        return self.deal(n_tables, (HANDS, seed), new)
+        return self.deal(n_tables, (HANDS, seed, 1), new)
 
 
 def open_reader(
@@ -204,7 +205,10 @@ def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
 
     sampled, sharp, greedy = (played(temperature) for temperature in (world.temperature, SHARP, 0.0))
     few = max(2, n_hands // 10)
-    told = [collapse.information(thoughts_under_pictures(policy, world, few, seed, seed + k)) for k in range(N_SAMPLES)]
+    told = [
+        collapse.information(thoughts_under_pictures(policy, world, few, seed, N_SAMPLES * seed + k))
+        for k in range(N_SAMPLES)
+    ]
     new = [played(temperature, new=True) for temperature in (world.temperature, SHARP)] if world.new else []
     return Measured(sampled, sharp, greedy, np.mean(told, axis=0), *new)
 
@@ -212,7 +216,7 @@ def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
 @torch.no_grad()
 def thoughts_under_pictures(policy: Policy, world: World, n: int, hands: int, seed: int) -> np.ndarray:
     """Log-probabilities (n, n), at the temperature of sampling: a first thought on each of the first ``n`` fixed hands
-    of seed ``hands``     (row), under the pictures of each of them (column). The prompt, with the target, stays."""
+    of seed ``hands`` (row), under the pictures of each of them (column). The prompt, with the target, stays."""
     tables = Tables(world.fixed(n, hands), world.writing[1], np.random.default_rng(seed))
     _, pictures, prompt = tables.seen(world.language)
     how = {"temperature": world.temperature, "repetition": world.repetition}
@@ -305,8 +309,7 @@ def pairs(runs: Mapping[str, Run]) -> Pairs:
     at the temperature of training unless the name of an effect says otherwise."""
     found: Pairs = {}
     for name, run in runs.items():
-        if name != "action only":
-            found |= moved(name, run)
+        found |= moved(name, run)
     if "GTR" not in runs:
         return found
     for other in runs:
@@ -321,23 +324,30 @@ def pairs(runs: Mapping[str, Run]) -> Pairs:
     for name in ("GTR", "RL only"):
         if name in runs and "action only" in runs:  # its start, without thoughts, is another one
             found[f"{name} minus action only"] = _won(runs[name]), _won(runs["action only"])
-            gains = [_won(each) - each.first.sampled.success for each in (runs[name], runs["action only"])]
-            found[f"gain over the start: {name} minus action only"] = gains[0], gains[1]
+            both = runs[name], runs["action only"]
+            gains = [_ones(each.last.sharp.success) - each.first.sharp.success for each in both]
+            found[f"at T = {SHARP}: gain over the start: {name} minus action only"] = gains[0], gains[1]
     for name in ("GTR", "GTR, perfect corrector"):
         if name in runs and "RL only" in runs:
-            named = _ones(runs[name].last.sampled.named), _ones(runs["RL only"].last.sampled.named)
-            found[f"thoughts that name the cards: {name} minus RL only"] = named
+            named = _ones(runs[name].last.sharp.named), _ones(runs["RL only"].last.sharp.named)
+            found[f"at T = {SHARP}: thoughts that name the cards: {name} minus RL only"] = named
     return found
 
 
 def moved(name: str, run: Run) -> Pairs:
-    """How far a run's success and thoughts that name the cards are from its start's."""
-    first, last = run.first.sampled, run.last.sampled
-    return {
-        f"{name}: success, last minus first": (_ones(last.success), _ones(first.success)),
-        f"{name}: thoughts that name the cards, last minus first": (_ones(last.named), _ones(first.named)),
-        **_on_new_hands(f"{name}: success, last minus first", run.last, run.first),
-    }
+    """How far a run's success and thoughts that name the cards are from its start's, at either temperature."""
+    found: Pairs = {}
+    first, last = run.first, run.last
+    for mark, (end, begin) in {
+        "": (last.sampled, first.sampled), f"at T = {SHARP}: ": (last.sharp, first.sharp)
+    }.items():  # fmt: skip
+        found[f"{mark}{name}: success, last minus first"] = _ones(end.success), _ones(begin.success)
+        if name != "action only":
+            found[f"{mark}{name}: thoughts that name the cards, last minus first"] = (
+                _ones(end.named),
+                _ones(begin.named),
+            )
+    return found | _on_new_hands(f"{name}: success, last minus first", last, first)
 
 
 def _on_new_hands(name: str, one: Measured, other: Measured) -> Pairs:
@@ -365,12 +375,16 @@ def told(runs: Mapping[str, Run]) -> Pairs:
     }  # fmt: skip
 
 
-def levels(run: Run) -> dict[str, np.ndarray]:
-    """The unpaired effects of the middle game: cards read, where the start stands, legal actions of RL at its end."""
-    return {
-        "cards read": _ones(run.first.greedy.named), "middle game: start": _ones(run.first.sampled.success),
-        "middle game: legal actions": run.last.sampled.legal,
+def levels(runs: Mapping[str, Run]) -> dict[str, np.ndarray]:
+    """The unpaired effects of the middle game: cards read, where the starts stand, legal actions of RL at its end."""
+    rl = runs["RL only"]
+    found = {
+        "cards read": _ones(rl.first.greedy.named), "middle game: start": _ones(rl.first.sampled.success),
+        "middle game: legal actions": rl.last.sampled.legal,
     }  # fmt: skip
+    if "action only" in runs:
+        found["middle game: start without thoughts"] = _ones(runs["action only"].first.sampled.success)
+    return found
 
 
 def easy_levels(game: str, runs: Mapping[tuple[str, str], Run]) -> dict[str, np.ndarray]:
@@ -394,13 +408,17 @@ def easy_pairs(game: str, runs: Mapping[tuple[str, str], Run]) -> Pairs:
     }  # fmt: skip
 
 
-def lazy_solvers(pools: Mapping[str, Pool]) -> pd.DataFrame:
-    """What needs no arithmetic in the middle game: the share of hands (by their probabilities) that one operator wins
-    with the larger card first, whatever the target, and the mean of the three. ``pools``: column -> hands."""
+def lazy_solvers(dealt: Pool, pools: Mapping[str, Pool]) -> pd.DataFrame:
+    """What needs no arithmetic in the middle game, only faultless reading and writing: the share of hands (by their
+    probabilities) won by one operator for all, by one of the three at random, and by the one that most often makes the
+    target of the hands ``dealt`` in training, whatever the cards; the larger card first. ``pools``: column -> hands."""
     found = {}
     for column, pool in pools.items():
-        won = {f"always {op}": float(pool.weights[wins].sum()) for op, wins in _won_by(pool).items()}
-        found[column] = won | {"one of the three at random": float(np.mean(list(won.values())))}
+        won = {f"always {op}": float(pool.weights @ wins) for op, wins in _won_by(pool).items()}
+        chance = float(np.mean(list(won.values())))
+        found[column] = won | {
+            "one of the three at random": chance, "by the target alone": float(pool.weights @ by_target(dealt, pool))
+        }  # fmt: skip
     return pd.DataFrame(found).rename_axis("solver").reset_index()
 
 
@@ -410,22 +428,30 @@ def _won_by(pool: Pool) -> dict[str, np.ndarray]:
     return {op: value == pool.targets for op, value in made.items()}
 
 
+def by_target(dealt: Pool, pool: Pool) -> np.ndarray:
+    """Whether each hand of ``pool`` (N,) is won by the operator that most often makes its target of the hands
+    ``dealt`` in training; of a target that is never dealt, by the one that wins most of these."""
+    counts = np.stack([np.bincount(dealt.targets, dealt.weights * wins, 100) for wins in _won_by(dealt).values()])
+    best = np.where(counts.any(0), counts.argmax(0), counts.sum(1).argmax())
+    return np.stack(list(_won_by(pool).values()))[best[pool.targets], np.arange(len(pool.targets))]
+
+
 def against_lazy(run: Run, world: World, n_hands: int, seed: int) -> Pairs:
-    """A run at the paper's temperature against the lazy solver that would win most of the hands of training, hand by
-    hand."""
-    assert world.dealt is not None
-    shares = {op: world.dealt.weights[wins].sum() for op, wins in _won_by(world.dealt).items()}
-    best = max(shares, key=lambda op: shares[op])
-    game = world.fixed(n_hands, seed)
-    wins = _won_by(Pool(game.ranks(), game.targets(), np.ones(n_hands)))[best]
-    return {f"at T = {SHARP}: GTR minus the best lazy solver": (_ones(run.last.sharp.success), _ones(wins))}
+    """GTR at the paper's temperature against the solver that chooses an operator by the target alone, hand by hand."""
+    assert world.dealt is not None and run.last.new_sharp is not None
+    found: Pairs = {}
+    for mark, new, played in (("at", False, run.last.sharp), ("new hands,", True, run.last.new_sharp)):
+        game = world.fixed(n_hands, seed, new)
+        wins = by_target(world.dealt, Pool(game.ranks(), game.targets(), np.ones(n_hands)))
+        found[f"{mark} T = {SHARP}: GTR minus by the target alone"] = _ones(played.success), _ones(wins)
+    return found
 
 
 def outcome(runs: Mapping[str, Run]) -> str:
     """What became of thoughts and success under RL alone, in this run, by its means: one of four names."""
     first, last = runs["RL only"].first, runs["RL only"].last
-    poorer = float(last.sampled.named.mean() - first.sampled.named.mean()) < -MARGIN
-    better = float(last.sampled.success.mean() - first.sampled.success.mean()) > MARGIN
+    poorer = float(last.sharp.named.mean() - first.sharp.named.mean()) < -MARGIN
+    better = float(last.sharp.success.mean() - first.sharp.success.mean()) > MARGIN
     if poorer:
         return "success without thoughts that see the hand" if better else "thought collapse, as in the paper"
     return "learning with thoughts" if better else "neither learned nor collapsed"
