@@ -304,21 +304,15 @@ class Alfworld:
         Raises :class:`ReprobookError` for a choice that does not exist and for one in a game that has ended."""
         choice = np.asarray(choice)
         menus = self._listed()
-        if choice.shape != (self.n_games,):
-            raise ReprobookError(f"choice has shape {choice.shape}; it must be ({self.n_games},), one for each game")
+        self._check_choice(choice)
         actions = np.full(self.n_games, NOTHING)
-        for row, place in enumerate(map(int, choice)):
-            if self._over[row] != (place == REST):
-                state = "has ended; deal it anew, or let it rest" if self._over[row] else "goes on; choose a command"
-                raise ReprobookError(f"choice[{row}] is {place}, but game {row} {state} (REST is {REST})")
-            if not REST <= place < len(menus[row][0]):
-                raise ReprobookError(f"choice[{row}] is {place}; it must be from -1 to {len(menus[row][0]) - 1}")
+        for row in map(int, np.flatnonzero(~self._over)):
+            place = int(choice[row])
             if place >= 0:
                 actions[row] = menus[row][1][place]
-            if place != REST:
-                said = menus[row][0][place] if place >= 0 else ""
-                self._same[row] = self._same[row] + 1 if said and said == self._last[row] else 1
-                self._last[row] = said
+            said = menus[row][0][place] if place >= 0 else ""
+            self._same[row] = self._same[row] + 1 if said and said == self._last[row] else 1
+            self._last[row] = said
         playing = ~self._over
         self._apply(actions, playing)
         self._turn += playing
@@ -330,6 +324,16 @@ class Alfworld:
         reward = np.where(cut, CUT, 50.0 * won + rate - (playing & ~fine))
         self._over |= won | cut
         return Outcome(reward, won, cut, rate)
+
+    def _check_choice(self, choice: np.ndarray) -> None:
+        if choice.shape != (self.n_games,):
+            raise ReprobookError(f"choice has shape {choice.shape}; it must be ({self.n_games},), one for each game")
+        for row, (place, (texts, _)) in enumerate(zip(choice.tolist(), self._listed(), strict=True)):
+            if self._over[row] != (place == REST):
+                state = "has ended; deal it anew, or let it rest" if self._over[row] else "goes on; choose a command"
+                raise ReprobookError(f"choice[{row}] is {place}, but game {row} {state} (REST is {REST})")
+            if not REST <= place < len(texts):
+                raise ReprobookError(f"choice[{row}] is {place}; it must be from -1 to {len(texts) - 1}")
 
     def _apply(self, actions: np.ndarray, playing: np.ndarray) -> None:
         verb, what = np.where(actions < 0, _WAIT, self._verb[actions]), np.where(actions < 0, 0, self._what[actions])
@@ -547,7 +551,8 @@ def play(game: Alfworld, player: str, rng: np.random.Generator) -> tuple[np.ndar
 
 def play_expert(n_games: int, seed: int) -> pd.DataFrame:
     """A row for each type of task, of ``n_games`` games each: how many the expert wins, its mean number of commands and
-    mean return, and the same games played at random, all by the rules and limits of the released training."""
+    mean return, and the same games played at random, all by the rules and limits of the released training. Its reading
+    of responses can cost the expert a detour, see :meth:`Alfworld.parse`."""
     import pandas as pd
 
     rows = []
