@@ -5,9 +5,10 @@
 
 The packages are not in the lock file, and two of them are compiled. The script draws games, writes each as a PDDL
 problem, and lets the engine play it four times: the expert's commands, a random walk, a random walk that the expert
-ends, and a tour through what seldom happens by chance. What the engine answers goes to ``gtr_alfworld.json.xz`` beside
-this file: for each game what ``errands.Start`` takes, and for each step the command, the observation, the admissible
-commands (those that joined and those that left) and whether the game is won.
+ends, and a tour through what seldom happens by chance; a few kitchens follow with a tour of what is left. What the
+engine answers goes to ``gtr_alfworld.json.xz`` beside this file: for each game what ``errands.Start`` takes, and for
+each step the command, the observation, the admissible commands (those that joined and those that left) and whether the
+game is won.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 WHERE = Path(__file__).with_name("gtr_alfworld.json.xz")
-SEED, GAMES_A_TASK, WALK = 90, 12, 20
+SEED, GAMES_A_TASK, WALK, KITCHENS = 90, 12, 20, 6
 PICKED = ("take", "move", "open", "close", "use", "slice", "heat", "cool", "clean", "examine", "look", "inventory")
 
 
@@ -165,6 +166,46 @@ def tour(start) -> list[str]:
     return found
 
 
+def kitchen(start) -> list[str]:
+    """Commands that treat and examine an object before it is sliced, slice it in a closed fridge, and ask for help."""
+    from reprobook.papers.gtr.errands import names
+    from reprobook.papers.gtr.floorplans import CAN, floor_plans
+
+    called, stands = names(start.objects), names(floor_plans()[start.plan].receptacles)
+    knife = next(k for k, kind in enumerate(start.objects) if kind in ("ButterKnife", "Knife"))
+    kinds = CAN["Sliceable"] & CAN["Heatable"] & CAN["Cleanable"]
+    food = next(k for k, kind in enumerate(start.objects) if kind in kinds)
+    item, blade, place, rack = called[food], called[knife], stands[start.places[food]], stands[start.places[knife]]
+    found = ["help", f"go to {place}", f"open {place}", f"take {item} from {place}", f"examine {item}"]
+    for verb, tool in (("heat", "microwave"), ("cool", "fridge"), ("clean", "sinkbasin"), ("heat", "microwave")):
+        found += [f"go to {tool} 1", f"{verb} {item} with {tool} 1", f"examine {item}"]
+    found += ["inventory", "go to fridge 1", "open fridge 1", f"move {item} to fridge 1", "close fridge 1"]
+    found += [
+        f"go to {rack}",
+        f"open {rack}",
+        f"take {blade} from {rack}",
+        "go to fridge 1",
+        f"slice {item} with {blade}",
+    ]
+    return [*found, "open fridge 1", "examine fridge 1", f"examine {item}", "help"]
+
+
+def kitchens() -> list[dict]:
+    """Games of the last task in kitchens, each with the play of :func:`kitchen` alone."""
+    from reprobook.papers.gtr.errands import TASKS, draw
+    from reprobook.papers.gtr.floorplans import CAN
+
+    games: list[dict] = []
+    kinds = CAN["Sliceable"] & CAN["Heatable"] & CAN["Cleanable"]
+    for k in range(100):
+        start = draw(TASKS[5], np.random.default_rng([SEED, len(TASKS), k]), 1 + k % 30)
+        if len(games) < KITCHENS and "Knife" in start.objects and kinds & {*start.objects}:
+            route = iter(kitchen(start))
+            games.append({"start": list(start), "plays": [Engine(start).play(lambda state: next(route, None), 60)]})  # noqa: B023
+            print("kitchen", k, len(games[-1]["plays"][0]), file=sys.stderr, flush=True)
+    return games
+
+
 def expert(start):
     """The expert of the simulator, who follows the engine's game."""
     from reprobook.papers.gtr.alfworld import Alfworld
@@ -199,7 +240,7 @@ def main() -> None:
             assert plays[0][-1][3] and plays[2][-1][3], f"{task} {k} was not won by the expert"
             games.append({"start": list(start), "plays": plays})
             print(task, k, [len(play) for play in plays], file=sys.stderr, flush=True)
-    text = json.dumps(shared(games), separators=(",", ":"))
+    text = json.dumps(shared(games + kitchens()), separators=(",", ":"))
     WHERE.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
