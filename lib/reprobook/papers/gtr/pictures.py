@@ -106,6 +106,28 @@ def outcomes(rows: pd.DataFrame) -> Figure:
     return fig
 
 
+def carried(rows: pd.DataFrame) -> Figure:
+    """Success in the middle game at the paper's temperature, a line a method: on hands as training deals them (full)
+    and on new ones (open); a small point a seed, a large one their mean. rows: columns game, method, and the two
+    successes."""
+    rows = rows[rows["game"] == "Targets"]
+    columns = {"success, T = 0.2": "as training deals", "success, new hands, T = 0.2": "new"}
+    names = rows.groupby("method")["success, T = 0.2"].mean().sort_values().index
+    fig, ax = plt.subplots(figsize=(6.4, 0.28 * len(names) + 1.4))
+    for y, name in enumerate(names):
+        part = rows[rows["method"] == name]
+        means = [part[column].mean() for column in columns]
+        ax.plot(means, [y, y], color=OTHERS, zorder=1)
+        for column, face, mean in zip(columns, ("tab:blue", "white"), means, strict=True):
+            ax.plot(part[column], [y] * len(part), ".", color="tab:blue", alpha=0.35, markersize=4, zorder=2)
+            label = f"hands: {columns[column]}" if y == 0 else None
+            ax.plot(mean, y, "o", color="tab:blue", markerfacecolor=face, zorder=3, label=label)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="success at T = 0.2 (share)", xlim=(-0.02, 1))
+    fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center", fontsize=9)
+    return fig
+
+
 def noise(rows: pd.DataFrame) -> Figure:
     """Success over the corrector's noise; a point a seed. rows: columns noise, success."""
     fig, ax = plt.subplots(figsize=SIZE)
