@@ -86,7 +86,8 @@ class Words:
 
     Raises :class:`ReprobookError` if token 0, which stands for blanks here, is not a special token."""
 
-    has_formula, thinks, keys = True, True, ("cards", "formula", "thoughts", "action")
+    has_formula, thinks = True, True
+    keys: tuple[str, ...] = ("cards", "formula", "thoughts", "action")
 
     def __init__(self, tokenizer: Any, game: Game, n_prompt: int) -> None:
         if PAD_ID not in tokenizer.all_special_ids:
