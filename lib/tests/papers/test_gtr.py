@@ -270,7 +270,12 @@ GIVEN: dict[str, object] = {
     [
         ({"rows": ["PPO"]}, "method 'PPO' is not known"),
         ({"controls": {"Points24": 1}}, "controls names 'Points24'; it may have EZPoints, NumberLine, Blackjack"),
-        ({"released_games": ["ALFWorld"]}, "released_games names 'ALFWorld'; it may have Points24, EZPoints"),
+        ({"released_games": ["Three"]}, "released_games names 'Three'; it may have Points24, EZPoints, ALFWorld"),
+        ({"released_games": ["ALFWorld"]}, "has no share for ALFWorld; all have one for EZPoints, Targets"),
+        (
+            {"released_games": ["ALFWorld"], "released_corrector": "https://far.example gpt"},
+            "ALFWorld, whose corrector can only be exact",
+        ),
         ({"controls": {"NumberLine": 0}}, "n_updates is 0; it must be at least 1"),
         ({"n_updates": 0}, "n_updates is 0; it must be at least 1"),
         ({"noises": [1.5]}, "noise is 1.5"),

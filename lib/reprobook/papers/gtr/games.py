@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BLANK = -1  # a place of the picture with nothing on it
+ALFWORLD = "ALFWorld"  # text games at the paper's scale, see homes.py
 
 
 class Step(NamedTuple):
@@ -366,7 +367,7 @@ def unsolvable(pool: Pool) -> float:
 
 def open_game(name: str, n_tables: int, rng: np.random.Generator, pool: Pool | None = None) -> Game:
     """A game by its name: Points24, EZPoints, Targets (the middle game), Three (three cards to 24), NumberLine,
-    Blackjack.
+    Blackjack, ALFWorld.
 
     ``pool``: hands other than all of the game's. Raises :class:`ReprobookError` for another name."""
     points: dict[str, tuple[Callable[[], Pool], str, int]] = {
@@ -378,6 +379,11 @@ def open_game(name: str, n_tables: int, rng: np.random.Generator, pool: Pool | N
     if name in points:
         hands, operators, most = points[name]
         return Points(name, pool or hands(), n_tables, rng, operators=operators, most=most)
+    if name == ALFWORLD:
+        from reprobook.papers.gtr.homes import HomeGame
+
+        return HomeGame(n_tables, rng)
     if name not in ("NumberLine", "Blackjack"):
-        raise ReprobookError(f"game {name!r} is not known; games: {', '.join([*points, 'NumberLine', 'Blackjack'])}")
+        known = ", ".join([*points, "NumberLine", "Blackjack", ALFWORLD])
+        raise ReprobookError(f"game {name!r} is not known; games: {known}")
     return NumberLine(n_tables, rng) if name == "NumberLine" else Blackjack(n_tables, rng)

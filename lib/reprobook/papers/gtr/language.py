@@ -18,6 +18,8 @@ from reprobook.papers.gtr.formulas import symbols
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from reprobook.papers.gtr.games import Game
+
 PAD, END = "<pad>", "<end>"
 KEY = '"action":'  # the last one begins the action
 CARDS, COMMA, FORMULA, CLOSE = '{"cards": [', ", ", '], "formula": "', '"}'
@@ -75,6 +77,10 @@ class Language:
     def thought(self, text: str) -> Thought | None:
         """The thought of a response; None if that is not well-formed."""
         return read_response(text, self.keys)
+
+    def read(self, texts: Sequence[str], _game: Game, rng: np.random.Generator) -> Read:
+        """Actions and thoughts of the responses to a game's tables, see :func:`read`."""
+        return read(self, texts, rng)
 
     def action_length(self, action: str) -> int:
         """Tokens of an action's part of a response, its end included."""

@@ -13,7 +13,7 @@ from reprobook.errors import ReprobookError
 from reprobook.papers.gtr import ppo
 from reprobook.papers.gtr.collapse import template_share
 from reprobook.papers.gtr.corrector import Ability, Corrector, numbers_on
-from reprobook.papers.gtr.language import read
+from reprobook.papers.gtr.games import ALFWORLD, BLANK
 from reprobook.papers.gtr.policy import PAD_ID, token_logp
 from reprobook.papers.gtr.ppo import Buffer, Correction, Draws, check_lambda
 from reprobook.papers.gtr.start import prompt_room
@@ -181,7 +181,7 @@ class Learner:
         generator = torch.Generator().manual_seed((self.seed << 20) + update)
         game.rng = self.corrector.rng = rng
         steps: list[tuple[Tensor, ...]] = []
-        corrections, finished = [], _Finished()
+        corrections, finished = [], _Finished(game)
         said: list[Thought | None] = []
         named = []
         before = dict(self.corrector.said)
@@ -189,7 +189,7 @@ class Learner:
             places, pictures, prompt = tables.seen(self.language)
             how = {"temperature": s.temperature, "repetition": s.repetition}
             written = self.policy.write(pictures, prompt, generator=generator, **how)
-            got = read(self.language, [self.language.text(row) for row in written.ids.tolist()], rng)
+            got = self.language.read([self.language.text(row) for row in written.ids.tolist()], game, rng)
             said += got.thoughts
             named.append(names_cards(got.thoughts, tables.ranks).mean())
             verdicts = self.corrector.judge(got.thoughts) if self.method.asks else []
@@ -240,7 +240,7 @@ class Learner:
         for row, verdict in enumerate(verdicts):
             if verdict.word != "no" or verdict.thought is None:
                 continue
-            own = self.language.actions[action[row]]
+            own = self.tables.game.actions[action[row]]
             ids = self.language.encode(verdict.thought, verdict.thought.next if self.method.whole else own)
             if len(ids) > n_new:  # no response of its own could be so long
                 continue
@@ -366,6 +366,8 @@ class Learner:
         for name, owner in owners.items():
             for key, value in state["arrays"][name].items():
                 setattr(owner, key, value.numpy())
+        if hasattr(self.tables.game, "replay"):  # its arrays are not all of its state
+            self.tables.game.replay()
         self.corrector.aims, self.corrector.seen = state["aims"], state["seen"]
         self.corrector.said.update(state["said"])
         self.history = state["history"]
@@ -379,7 +381,8 @@ def _arrays(owner: object) -> dict[str, Tensor]:
 class _Finished:
     """Returns and kinds of wins of the episodes that ended in a rollout."""
 
-    def __init__(self) -> None:
+    def __init__(self, game: Game) -> None:
+        self.game = game
         self.returns: list[float] = []
         self.kinds: list[int] = []
 
@@ -391,7 +394,7 @@ class _Finished:
         n = max(len(self.returns), 1)
         return {
             "episodes": float(len(self.returns)), "return": sum(self.returns) / n,
-            "success": sum(r > 0 for r in self.returns) / n,
+            "success": float(succeeded(self.game, np.array(self.returns), np.array(self.kinds)).sum()) / n,
         }  # fmt: skip
 
 
@@ -401,7 +404,8 @@ class _Finished:
 class Played(NamedTuple):
     """Episodes played to their end, one a table, each (B,): return, kind of winning formula (-1: none), whether the
     first thought names the true cards, share of legal actions, entropy a token of the first response; and the first
-    thoughts as texts. (Later thoughts of a lost hand stand on prompts that training with truncation never sees.)"""
+    thoughts as texts. (Later thoughts of a lost hand stand on prompts that training with truncation never sees.)
+    ``wins`` (B,): episodes that count as success (default: those with a return above 0)."""
 
     returns: np.ndarray
     kinds: np.ndarray
@@ -409,11 +413,18 @@ class Played(NamedTuple):
     legal: np.ndarray
     thoughts: list[str]
     entropy: np.ndarray
+    wins: np.ndarray | None = None
 
     @property
     def success(self) -> np.ndarray:
-        """Return above 0, as the training logs count it."""
-        return self.returns > 0
+        """See :func:`succeeded`."""
+        return self.returns > 0 if self.wins is None else self.wins
+
+
+def succeeded(game: Game, returns: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Which episodes (N,) count as success: with a return above 0, as the training logs count it. In ALFWorld, which
+    pays for half a task at every step, the ones that were won."""
+    return kinds >= 0 if game.name == ALFWORLD else returns > 0
 
 
 def play(
@@ -434,7 +445,7 @@ def play(
         how = {"temperature": temperature, "repetition": repetition}
         written = policy.write(pictures, prompt, generator=generator, **how)
         texts = [language.text(row) for row in written.ids.tolist()]
-        got = read(language, texts, rng)
+        got = language.read(texts, game, rng)
         if first:
             named = names_cards(got.thoughts, tables.ranks)
             thoughts = [thought_of(text) for text in texts]
@@ -446,7 +457,7 @@ def play(
         kinds = np.where(alive & (step.kind >= 0), step.kind, kinds)
         alive &= ~(step.terminated | step.truncated)
         tables.refresh(np.zeros(n, dtype=bool), rng)
-    return Played(returns, kinds, named, legal / steps, thoughts, entropy)
+    return Played(returns, kinds, named, legal / steps, thoughts, entropy, succeeded(game, returns, kinds))
 
 
 def thought_of(text: str) -> str:
@@ -455,7 +466,10 @@ def thought_of(text: str) -> str:
 
 
 def names_cards(thoughts: Sequence[Thought | None], ranks: np.ndarray) -> np.ndarray:
-    """Whether each thought names the numbers on its table, in any order (B,). ranks: (B, n)."""
+    """Whether each thought names the numbers on its table, in any order (B,); NaN where no table has any. ranks:
+    (B, n)."""
+    if (ranks == BLANK).all():
+        return np.full(len(ranks), math.nan)
     true = (sorted(numbers_on(row)) for row in ranks)
     pairs = zip(thoughts, true, strict=True)
     return np.array([t is not None and sorted(min(card, 10) for card in t.cards) == cards for t, cards in pairs])

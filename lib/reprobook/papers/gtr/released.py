@@ -21,7 +21,7 @@ from reprobook.errors import ReprobookError
 from reprobook.nn.lm import add_lora, without_progress_bars
 from reprobook.papers.gtr import games, start
 from reprobook.papers.gtr.asked import AskedCorrector, service
-from reprobook.papers.gtr.language import KEY, Thought
+from reprobook.papers.gtr.language import KEY, Thought, read
 from reprobook.papers.gtr.learning import Learner
 from reprobook.papers.gtr.policy import PAD_ID, Shape, Written, token_logp
 from reprobook.papers.gtr.study import EASY, Run, World, measure, method
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from reprobook.papers.gtr.corrector import Corrector
     from reprobook.papers.gtr.games import Game
+    from reprobook.papers.gtr.language import Read
     from reprobook.papers.gtr.learning import Method, Settings
 
 # all linear layers of vision tower, projector and language model; not the head
@@ -85,7 +86,8 @@ class Words:
 
     Raises :class:`ReprobookError` if token 0, which stands for blanks here, is not a special token."""
 
-    has_formula, thinks, keys = True, True, ("cards", "formula", "thoughts", "action")
+    has_formula, thinks = True, True
+    keys: tuple[str, ...] = ("cards", "formula", "thoughts", "action")
 
     def __init__(self, tokenizer: Any, game: Game, n_prompt: int) -> None:
         if PAD_ID not in tokenizer.all_special_ids:
@@ -99,9 +101,11 @@ class Words:
     def encode(self, thought: Thought, action: str) -> list[int]:
         """The response as token ids, with the end. Thought and action are cut into tokens apart from each other, so
         that the action's span is known."""
-        body = {"cards": list(thought.cards), "formula": thought.formula, "thoughts": reason(thought)}
-        text = json.dumps(body).removesuffix("}") + ", "
+        text = json.dumps(self._body(thought)).removesuffix("}") + ", "
         return [*self._ids(text), *self._action(action)]
+
+    def _body(self, thought: Thought) -> dict[str, Any]:
+        return {"cards": list(thought.cards), "formula": thought.formula, "thoughts": reason(thought)}
 
     def _action(self, action: str) -> list[int]:
         return [*self._ids(f'{KEY} "{action}"}}'), self.tokenizer.eos_token_id]
@@ -123,11 +127,16 @@ class Words:
             return None
         if not isinstance(data, dict) or not set(self.keys) <= set(data):
             return None
-        named = data["cards"] if isinstance(data["cards"], list) else []
+        named = data["cards"] if isinstance(data.get("cards"), list) else []
         cards = [_value(str(card)) for card in named]
         quoted = re.findall(r"'([^']*)'", str(data["thoughts"]))
         known = tuple(card for card in cards if card is not None)
-        return Thought(known if len(known) == len(cards) else (), str(data["formula"]), quoted[-1] if quoted else "")
+        formula = str(data.get("formula", ""))
+        return Thought(known if len(known) == len(cards) else (), formula, quoted[-1] if quoted else "")
+
+    def read(self, texts: Sequence[str], _game: Game, rng: np.random.Generator) -> Read:
+        """Actions and thoughts of the responses to a game's tables, see :func:`.language.read`."""
+        return read(self, texts, rng)  # type: ignore[arg-type]
 
     def split(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Where the action begins in responses (B, T): the token that holds the first letter of its last key; else four
@@ -208,7 +217,12 @@ class VisionPolicy(nn.Module):
         return next(self.model.parameters()).device
 
     def _inputs(self, pictures: Tensor, prompt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Prompts with the picture's token written as often as it has features, and pixels as the model wants them."""
+        """Prompts with the picture's token written as often as it has features, and pixels as the model wants them;
+        where pictures have no pixels, prompts without the token, their common blanks cut off."""
+        if not pictures.numel():
+            if bool((prompt == self.image_token).any()):
+                raise ReprobookError("a prompt holds the token of a picture, but there is none")
+            return prompt[:, int((prompt != PAD_ID).any(0).int().argmax()) :].to(self.device), {}
         seen = self.processor.image_processor(images=list(pictures), return_tensors="pt")
         n = _n_features(self.processor, tuple(pictures.shape[-2:]))
         repeats = torch.where(prompt == self.image_token, n, 1)
@@ -323,13 +337,13 @@ def open_world(
     name: str, policy: VisionPolicy, n_demonstrations: int, noise: start.Noise, seed: int, *,
     fit: Callable[..., Any], lr: float, n_hands: int, temperature: float, repetition: float,
 ) -> World:  # fmt: skip
-    """Points24 or EZPoints with the supervised start: one epoch over demonstrations on drawn cards."""
+    """Points24, EZPoints or ALFWorld with the supervised start: one epoch over demonstrations, on drawn cards or on
+    text."""
     rng = np.random.default_rng([seed, 11])
     tables = games.open_game(name, n_demonstrations, rng)
-    if not tables.has_formula:
-        raise ReprobookError(f"game {name!r} has no formula; the paper scale plays Points24 and EZPoints")
-    words, cards = Words(policy.processor.tokenizer, tables, policy.shape.n_prompt), CardPictures()
-    data: Any = start.demonstrations(tables, words, cards, noise, rng)  # type: ignore[arg-type]
+    if not (tables.has_formula or name == games.ALFWORLD):
+        raise ReprobookError(f"game {name!r} has no formula; the paper scale plays Points24, EZPoints and ALFWorld")
+    words, cards, data = _lesson(policy, tables, noise, rng)
     rows = min(16, len(data.response))
 
     def batch(step: int) -> tuple[Tensor, ...]:
@@ -346,13 +360,31 @@ def open_world(
     return replace(world, first=measure(world.start, world, n_hands, seed))
 
 
+def _lesson(policy: VisionPolicy, tables: Game, noise: start.Noise, rng: np.random.Generator) -> tuple[Any, Any, Any]:
+    """Words, pictures and demonstrations of a game."""
+    from reprobook.papers.gtr import homes
+
+    if isinstance(tables, homes.HomeGame):
+        home_words = homes.HomeWords(policy.processor.tokenizer, tables, policy.shape.n_prompt)
+        return home_words, homes.NoPictures(), homes.demonstrations(tables, home_words, noise, rng)
+    words, cards = Words(policy.processor.tokenizer, tables, policy.shape.n_prompt), CardPictures()
+    return words, cards, start.demonstrations(tables, words, cards, noise, rng)  # type: ignore[arg-type]
+
+
 def train(
     world: World, names: Sequence[str], settings: Settings, n_hands: int, seed: int, folder: Path,
     ask: Callable[[Game, Method], Corrector] | None = None,
 ) -> dict[tuple[str, str], Run]:  # fmt: skip
-    """Each method from the same start: only adapters and value head are trained, so only these are put back."""
+    """Each method from the same start: only adapters and value head are trained, so only these are put back.
+
+    In ALFWorld methods, updates and rules are those of :func:`.homes.as_released` and :func:`.homes.ruled`, and the
+    corrector is exact whatever ``ask`` is."""
     import pandas as pd
 
+    from reprobook.papers.gtr import homes
+
+    if world.name == games.ALFWORLD:
+        names, settings = homes.as_released(names, settings)
     policy: Any = world.start
     begin = {name: p.detach().clone() for name, p in policy.named_parameters() if p.requires_grad}
     found = {}
@@ -360,9 +392,10 @@ def train(
         policy.load_state_dict(begin, strict=False)
         game = world.deal(settings.n_tables, seed)
         how = replace(method(name, 0.0), prefix=world.name not in EASY)
-        learner = Learner(
-            policy, world.language, game, world.writing[0], how, settings, seed, ask(game, how) if ask else None
-        )
+        corrector = ask(game, how) if ask else None
+        if isinstance(game, homes.HomeGame):
+            how, corrector = homes.ruled(how), homes.HomeCorrector(game, np.random.default_rng([seed, 13]))
+        learner = Learner(policy, world.language, game, world.writing[0], how, settings, seed, corrector)
         learner.run(folder=folder / name)
         curve = pd.DataFrame(learner.history).assign(game=world.name, method=name)
         assert world.first is not None

@@ -19,7 +19,7 @@ from reprobook.papers.gtr.asked import check_service
 from reprobook.papers.gtr.corrector import Ability
 from reprobook.papers.gtr.formulas import KINDS
 from reprobook.papers.gtr.games import Pool
-from reprobook.papers.gtr.language import Language, read
+from reprobook.papers.gtr.language import Language
 from reprobook.papers.gtr.learning import Learner, Method, Settings, Tables, play, thought_of
 from reprobook.papers.gtr.policy import Policy, token_logp
 from reprobook.train import shuffled
@@ -203,7 +203,8 @@ def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
             temperature=temperature, repetition=world.repetition,
         )  # fmt: skip
 
-    sampled, sharp, greedy = (played(temperature) for temperature in (world.temperature, SHARP, 0.0))
+    sampled, greedy = played(world.temperature), played(0.0)
+    sharp = sampled if world.temperature == SHARP else played(SHARP)
     few = max(2, n_hands // 10)
     told = [
         collapse.information(thoughts_under_pictures(policy, world, few, seed, N_SAMPLES * seed + k))
@@ -216,17 +217,18 @@ def measure(policy: Policy, world: World, n_hands: int, seed: int) -> Measured:
 @torch.no_grad()
 def thoughts_under_pictures(policy: Policy, world: World, n: int, hands: int, seed: int) -> np.ndarray:
     """Log-probabilities (n, n), at the temperature of sampling: a first thought on each of the first ``n`` fixed hands
-    of seed ``hands`` (row), under the pictures of each of them (column). The prompt, with the target, stays."""
+    of seed ``hands`` (row), under the pictures of each of them (column). The prompt, with the target, stays. In games
+    without pictures the columns are prompts: what thoughts tell of all that is read."""
     tables = Tables(world.fixed(n, hands), world.writing[1], np.random.default_rng(seed))
     _, pictures, prompt = tables.seen(world.language)
     how = {"temperature": world.temperature, "repetition": world.repetition}
     written = policy.write(pictures, prompt, generator=torch.Generator().manual_seed(seed), **how)
     split = world.language.split(written.ids.numpy(), written.lengths.numpy())
     places = torch.arange(written.ids.shape[1])
-    found = []
+    blank, found = bool((tables.ranks == games.BLANK).all()), []
     for row in range(n):
         response = written.ids[row : row + 1, : int(written.lengths[row])].expand(n, -1)
-        logits, _ = policy(pictures, prompt[row : row + 1].expand(n, -1), response)
+        logits, _ = policy(pictures, prompt if blank else prompt[row : row + 1].expand(n, -1), response)
         logp = token_logp(logits, response, world.temperature)
         found.append((logp * (places[: logp.shape[1]] < int(split[row]))).sum(1))
     return torch.stack(found).numpy()
@@ -286,7 +288,7 @@ def step_by_step(policy: Policy, world: World, hand: int, seed: int) -> list[tup
         _, pictures, prompt = tables.seen(world.language)
         written = policy.write(pictures, prompt, temperature=1.0, generator=generator)
         texts = [world.language.text(row) for row in written.ids.tolist()]
-        step = game.step(read(world.language, texts, rng).action)
+        step = game.step(world.language.read(texts, game, rng).action)
         found.append((thought_of(texts[hand]), texts[hand][len(thought_of(texts[hand])) :]))
         if step.terminated[hand] or step.truncated[hand]:
             return [*found, ("reward", f"{step.reward[hand]:g}")]
@@ -330,7 +332,8 @@ def pairs(runs: Mapping[str, Run]) -> Pairs:
     for name in ("GTR", "GTR, perfect corrector"):
         if name in runs and "RL only" in runs:
             named = _ones(runs[name].last.sharp.named), _ones(runs["RL only"].last.sharp.named)
-            found[f"at T = {SHARP}: thoughts that name the cards: {name} minus RL only"] = named
+            if not np.isnan(named[0]).any():
+                found[f"at T = {SHARP}: thoughts that name the cards: {name} minus RL only"] = named
     return found
 
 
@@ -342,7 +345,7 @@ def moved(name: str, run: Run) -> Pairs:
         "": (last.sampled, first.sampled), f"at T = {SHARP}: ": (last.sharp, first.sharp)
     }.items():  # fmt: skip
         found[f"{mark}{name}: success, last minus first"] = _ones(end.success), _ones(begin.success)
-        if name != "action only":
+        if name != "action only" and not np.isnan(end.named).any():
             found[f"{mark}{name}: thoughts that name the cards, last minus first"] = (
                 _ones(end.named),
                 _ones(begin.named),
@@ -499,7 +502,7 @@ def check(given: Mapping[str, Any]) -> None:
     fetched."""
     for name in [name for kind in ("rows", "taught", "parts", "others", "released") for name in given[kind]]:
         method(name, given["noise"])
-    for what, allowed in (("controls", EASY), ("released_games", ("Points24", "EZPoints"))):
+    for what, allowed in (("controls", EASY), ("released_games", ("Points24", "EZPoints", games.ALFWORLD))):
         if wrong := [game for game in given[what] if game not in allowed]:
             raise ReprobookError(f"{what} names {wrong[0]!r}; it may have {', '.join(allowed)}")
     for noise in given["noises"]:
@@ -521,6 +524,11 @@ def check(given: Mapping[str, Any]) -> None:
         raise ReprobookError(f"lora is {given['lora']}; rank >= 1, alpha > 0, dropout from 0 to below 1")
     if given["released_corrector"] not in ("", "exact"):
         check_service(given["released_corrector"])
+        if games.ALFWORLD in given["released_games"]:
+            raise ReprobookError(
+                f"released_corrector is {given['released_corrector']!r}; released_games names {games.ALFWORLD}, whose "
+                "corrector can only be exact: run it apart from the other games"
+            )
     games_used = [*given["controls"], *(["Targets"] if given["rows"] else []), *given["released_games"]]
     for game in games_used:
         sizes_of(given).noise(game)
