@@ -119,7 +119,9 @@ def carried(rows: pd.DataFrame) -> Figure:
         means = [part[column].mean() for column in columns]
         ax.plot(means, [y, y], color=OTHERS, zorder=1)
         for column, face, mean in zip(columns, ("tab:blue", "white"), means, strict=True):
-            ax.plot(part[column], [y] * len(part), ".", color="tab:blue", alpha=0.35, markersize=4, zorder=2)
+            ax.plot(
+                part[column], [y] * len(part), "o", color="tab:blue", markerfacecolor=face, alpha=0.45, markersize=3
+            )  # fmt: skip
             label = f"hands: {columns[column]}" if y == 0 else None
             ax.plot(mean, y, "o", color="tab:blue", markerfacecolor=face, zorder=3, label=label)
     ax.set_yticks(range(len(names)), names)
