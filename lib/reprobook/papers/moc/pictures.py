@@ -149,7 +149,7 @@ def strips(document: Document, cuts: Mapping[str, Cuts], scorer: Scorer | None =
     of every boundary stands above it."""
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(9.4, 0.62 * len(cuts) + 1.0))
+    fig, ax = plt.subplots(figsize=(9.4, 0.46 * len(cuts) + 1.0))
     told = scorer.neighbours([document.text], [list(cuts.values())])[0] if scorer is not None else []
     for row, (name, each) in enumerate(cuts.items()):
         bounds = [0, *each, len(document.text)]
