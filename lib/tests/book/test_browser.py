@@ -46,7 +46,8 @@ FIRST_SCREEN = """
 const bottom = selector => { const e = document.querySelector('article ' + selector);
     return e ? e.getBoundingClientRect().bottom + window.scrollY : 1e9; };
 const costs = document.querySelectorAll('dl.rb-facts dd')[1].getBoundingClientRect().bottom + window.scrollY;
-const cut = [...document.querySelectorAll('.rb-verdicts *')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth);
+const cut = [...document.querySelectorAll('.rb-verdicts *')]
+    .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1);
 const links = [...document.querySelectorAll('ul.rb-verdicts a')].map(a => a.getAttribute('href'));
 return [bottom('img.rb-hero'), bottom('ul.rb-verdicts li'), links.filter(name => document.querySelector(name)).length,
     costs, cut.map(e => e.textContent)];
@@ -180,7 +181,8 @@ FAINT = """
 document.documentElement.dataset.theme = arguments[0];
 const parts = colour => { const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
 const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a), 1];
-const ground = e => { const chain = []; for (; e; e = e.parentElement) chain.unshift(parts(getComputedStyle(e).backgroundColor));
+const ground = e => { const chain = [];
+    for (; e; e = e.parentElement) chain.unshift(parts(getComputedStyle(e).backgroundColor));
     return chain.reduce((below, colour) => over(colour, below), [255, 255, 255, 1]); };
 const opacity = e => { let all = 1; for (; e; e = e.parentElement) all *= getComputedStyle(e).opacity; return all; };
 const light = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
