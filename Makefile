@@ -81,7 +81,7 @@ test-rehearsal:
 test-slurm: $(STAMP) slurm ## only the tests on a real Slurm: a controller and two nodes, started on this machine
 	OMP_NUM_THREADS=1 $(PYTEST) lib/tests/batch/test_slurm.py
 
-test-faults: $(STAMP) ## kill a batch at 20 random moments and finish it each time (7 minutes)
+test-faults: $(STAMP) ## kill a batch at 20 random moments and finish it each time
 	OMP_NUM_THREADS=1 REPROBOOK_KILLS=20 $(PYTEST) lib/tests/batch/test_local.py -k power_cuts
 
 bench: data ## measure speed: the headline ratio of each chapter, with proof that both ways agree

@@ -67,6 +67,12 @@ function enlarged(image) {
   image.addEventListener("keydown", (event) => event.key === "Enter" && open());
 }
 
+// Before the theme looks for what covers the page's contents, hence on the window.
+window.addEventListener("DOMContentLoaded", () => {
+  const wide = [...document.querySelectorAll("article .rb-table")].filter((box) => box.scrollWidth > box.clientWidth + 1);
+  wide.forEach((box) => box.classList.add("full-width"));
+}, { capture: true });
+
 document.addEventListener("DOMContentLoaded", () => {
   const claims = [...document.querySelectorAll(".rb-claims tbody tr")];
   if (claims.length) filtered(claims);

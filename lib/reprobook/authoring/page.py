@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FOLDED_OUTPUTS = re.compile(r"\bch\.(facts_table|claims_in_paper|provenance|data_table)\(")
 _LONGEST_OPEN = 10  # lines of a code cell that a page shows without a click
+_MANY_COLUMNS = 12
 _FOR_NBVAL = re.compile(r"^C\d+ recorded; a smoke run is no evidence\n?", re.MULTILINE)
 _CAPTION = re.compile(r"^\*\*Figure \d+\.\*\* ")
 
@@ -101,8 +102,15 @@ def _name_claims(cell: NotebookNode, chapter: Standing) -> None:
 
 def readable(html: str) -> str:
     """Tables for everybody: headers that a screen reader knows as such, figures that no line break takes apart."""
-    html = re.sub(r"<th (?!scope)", '<th scope="col" ', html)
-    return html.replace(" ± ", "\u00a0±\u00a0").replace("(n = ", "(n\u00a0=\u00a0").replace(" %", "\u00a0%")
+    html = re.sub(r"<th(?! scope)(?=[ >])", '<th scope="col"', html)
+    html = html.replace(" ± ", "\u00a0±\u00a0").replace("(n = ", "(n\u00a0=\u00a0").replace(" %", "\u00a0%")
+    return re.sub(r"<table.*?</table>", _in_two_lines, html, flags=re.DOTALL)
+
+
+def _in_two_lines(table: re.Match[str]) -> str:
+    """A table of many columns would not fit a page unless a spread may stand below its mean."""
+    n_columns = len(re.findall("<th ", table[0].partition("</tr>")[0]))
+    return table[0] if n_columns < _MANY_COLUMNS else table[0].replace("\u00a0±\u00a0", " ±\u00a0")
 
 
 def without_markup(markdown: str) -> str:
@@ -139,7 +147,8 @@ def _head(chapter: Standing, hero: dict[str, str] | None) -> str:
         alt = " ".join(hero["alt"].split())
         parts.append(f"```{{image}} {chapter.slug}.hero.png\n:alt: {alt}\n:class: rb-hero\n```")
         parts.append(f'<div class="rb-caption">\n\n{hero["caption"]}\n\n</div>')
-    parts += [_verdicts(chapter), _rests_on(chapter)]
+    answers = f"{_listed(_rests_on(chapter))}\n{_verdicts(chapter)}"
+    parts += [f'<div class="rb-answers full-width">\n{answers}\n</div>', _listed(_to_go_on(chapter))]
     return "\n\n".join(parts)
 
 
@@ -150,29 +159,39 @@ def _verdicts(chapter: Standing) -> str:
         figures = found.challenge or found.headline
         rows.append(
             f'<li><a href="#{cid.lower()}">{cid}</a> {show.chip(found.verdict)} '
-            f'<span class="rb-says" title="{escape(says, quote=True)}">{escape(says)}</span>'
+            f'<span class="rb-says">{escape(says)}</span>'
             f'<span class="rb-effect">{escape(figures)}</span></li>'
         )
     return '<ul class="rb-verdicts">\n' + "\n".join(rows) + "\n</ul>"
 
 
-def _rests_on(chapter: Standing) -> str:
-    """Seeds and commit, minutes and memory, links and buttons."""
-    facts, records, smoke = chapter.facts, chapter.records, chapter.runs["smoke"]
+def _listed(lines: dict[str, str]) -> str:
+    items = "".join(f"<dt>{label}</dt><dd>{text}</dd>" for label, text in lines.items())
+    return f'<dl class="rb-facts">{items}</dl>'
+
+
+def _rests_on(chapter: Standing) -> dict[str, str]:
+    """Seeds and commit, minutes and memory."""
+    records, smoke = chapter.records, chapter.runs["smoke"]
     commits = ", ".join(sorted({r.commit[:7] for r in records if r.commit}))
     seeds = f"{cost(records)}, commit {commits}" if records else "no run yet"
     check = f"{duration(mean_time(smoke))}, {peak_memory_gb(smoke):.1f} GB" if smoke else "not measured"
-    paper = show.link(facts.arxiv_url, f"arXiv {facts.arxiv.id}v{facts.arxiv.version}")
-    code = f", {show.link(facts.code.url, 'official code')}" if facts.code else ""
-    lines = {
+    return {
         "Rests on": f'{escape(seeds)} (<a href="../book/scoreboard.html#{anchor(chapter.slug, "C1")}">all figures</a>)',
         "To check the code": f"{check}: <code>reprobook run {chapter.slug}</code>",
+    }
+
+
+def _to_go_on(chapter: Standing) -> dict[str, str]:
+    """Buttons and links."""
+    facts = chapter.facts
+    paper = show.link(facts.arxiv_url, f"arXiv {facts.arxiv.id}v{facts.arxiv.version}")
+    code = f", {show.link(facts.code.url, 'official code')}" if facts.code else ""
+    return {
         "To move things": f"<code>make lab</code>, then <code>{chapter.slug}.ipynb</code>{_launchers(chapter.slug)}",
         "Paper": f"{paper}, {escape(_names(facts.authors))}{code}",
         "To cite": f"<details><summary>this chapter</summary><pre>{escape(_citation(chapter))}</pre></details>",
     }
-    items = "".join(f"<dt>{label}</dt><dd>{text}</dd>" for label, text in lines.items())
-    return f'<dl class="rb-facts">{items}</dl>'
 
 
 def _names(authors: list[str]) -> str:

@@ -24,7 +24,7 @@ SIGNS = {
     "reproduced": "✓", "partly": "±", "not reproduced": "✗", "undecided": "?", "not testable here": "–",
     "challenged": "!", "never run": "·",
 }  # fmt: skip
-_WIDTH, _LABEL, _ROW = 640, 250, 26  # of a drawing of tests: all of it, its labels, one test; in pixels
+_WIDTH, _ROW, _NAME = 640, 44, 17  # of a drawing of tests: its width, the height of one and of its name; in pixels
 
 
 def overview(chapters: Sequence[Standing], there: str = "") -> str:
@@ -212,9 +212,9 @@ def _row(outcome: Outcome, records: Sequence[Record], paper: tuple[float, str] |
 
     def x(value: float) -> float:
         share = (value - least + pad) / (most - least + 2 * pad)
-        return round(_LABEL + share * (_WIDTH - _LABEL - 8), 1)
+        return round(share * (_WIDTH - 8), 1)
 
-    marks = [f'<line x1="{x(b)}" x2="{x(b)}" y1="2" y2="{_ROW - 4}" class="rb-bar"/>' for b in bars]
+    marks = [f'<line x1="{x(b)}" x2="{x(b)}" y1="2" y2="20" class="rb-bar"/>' for b in bars]
     marks += [f'<circle cx="{x(v)}" cy="11" r="4"/>' for v in seeds if v is not None and math.isfinite(v)]
     if math.isfinite(low) and math.isfinite(high):
         marks.append(f'<line x1="{x(low)}" x2="{x(high)}" y1="11" y2="11" class="rb-span"/>')
@@ -222,8 +222,7 @@ def _row(outcome: Outcome, records: Sequence[Record], paper: tuple[float, str] |
     if paper:
         said = escape(f"the paper: {show.number(paper[0])}, {paper[1]}")
         marks.append(f'<path d="M{x(paper[0])} 7l6 10h-12z" class="rb-paper"><title>{said}</title></path>')
-    label = name if len(name) < 38 else name[:36] + "…"
-    return f'<text x="0" y="15">{escape(label)}</text>' + "".join(marks)
+    return f'<text x="0" y="13">{escape(name)}</text><g transform="translate(0 {_NAME})">{"".join(marks)}</g>'
 
 
 # ------------------------------------------------------------------------------------------------ in figures

@@ -108,6 +108,10 @@ def build(source: Path, output: Path) -> Path:
     missing = [str(page.relative_to(html)) for page in expected if not page.is_file() or page.stat().st_size < 1000]
     if missing:
         raise ReprobookError(f"pages missing or empty: {', '.join(missing)} (is each chapter in book/_toc.yml?)")
+    for page in html.rglob("*.html"):
+        text = page.read_text("utf-8")
+        if '<th class="head">' in text:  # of a table in Markdown: for a screen reader
+            page.write_text(text.replace('<th class="head">', '<th class="head" scope="col">'), "utf-8")
     return html
 
 

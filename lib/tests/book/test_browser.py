@@ -45,8 +45,12 @@ IMAGES = (
 FIRST_SCREEN = """
 const bottom = selector => { const e = document.querySelector('article ' + selector);
     return e ? e.getBoundingClientRect().bottom + window.scrollY : 1e9; };
+const costs = document.querySelectorAll('dl.rb-facts dd')[1].getBoundingClientRect().bottom + window.scrollY;
+const cut = [...document.querySelectorAll('.rb-verdicts *')]
+    .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1);
 const links = [...document.querySelectorAll('ul.rb-verdicts a')].map(a => a.getAttribute('href'));
-return [bottom('img.rb-hero'), bottom('ul.rb-verdicts li'), links.filter(name => document.querySelector(name)).length];
+return [bottom('img.rb-hero'), bottom('ul.rb-verdicts li'), links.filter(name => document.querySelector(name)).length,
+    costs, cut.map(e => e.textContent)];
 """
 
 
@@ -80,7 +84,9 @@ def test_no_errors_no_overflow_all_figures_decoded(chromium: Any, address: str, 
     silent = [source for source, *_, alt in images if " " not in alt or alt.endswith(".png")]
     assert not silent, "pictures without words for those who can't see them (a file name is none)"
     if page.startswith("notebooks/"):  # the first screen has the idea and the first verdict
-        picture, verdict, n_links = chromium.execute_script(FIRST_SCREEN)
+        picture, verdict, n_links, costs, cut = chromium.execute_script(FIRST_SCREEN)
+        assert cut == [], "a claim or an effect is not shown whole"
+        assert width < 1280 or costs < 900, "on a wide screen also runs, minutes and memory"
         assert picture < 700 and verdict < 900, f"ends of the picture and of the first verdict: {picture}, {verdict} px"
         assert n_links == len(facts.load(page.removeprefix("notebooks/")).claims), "a verdict leads to no evidence"
 
@@ -133,7 +139,7 @@ def test_no_column_is_hidden_on_the_book_s_own_pages(chromium: Any, address: str
 LABELS = """
 const drawn = [...document.querySelectorAll('article svg text')].filter(t => t.textContent.trim())
     .map(t => [t.textContent.slice(0, 30), parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a]);
-const images = [...document.querySelectorAll('article .cell_output img')]
+const images = [...document.querySelectorAll('article .cell_output img, article img.rb-hero')]
     .map(i => [i.src, i.getBoundingClientRect().width / i.naturalWidth]);
 return [drawn, images];
 """
@@ -149,6 +155,58 @@ def test_labels_are_legible(chromium: Any, address: str, page: str, html: Path) 
         if (label := Image.open(html / source.removeprefix(f"{address}/")).info.get("Smallest label"))
     ]
     assert [small for small in (*drawn, *told) if small[1] < 9.0] == []
+
+
+BROKEN = """
+const seen = selector => [...document.querySelectorAll('article ' + selector)]
+    .filter(e => e.checkVisibility({contentVisibilityAuto: true}));
+const lines = e => new Set([...e.getClientRects()].map(r => Math.round(r.top))).size;
+return [
+    seen('.rb-table').filter(e => e.scrollWidth > e.clientWidth + 1)
+        .map(e => [e.scrollWidth, e.clientWidth, e.textContent.trim().slice(0, 40)]),
+    seen('.highlight span:is(.n, .nf, .nc, .nn, .nb, .k, .kn, .mi, .mf)').filter(e => lines(e) > 1)
+        .map(e => e.textContent),
+    [...document.querySelectorAll('article th:not([scope])')].map(e => e.textContent),
+];
+"""
+
+
+def test_no_column_is_hidden_and_no_name_broken(chromium: Any, address: str, page: str) -> None:
+    """A table that does not fit takes the room of the page's contents; a screen reader knows every header."""
+    open_page(chromium, address, page, 1280)
+    assert chromium.execute_script(BROKEN) == [[], [], []]
+
+
+FAINT = """
+document.documentElement.dataset.theme = arguments[0];
+const parts = colour => { const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a), 1];
+const ground = e => { const chain = [];
+    for (; e; e = e.parentElement) chain.unshift(parts(getComputedStyle(e).backgroundColor));
+    return chain.reduce((below, colour) => over(colour, below), [255, 255, 255, 1]); };
+const opacity = e => { let all = 1; for (; e; e = e.parentElement) all *= getComputedStyle(e).opacity; return all; };
+const light = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+const looks = new Map();
+for (const e of document.querySelectorAll('article *')) {
+    if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim())) continue;
+    if (e.closest('.MathJax, mjx-container, svg')) continue;
+    const style = getComputedStyle(e), below = ground(e), [r, g, b, a] = parts(style.color);
+    const ink = over([r, g, b, a * opacity(e)], below);
+    const [low, high] = [light(ink), light(below)].sort((x, y) => x - y);
+    const least = parseFloat(style.fontSize) >= 24 ? 3 : 4.5, found = (high + 0.05) / (low + 0.05);
+    if (found < least) looks.set(`${e.tagName}.${e.className} ${ink.map(Math.round)} on ${below.map(Math.round)}`,
+        [Math.round(100 * found) / 100, e.textContent.slice(0, 30)]);
+}
+return [...looks];
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_is_not_faint(chromium: Any, address: str, page: str, theme: str) -> None:
+    """Contrast of at least 4.5 to what is below it, 3 for large text (WCAG 2, level AA)."""
+    open_page(chromium, address, page, 1280, theme)
+    assert chromium.execute_script(FAINT, theme) == []
 
 
 def test_figures_have_no_frame_in_the_dark_and_a_click_enlarges_them(chromium: Any, address: str) -> None:

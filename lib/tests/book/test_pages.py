@@ -195,7 +195,8 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 
 def test_times_and_limits_in_prose_come_from_records() -> None:
     """A number of minutes in the book's own pages is an aim or a limit, or is included from the records."""
-    measured = re.compile(r"takes? (?:under|up to|about) (?:a|an|\d+) (?:minute|min|second|hour)|at most \d+ min")
+    amount = r"(?:under|up to|about) (?:a|an|\d+) (?:minute|min|second|hour)"
+    measured = re.compile(rf"takes? {amount}|\b(?:in|within) {amount}|at most \d+ min")
     for path in [*(project.root() / "book").glob("*.md"), *map(project.notebook_path, project.chapters())]:
         assert not measured.findall(path.read_text("utf-8")), (
             f"{path.name} promises a time: include _generated/times.md"

@@ -149,7 +149,7 @@ def strips(document: Document, cuts: Mapping[str, Cuts], scorer: Scorer | None =
     of every boundary stands above it."""
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(9.4, 0.62 * len(cuts) + 1.0))
+    fig, ax = plt.subplots(figsize=(9.4, 0.46 * len(cuts) + 1.0))
     told = scorer.neighbours([document.text], [list(cuts.values())])[0] if scorer is not None else []
     for row, (name, each) in enumerate(cuts.items()):
         bounds = [0, *each, len(document.text)]
@@ -162,8 +162,8 @@ def strips(document: Document, cuts: Mapping[str, Cuts], scorer: Scorer | None =
         if told:
             alone, given = told[row]
             for place, value in zip(at[1:-1], clarity(alone, given, "nll"), strict=True):
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-                ax.text(place, row - 0.41, f"{value:.2f}", fontsize=7.5, ha="center", va="center", bbox=box)
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.2}
+                ax.text(place, row - 0.43, f"{value:.2f}", fontsize=7.5, ha="center", va="center", bbox=box)
     for k, cut in enumerate(document.cuts):
         ax.axvline(document.size(0, cut), color="black", ls=":", lw=1, label="true boundary" if not k else None)
     ax.set(yticks=range(len(cuts)), yticklabels=list(cuts), xlabel="position (words)", ylim=(len(cuts) - 0.4, -0.8))
