@@ -69,6 +69,7 @@ function enlarged(image) {
 
 // Before the theme looks for what covers the page's contents, hence on the window.
 window.addEventListener("DOMContentLoaded", () => {
+  if (!document.querySelector(".bd-sidebar-secondary") || !matchMedia("(min-width: 1200px)").matches) return;
   const wide = [...document.querySelectorAll("article .rb-table")].filter((box) => box.scrollWidth > box.clientWidth + 1);
   wide.forEach((box) => box.classList.add("full-width"));
 }, { capture: true });

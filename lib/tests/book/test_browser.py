@@ -189,7 +189,8 @@ const light = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v
     .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
 const looks = new Map();
 for (const e of document.querySelectorAll('article *')) {
-    if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim())) continue;
+    if (!e.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
+    if (![...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim())) continue;
     if (e.closest('.MathJax, mjx-container, svg')) continue;
     const style = getComputedStyle(e), below = ground(e), [r, g, b, a] = parts(style.color);
     const ink = over([r, g, b, a * opacity(e)], below);
