@@ -115,8 +115,9 @@ def recorded(name: str, caption: str, committed: Sequence[Record]) -> Page | Non
 
 
 def pages(ours: Page, recorded: Page | None) -> list[Page]:
-    """What a reader sees: the records where there are any, and this run's table, too, if somebody moves a parameter."""
-    if recorded is None:
+    """What a reader sees: the records where there are any, and this run's table, too, if somebody moves a parameter.
+    A recorded table of other columns is another one of the same name."""
+    if recorded is None or not set(ours[0]) & set(recorded[0]):
         return [ours]
     return [ours, recorded] if show.interactive() else [recorded]
 

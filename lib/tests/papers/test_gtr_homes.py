@@ -44,7 +44,7 @@ def words(policy: released.VisionPolicy) -> homes.HomeWords:
 
 
 def dealt(n: int = 2, seed: int = 0) -> homes.HomeGame:
-    game = games.open_game("ALFWorld", n, np.random.default_rng(seed))
+    game = homes.open_game("ALFWorld", n, np.random.default_rng(seed))
     assert isinstance(game, homes.HomeGame)
     return game
 

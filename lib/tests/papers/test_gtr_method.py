@@ -547,7 +547,7 @@ def test_what_is_measured_and_at_which_temperature(writing: Handwriting) -> None
         again = play(world.start, world.language, game, writing, seed=2, temperature=temperature)
         assert np.array_equal(played.returns, again.returns) and played.thoughts == again.thoughts
     assert found.sampled.thoughts != found.sharp.thoughts != found.greedy.thoughts
-    told = [collapse.information(study.thoughts_under_pictures(world.start, world, 4, 2, 2 + k)) for k in range(4)]
+    told = [collapse.information(study.thoughts_under_pictures(world.start, world, 4, 2, 8 + k)) for k in range(4)]
     assert found.told == pytest.approx(np.mean(told, axis=0)) and found.told.shape == (4,)
     assert found.new is None is found.new_sharp  # this world holds nothing out
     pools = games.split(games.pool_of_targets(), 0.4, 2)

@@ -6,8 +6,8 @@
 - :mod:`.language`, :mod:`.policy`, :mod:`.start`: what the policy writes and how it is read, the network, its start.
 - :mod:`.corrector`, :mod:`.ppo`, :mod:`.learning`: the corrector, the losses, the loop.
 - :mod:`.collapse`: what thoughts are worth. :mod:`.study`: the experiments that the notebook calls.
-- :mod:`.released`, :mod:`.homes`, :mod:`.asked`, :mod:`.needs`: the paper's own model, on ALFWorld, too; a model as
-  corrector; what they need.
+- :mod:`.released`, :mod:`.words`, :mod:`.homes`, :mod:`.asked`, :mod:`.needs`: the paper's own model, on ALFWorld,
+  too; a model as corrector; what they need.
 - :mod:`.printed`: what follows from the paper's tables; :mod:`.bench`, :mod:`.pictures`: times and figures.
 """
 
@@ -35,9 +35,11 @@ from reprobook.papers.gtr import (
     released,
     start,
     study,
+    words,
 )  # fmt: skip
 
 __all__ = [
     "alfworld", "asked", "bench", "cards", "collapse", "corrector", "errands", "floorplans", "formulas", "games",
     "homes", "language", "learning", "needs", "pictures", "policy", "ppo", "printed", "released", "start", "study",
+    "words",
 ]  # fmt: skip

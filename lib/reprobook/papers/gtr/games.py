@@ -367,7 +367,7 @@ def unsolvable(pool: Pool) -> float:
 
 def open_game(name: str, n_tables: int, rng: np.random.Generator, pool: Pool | None = None) -> Game:
     """A game by its name: Points24, EZPoints, Targets (the middle game), Three (three cards to 24), NumberLine,
-    Blackjack, ALFWorld.
+    Blackjack.
 
     ``pool``: hands other than all of the game's. Raises :class:`ReprobookError` for another name."""
     points: dict[str, tuple[Callable[[], Pool], str, int]] = {
@@ -379,11 +379,6 @@ def open_game(name: str, n_tables: int, rng: np.random.Generator, pool: Pool | N
     if name in points:
         hands, operators, most = points[name]
         return Points(name, pool or hands(), n_tables, rng, operators=operators, most=most)
-    if name == ALFWORLD:
-        from reprobook.papers.gtr.homes import HomeGame
-
-        return HomeGame(n_tables, rng)
     if name not in ("NumberLine", "Blackjack"):
-        known = ", ".join([*points, "NumberLine", "Blackjack", ALFWORLD])
-        raise ReprobookError(f"game {name!r} is not known; games: {known}")
+        raise ReprobookError(f"game {name!r} is not known; games: {', '.join([*points, 'NumberLine', 'Blackjack'])}")
     return NumberLine(n_tables, rng) if name == "NumberLine" else Blackjack(n_tables, rng)

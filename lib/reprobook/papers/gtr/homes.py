@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from reprobook.papers.gtr import games
 from reprobook.papers.gtr.alfworld import MOST_ACTIONS, NOTHING, REST, Alfworld
 from reprobook.papers.gtr.corrector import Ability, Corrector, Verdict
 from reprobook.papers.gtr.errands import TASKS, draw
@@ -21,7 +22,7 @@ from reprobook.papers.gtr.language import Read, Thought
 from reprobook.papers.gtr.learning import Method
 from reprobook.papers.gtr.policy import PAD_ID
 from reprobook.papers.gtr.ppo import Correction
-from reprobook.papers.gtr.released import Words
+from reprobook.papers.gtr.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from reprobook.papers.gtr.errands import Start
-    from reprobook.papers.gtr.games import Game
+    from reprobook.papers.gtr.games import Game, Pool
     from reprobook.papers.gtr.learning import Settings
     from reprobook.papers.gtr.start import Noise
 
@@ -114,6 +115,11 @@ class HomeGame:
     def targets(self) -> np.ndarray:
         """No number to be made: 0."""
         return np.zeros(self.n_tables, dtype=np.int64)
+
+
+def open_game(name: str, n_tables: int, rng: np.random.Generator, pool: Pool | None = None) -> Game:
+    """A game by its name, see :func:`.games.open_game`; ALFWorld, too, whose games no ``pool`` limits."""
+    return HomeGame(n_tables, rng) if name == ALFWORLD else games.open_game(name, n_tables, rng, pool)
 
 
 def _start(seed: int) -> Start:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from reprobook.errors import ReprobookError
-from reprobook.papers.gtr import collapse, games, start
+from reprobook.papers.gtr import collapse, games, homes, start
 from reprobook.papers.gtr.asked import check_service
 from reprobook.papers.gtr.corrector import Ability
 from reprobook.papers.gtr.formulas import KINDS
@@ -108,7 +108,7 @@ class World:
 
     def deal(self, n_tables: int, seed: int | Sequence[int], new: bool = False) -> Game:
         """Tables with hands dealt by ``seed``, as in training or ``new`` ones."""
-        return games.open_game(self.name, n_tables, np.random.default_rng(seed), self.new if new else self.dealt)
+        return homes.open_game(self.name, n_tables, np.random.default_rng(seed), self.new if new else self.dealt)
 
     def fixed(self, n_tables: int, seed: int, new: bool = False) -> Game:
         """Tables with the hands of a seed on which all its methods are measured."""
