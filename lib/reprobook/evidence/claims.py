@@ -143,8 +143,10 @@ def check_effects(facts: Facts, scale: str, measured: Iterable[str], all_runs: b
     smoke scale, may lack what the plan asks of fewer runs than of others."""
     known = list(measured)
     partial = () if all_runs or scale == "smoke" else _partial(facts)
-    for name, claims in facts.effects_at(scale).items():
-        if name not in known and name not in partial:
+    at = "laptop" if scale == "smoke" else scale
+    for name, needing in facts.effects_at(scale).items():
+        claims = [cid for cid in needing if at in facts.claims[cid].testable_at]
+        if claims and name not in known and name not in partial:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it records: {', '.join(known) or 'none'}"
             who = " and ".join(dict.fromkeys(claims))

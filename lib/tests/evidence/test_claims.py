@@ -128,6 +128,18 @@ def test_an_effect_that_no_cell_records_is_named_with_its_claim() -> None:
         check_effects(facts, "laptop", ["gain"])
 
 
+def test_a_claim_needs_its_effects_where_it_can_be_tested() -> None:
+    content = {
+        "title": "T", "arxiv": {"id": "2503.01234", "version": 1}, "authors": ["A"], "year": 2025, "licences": {},
+        "citation": "a2025", "one_line": "A.", "claims": {"C1": NEW.model_dump() | {"testable_at": ["laptop"]}},
+        "coverage": [{"part": "p", "scales": ["smoke"]}],
+    }  # fmt: skip
+    check_effects(Facts.model_validate(content), "paper", ["other"])
+    for scale in ("smoke", "laptop"):
+        with pytest.raises(EvidenceError, match="C1: the facts name the effect 'gain'"):
+            check_effects(Facts.model_validate(content), scale, ["other"])
+
+
 def test_a_run_may_lack_what_fewer_runs_are_planned_for() -> None:
     costly = NEW.model_dump() | {"seeds": 8, "controls": [{"effect": "costly", "above": 0.0, "seeds": 5}]}
     content = {
