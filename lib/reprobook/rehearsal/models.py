@@ -3,8 +3,9 @@
 A recipe is ``{architecture: class name, config: {...}, library: transformers | diffusers, dtype: float32, tokenizer:
 {...}, extra: {file: content}, parts: {subfolder: recipe}}``; each key but one may be missing. ``extra`` writes files as
 they are (mappings as JSON); ``parts`` puts recipes into subfolders, as pipelines of diffusers have them.
-A tokenizer is ``{kind: bpe | wordpiece | unigram | bytes, vocab_size: n, special: {bos_token: ...}, chat_template:
-...}``; its special tokens' ids go into the configuration.
+A tokenizer is ``{kind: bpe | wordpiece | unigram | bytes, vocab_size: n, special: {bos_token: ...}, chat_template: ...,
+text: ...}``; its special tokens' ids go into the configuration. It learns the words of ``text``, so that prompts made of
+them are short.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def write_tokenizer(recipe: Mapping[str, Any], folder: Path) -> dict[str, int]:
 
     special = {**_SPECIAL[kind], **recipe.get("special", {})}
     listed = [token for value in special.values() for token in ([value] if isinstance(value, str) else value)]
-    made = _train(kind, size, list(dict.fromkeys(listed)))
+    made = _train(kind, size, list(dict.fromkeys(listed)), recipe.get("text", ""))
     if made.get_vocab_size() > size:
         raise ReprobookError(f"vocab_size {size} is too small for {kind}: at least {made.get_vocab_size()}")
     made.add_tokens([f"extra{k}" for k in range(size - made.get_vocab_size())])
@@ -114,11 +115,12 @@ def _ids(tokenizer: Any) -> dict[str, int]:
     return {"n": len(tokenizer), **{name: k for name in names if (k := getattr(tokenizer, name)) is not None}}
 
 
-def _train(kind: str, size: int, special: list[str]) -> Tokenizer:
-    """Train on words without meaning, so that pieces of words, and whole ones, are in the vocabulary."""
+def _train(kind: str, size: int, special: list[str], own: str) -> Tokenizer:
+    """Train on words without meaning and on a recipe's own text, so that pieces of words, and whole ones, are in the
+    vocabulary."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    lines = [text(random.Random(k), 4) for k in range(400)]
+    lines = [text(random.Random(k), 4) for k in range(400)] + [own] * 400
     common: dict[str, Any] = {"vocab_size": size, "special_tokens": special, "show_progress": False}
     if kind == "bpe":
         made = Tokenizer(models.BPE())
