@@ -4,8 +4,8 @@ A recipe is ``{architecture: class name, config: {...}, library: transformers | 
 {...}, extra: {file: content}, parts: {subfolder: recipe}}``; each key but one may be missing. ``extra`` writes files as
 they are (mappings as JSON); ``parts`` puts recipes into subfolders, as pipelines of diffusers have them.
 A tokenizer is ``{kind: bpe | wordpiece | unigram | bytes, vocab_size: n, special: {bos_token: ...}, chat_template: ...,
-text: ...}``; its special tokens' ids go into the configuration. It learns the words of ``text``, so that prompts made of
-them are short.
+text: ...}``; its special tokens' ids go into the configuration. It learns the words of ``text``: prompts of them are
+short.
 """
 
 from __future__ import annotations
