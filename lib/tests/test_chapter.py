@@ -18,7 +18,7 @@ import torch
 import yaml
 from reprobook import ReprobookError, record, show
 from reprobook.chapter import open_chapter
-from reprobook.chapter.tables import over_seeds
+from reprobook.chapter.tables import over_seeds, pages
 from reprobook.params import ParameterError
 from reprobook.project import root
 from reprobook.record import ClaimData, Record, TableData
@@ -724,3 +724,16 @@ def test_progress_bars_of_libraries_are_off(book: Any, capsys: pytest.CaptureFix
 
     opened()
     assert are_progress_bars_disabled()
+
+
+def test_a_table_too_wide_for_a_page_is_shown_in_two_parts() -> None:
+    columns = [f"c{k}" for k in range(17)]
+    frame = pd.DataFrame({"game": ["Points24", "EZ"], "method": ["RL, 0", "GTR"]})
+    frame[[*columns, "n"]] = [[*["0.1 ± 0.2"] * 17, 5], [*["–"] * 17, 8]]
+    first, second = pages((frame, "Hands"), None)
+    assert list(first[0]) == ["game", "method", *columns[:9], "n"] and first[1] == "Hands"
+    assert list(second[0]) == ["game", "method", *columns[9:], "n"] and second[1] == "Hands, further columns"
+    narrow = frame[["game", "method", *columns[:14]]]
+    assert pages((narrow, "Hands"), None)[0][0] is narrow
+    (own, other) = pages((pd.DataFrame([range(17)], columns=columns), ""), None)  # rows without names
+    assert [*own[0], *other[0]] == columns and other[1] == ""

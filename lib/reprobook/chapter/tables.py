@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 DIFFERS = "differs"
+WIDEST = 16  # columns of a table on a page
 
 
 def identity(facts: Facts) -> pd.DataFrame:
@@ -116,10 +118,27 @@ def recorded(name: str, caption: str, committed: Sequence[Record]) -> Page | Non
 
 def pages(ours: Page, recorded: Page | None) -> list[Page]:
     """What a reader sees: the records where there are any, and this run's table, too, if somebody moves a parameter.
-    A recorded table of other columns is another one of the same name."""
-    if recorded is None or not set(ours[0]) & set(recorded[0]):
-        return [ours]
-    return [ours, recorded] if show.interactive() else [recorded]
+    A recorded table of other columns is another one of the same name. A page has no room for more than ``WIDEST``
+    columns: a wider table is shown in two parts."""
+    shown = [ours]
+    if recorded is not None and set(ours[0]) & set(recorded[0]):
+        shown = [ours, recorded] if show.interactive() else [recorded]
+    return [part for page in shown for part in _parts(page)]
+
+
+def _parts(page: Page) -> list[Page]:
+    """A table of at most ``WIDEST`` columns as it is; of a wider one two halves of the columns, each with the leading
+    ones that name the rows and with the number of runs."""
+    frame, caption = page
+    if frame.shape[1] <= WIDEST:
+        return [page]
+    named = (any(isinstance(v, str) and v[:1].isalpha() for v in frame[name]) for name in frame)
+    n_names = sum(itertools.takewhile(bool, named))
+    names, counts = list(frame.columns[:n_names]), [name for name in ("n",) if name in frame]
+    rest = [name for name in frame if name not in (*names, *counts)]
+    half = -(-len(rest) // 2)
+    told = ((rest[:half], caption), (rest[half:], f"{caption}, further columns" if caption else ""))
+    return [(frame[[*names, *columns, *counts]], text) for columns, text in told]
 
 
 def reported(facts: Facts, name: str | None) -> Page | None:
