@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -538,12 +539,33 @@ def test_calibration_sets_are_equal_in_tokens_and_in_starts_of_documents() -> No
     assert counts["general"][1] == counts["code"][0] == 0 and min(counts["mixed"]) >= 4
 
 
-def test_no_document_begins_two_rows() -> None:
-    texts = [calibration.Document(str(k), "", chr(65 + k) * 30) for k in range(8)]
-    rows = calibration.rows_of(texts, Letters(), 16, 30, seed=1)
-    assert len({int(row[0]) for row in rows}) == 8  # eight starts: every document once
-    with pytest.raises(ReprobookError, match="hardly any"):
-        calibration.rows_of(texts, Letters(), 18, 30, seed=1)  # nine starts, eight documents
+def places(rows: torch.Tensor) -> set[int]:
+    """The documents' tokens in ``rows``, where token 100 k + i stands at place i of document k."""
+    return set(rows.flatten().tolist())
+
+
+class Numbers:
+    """A tokenizer of texts that are numbers."""
+
+    def __call__(self, text: str, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=[int(word) for word in text.split()])
+
+
+def test_no_two_rows_of_one_draw_overlap_and_no_later_one_does() -> None:
+    texts = [
+        calibration.Document(str(k), "", " ".join(map(str, range(100 * k, 100 * k + 100)))) for k in range(8)
+    ]  # fmt: skip
+    rows = calibration.rows_of(texts, Numbers(), 8, 20, seed=1)
+    assert len(places(rows)) == 8 * 20 and sum(int(row[0]) % 100 == 0 for row in rows) >= 4
+    more = calibration.rows_of(texts, Numbers(), 6, 20, seed=1, after=8)
+    assert len(places(more)) == 6 * 20 and places(more).isdisjoint(places(rows))
+    assert sum(int(row[0]) % 100 == 0 for row in more) >= 3  # half of these begin their document, too
+    unlike = calibration.rows_of(texts, Numbers(), 6, 20, seed=2)
+    assert not places(unlike).isdisjoint(places(rows))  # another seed alone would not do
+    with pytest.raises(ReprobookError, match="8 documents have hardly any 42 stretches of 20 tokens"):
+        calibration.rows_of(texts, Numbers(), 2, 20, seed=1, after=40)
+    with pytest.raises(ReprobookError, match="a mixed set of 4 rows after 3 others cannot be halved"):
+        calibration.calibration_rows("mixed", *[calibration.Corpus(texts, [])] * 2, Numbers(), 4, 20, 1, after=3)
 
 
 def test_an_empty_calibration_set_is_refused() -> None:

@@ -72,9 +72,12 @@ def standard_library(folder: Path | None = None) -> Corpus:
     return Corpus(train, held_out)
 
 
-def rows_of(documents: Sequence[Document], tokenizer: Any, n: int, length: int, seed: int) -> Tensor:
+def rows_of(
+    documents: Sequence[Document], tokenizer: Any, n: int, length: int, seed: int, after: int = 0
+) -> Tensor:  # fmt: skip
     """``n`` rows (n, length) of tokens, each from inside one document: a share of :data:`FRONT` are a document's first
-    tokens, no two of the same one, the others start anywhere. Documents are drawn in proportion to their length.
+    tokens, the others start anywhere, and no two overlap. Documents are drawn in proportion to their length. ``after``:
+    those that are drawn after this many others, the ones that the same call draws for ``n = after``.
 
     Raises :class:`ReprobookError` for no rows or no documents, and where no document is long enough."""
     if n < 1 or length < 1 or not documents:
@@ -84,37 +87,39 @@ def rows_of(documents: Sequence[Document], tokenizer: Any, n: int, length: int, 
     draw = np.random.default_rng(seed)
     sizes = np.array([len(d.text) for d in documents], dtype=float)
     ids: dict[int, list[int]] = {}
+    starts: dict[int, list[int]] = {}
     found: list[list[int]] = []
-    heads: set[int] = set()  # documents whose first tokens are taken
-    for _ in range(50 * n):
+    for _ in range(50 * (after + n)):
         k = int(draw.choice(len(documents), p=sizes / sizes.sum()))
         if k not in ids:
             ids[k] = tokenizer(documents[k].text, add_special_tokens=False).input_ids
         if len(ids[k]) >= length:
-            front = len(found) < round(FRONT * n)
-            if front and k in heads:
+            place, size = (len(found) - after, n) if len(found) >= after else (len(found), after)
+            start = 0 if place < round(FRONT * size) else int(draw.integers(len(ids[k]) - length + 1))
+            if any(abs(start - other) < length for other in starts.get(k, ())):
                 continue
-            heads.add(k)
-            start = 0 if front else int(draw.integers(len(ids[k]) - length + 1))
+            starts.setdefault(k, []).append(start)
             found.append(ids[k][start : start + length])
-        if len(found) == n:
-            return torch.tensor(found)[torch.from_numpy(draw.permutation(n))]
-    raise ReprobookError(f"hardly any of {len(documents)} documents has {length} tokens; use shorter rows")
+        if len(found) == after + n:
+            return torch.tensor(found[after:])[torch.from_numpy(draw.permutation(n))]
+    raise ReprobookError(
+        f"{len(documents)} documents have hardly any {after + n} stretches of {length} tokens; use shorter rows"
+    )
 
 
 def calibration_rows(
-    kind: Kind, general: Corpus, code: Corpus, tokenizer: Any, n: int, length: int, seed: int
+    kind: Kind, general: Corpus, code: Corpus, tokenizer: Any, n: int, length: int, seed: int, after: int = 0
 ) -> Tensor:  # fmt: skip
-    """The calibration set of a kind, (n, length); ``mixed`` is half of each. Raises :class:`ReprobookError` for another
-    kind or an odd ``n`` that cannot be halved."""
+    """The calibration set of a kind, (n, length); ``mixed`` is half of each; ``after`` as in :func:`rows_of`. Raises
+    :class:`ReprobookError` for another kind or an odd number that cannot be halved."""
     if kind not in KINDS:
         raise ReprobookError(f"calibration {kind!r} is not known; allowed: {', '.join(KINDS)}")
     if kind == "mixed":
-        if n % 2:
-            raise ReprobookError(f"a mixed set of {n} rows cannot be halved")
-        halves = [rows_of(c.train, tokenizer, n // 2, length, seed) for c in (general, code)]
+        if n % 2 or after % 2:
+            raise ReprobookError(f"a mixed set of {n} rows after {after} others cannot be halved")
+        halves = [rows_of(c.train, tokenizer, n // 2, length, seed, after // 2) for c in (general, code)]
         return torch.cat(halves)[torch.randperm(n, generator=torch.Generator().manual_seed(seed))]
-    return rows_of((general if kind == "general" else code).train, tokenizer, n, length, seed)
+    return rows_of((general if kind == "general" else code).train, tokenizer, n, length, seed, after)
 
 
 class HeldOut(NamedTuple):

@@ -145,10 +145,11 @@ def cells(
     source: Path, wanted: Sequence[Arm], rows: Mapping[str, Tensor], held: HeldOut, problems: Sequence[Problem],
     drawing: Drawing, *, group: int, n_blocks: int, seed: int, folder: Path, device: torch.device, run_code: bool,
 ) -> dict[str, Solved]:  # fmt: skip
-    """Every arm on the same problems and the same held-out files. A finished cell is kept in ``folder``."""
+    """Every arm on the same problems and the same held-out files. A finished cell is kept in ``folder``, also one that
+    was decoded greedily (``drawing`` at temperature 0), which takes the blocks that the drawn one made."""
     found = {}
     for arm in wanted:
-        file = folder / f"{arm}.json"
+        file = folder / (f"{arm}.json" if drawing.temperature else f"{arm}, greedy.json")
         if not file.is_file():
             model, tokenizer = open_arm(source, arm, rows, group, n_blocks, folder=folder / str(arm), device=device)
             loss = by_file(read(model, held.rows).loss, held).tolist()

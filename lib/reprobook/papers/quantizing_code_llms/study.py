@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from reprobook.papers.quantizing_code_llms.humaneval import Problem
     from reprobook.papers.quantizing_code_llms.tuning import Distillation
 
-TUNING = 1000  # from a run's seed to that of its tuning text: one seed for both would draw many of the same rows
 CHUNK = 64  # tokens whose logits are in memory at a time
 METHODS = ("AQLM", "column update", "round to nearest", "k-means")
 
@@ -172,23 +171,23 @@ def open_lab(
     source: Path, articles: Path, problems: Sequence[Problem], sizes: Sizes, names: Sequence[str], seed: int, *,
     device: torch.device,
 ) -> Lab:  # fmt: skip
-    """The model in ``source`` with a draw of each set that cells of these ``names`` need, for calibration and, by
-    another seed, for tuning; the held-out files are the same for every seed. Of a problem of HumanEval, prompt and
+    """The model in ``source`` with a draw of each set that cells of these ``names`` need, for calibration and, none of
+    the same text, for tuning; the held-out files are the same for every seed. Of a problem of HumanEval, prompt and
     solution are read."""
     from reprobook.nn.lm import load_lm
 
     model, tokenizer = load_lm(source, dtype="fp32", device=device)
     general, code = wikipedia(articles), standard_library()
 
-    def drawn(kinds: Iterable[str], n: int, seed: int) -> dict[str, Tensor]:
+    def drawn(kinds: Iterable[str], n: int, after: int = 0) -> dict[str, Tensor]:
         return {
-            kind: calibration_rows(kind, general, code, tokenizer, n, sizes.length, seed)  # type: ignore[arg-type]
+            kind: calibration_rows(kind, general, code, tokenizer, n, sizes.length, seed, after)  # type: ignore[arg-type]
             for kind in dict.fromkeys(kinds)
         }
 
     parsed = [_parsed(name) for name in names]
-    rows = drawn((kind for *_, kind, _ in parsed), sizes.n_rows, seed)
-    more = drawn((kind for *_, kind, tuned in parsed if tuned), sizes.n_tuning, seed + TUNING)
+    rows = drawn((kind for *_, kind, _ in parsed), sizes.n_rows)
+    more = drawn((kind for *_, kind, tuned in parsed if tuned), sizes.n_tuning, sizes.n_rows)
     programs, half = [Document(str(p), str(p), solved(p)) for p in problems], sizes.length // 2
     held = {
         "code": held_out(code.held_out, tokenizer, sizes.n_files, 1, sizes.length),
