@@ -35,7 +35,7 @@ def locked() -> dict[str, str]:
 
 
 def closure(requirements: list[str]) -> dict[str, str]:
-    """Everything that these requirements install here or under the oldest Python, for which the lock is made, with the
+    """Everything that these requirements install under the oldest Python, for which the lock is made, with the
     installed versions (without local labels)."""
     todo, seen, versions = [Requirement(r) for r in requirements], set(), {}
     while todo:
@@ -48,8 +48,8 @@ def closure(requirements: list[str]) -> dict[str, str]:
         versions[name] = installed.version.partition("+")[0]
         for line in installed.requires or []:
             needed = Requirement(line)
-            here = [{"extra": e, **python} for e in {"", *wanted.extras} for python in ({}, OLDEST)]
-            if not needed.marker or any(needed.marker.evaluate(each) for each in here):
+            there = [{"extra": extra, **OLDEST} for extra in {"", *wanted.extras}]
+            if not needed.marker or any(needed.marker.evaluate(each) for each in there):
                 todo.append(needed)
     return versions
 
