@@ -20,7 +20,7 @@ from reprobook.project import SLUGS, check_packages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OLDEST = {"python_version": "3.11", "python_full_version": "3.11.0"}
+PYTHONS = [{"python_version": v, "python_full_version": f"{v}.0"} for v in ("3.11", "3.12", "3.13")]
 REQUIREMENTS = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 
 
@@ -35,8 +35,8 @@ def locked() -> dict[str, str]:
 
 
 def closure(requirements: list[str]) -> dict[str, str]:
-    """Everything that these requirements install under the oldest Python, for which the lock is made, with the
-    installed versions (without local labels)."""
+    """Everything that these requirements install here or under any Python that the lock is made for, with the installed
+    versions (without local labels)."""
     todo, seen, versions = [Requirement(r) for r in requirements], set(), {}
     while todo:
         wanted = todo.pop()
@@ -48,7 +48,7 @@ def closure(requirements: list[str]) -> dict[str, str]:
         versions[name] = installed.version.partition("+")[0]
         for line in installed.requires or []:
             needed = Requirement(line)
-            there = [{"extra": extra, **OLDEST} for extra in {"", *wanted.extras}]
+            there = [{"extra": e, **python} for e in {"", *wanted.extras} for python in ({}, *PYTHONS)]
             if not needed.marker or any(needed.marker.evaluate(each) for each in there):
                 todo.append(needed)
     return versions

@@ -120,7 +120,7 @@ def _train(kind: str, size: int, special: list[str], own: str) -> Tokenizer:
     vocabulary."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    lines = [text(random.Random(k), 4) for k in range(400)] + [own] * 400
+    lines = [text(random.Random(k), 4) for k in range(400)] + ([own] * 400 if own else [])
     common: dict[str, Any] = {"vocab_size": size, "special_tokens": special, "show_progress": False}
     if kind == "bpe":
         made = Tokenizer(models.BPE())

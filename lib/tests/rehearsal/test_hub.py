@@ -138,6 +138,17 @@ def test_tokenizers_have_their_size_and_come_back(tmp_path: Path, kind: str, siz
     assert max(tokenizer(text)["input_ids"]) < size
 
 
+def test_a_tokenizer_learns_the_words_of_its_own_text(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    prompt = "Admissible commands: go to countertop 4"
+    for folder, own in (("plain", {}), ("taught", {"text": prompt})):
+        write_miniature({"tokenizer": {"kind": "bpe", "vocab_size": 512, **own}}, tmp_path / folder)
+    plain, taught = (AutoTokenizer.from_pretrained(tmp_path / folder) for folder in ("plain", "taught"))
+    assert len(taught) == 512 and taught.decode(taught(prompt)["input_ids"]) == prompt
+    assert 2 * len(taught(prompt)["input_ids"]) < len(plain(prompt)["input_ids"])
+
+
 def test_wordpiece_frames_a_text(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
