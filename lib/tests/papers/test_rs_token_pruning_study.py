@@ -243,6 +243,28 @@ def test_windows_and_whole_levels_give_the_same_tokens() -> None:
     assert bench.windows(512, 4, n=1).same
 
 
+def test_the_headline_goes_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = bench.headline(256, 2)
+    assert list(found.seconds) == ["all tiles", "descent"] and "answer" in found.what
+    model, picture = bench._model(), bench._noise(256)
+    logits, tokens, tiles = bench.answer(model, picture, None)
+    assert (logits.shape, tokens, tiles) == ((len(scenes.WORDS),), 64 * 4, 64 + 1)
+    _, tokens, tiles = bench.answer(model, picture, 2)
+    assert (tokens, tiles) == (2, 9 + 2 + 2 + 1)  # a quarter of the eight tokens of two tiles; two levels below
+    whole = bench.answer
+    monkeypatch.setattr(bench, "answer", lambda *a, **k: (whole(*a, **k)[0] + (a[2] is None), 1, 1))
+    with pytest.raises(ReprobookError, match="answer differently"):
+        bench.headline(256, 2)
+
+
+def test_memory_and_seconds_of_a_whole_picture() -> None:
+    rows = bench.whole_picture(bench._noise(256), n_tiles=2)
+    assert [(r["way"], r["height"], r["tiles"]) for r in rows] == [("descent", 256, 14), ("all tiles", 256, 65)]
+    assert all(r["seconds"] > 0 and r["MB"] >= 0 for r in rows)
+    (larger, _) = bench.whole_picture(bench._noise(128), [256], n_tiles=2)
+    assert (larger["width"], larger["tiles"]) == (256, 14)
+
+
 # ------------------------------------------------------------------------------------------------- evaluator
 
 

@@ -1,7 +1,10 @@
-"""Reading a large picture: the same descent with every level in memory and by windows; and against all tiles."""
+"""Reading a large picture: the same descent with every level in memory and by windows; and the whole way from the file
+to the answer, against reading all tiles."""
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import tempfile
 import time
 import tracemalloc
@@ -13,15 +16,19 @@ import numpy as np
 import torch
 
 from reprobook.bench import compare
-from reprobook.papers.rs_token_pruning.descent import Tokens, descend_by_tiles, token_cells
+from reprobook.errors import ReprobookError
+from reprobook.hardware import peak_memory_mb
+from reprobook.papers.rs_token_pruning.descent import Tokens, descend_by_tiles, token_cells, top_share
 from reprobook.papers.rs_token_pruning.model import VisionLanguage
 from reprobook.papers.rs_token_pruning.reading import Picture, Pyramid, from_array, open_picture, write_tiled
-from reprobook.papers.rs_token_pruning.scenes import WORDS
+from reprobook.papers.rs_token_pruning.scenes import WORDS, encode_words
 
 if TYPE_CHECKING:
     from reprobook.bench import Comparison
+    from reprobook.papers.rs_token_pruning.model import Built
 
 LEAST = 96
+QUESTION = "what color is cross on water"
 
 
 def _noise(side: int) -> Picture:
@@ -64,16 +71,92 @@ def windows(side: int = 2048, n_tiles: int = 8, n: int = 3) -> Comparison:
                    what=f"a descent in a picture of {side:,} pixels")  # fmt: skip
 
 
-def headline(side: int = 2048, n_tiles: int = 8) -> Comparison:
-    """Until the tokens of a picture of ``side`` pixels are there: all tiles of the finest level over a descent that
-    opens ``n_tiles`` a level. Two methods, so the tokens are not the same."""
+@torch.inference_mode()
+def answer(
+    model: VisionLanguage, picture: Picture, n_tiles: int | None, keep: float = 0.25, question: str = QUESTION
+) -> tuple[np.ndarray, int, int]:
+    """From the file to the answer: logits (V,) of the next word, local tokens read, tiles encoded. A descent by windows
+    that the module leads, ``n_tiles`` a level, and of the last level's tokens the share ``keep`` by the module; None:
+    all tiles of the finest level and all their tokens, which nobody chooses."""
+    pyramid, text = Pyramid(picture, model.tile, LEAST), torch.tensor(encode_words(question))
+    levels, sizes = pyramid.levels, {"tile": model.tile, "per_tile": model.per_tile}
+    thumbnail = torch.from_numpy(pyramid.thumbnail()[None])
+
+    def encode(level: int, tiles: np.ndarray) -> Tokens:
+        parts = np.array_split(tiles, max(1, len(tiles) // 256))
+        features = [model.encode(torch.from_numpy(pyramid.tiles(level, part))).flatten(0, 2) for part in parts]
+        cells, real = token_cells(levels[level], tiles, **sizes)
+        at = model.whereabouts(torch.from_numpy(cells), levels[level].cells(**sizes))
+        return Tokens(torch.cat(features)[torch.from_numpy(real)] + at, cells)
+
+    def built(tokens: Tokens) -> Built:
+        return model.sequence(thumbnail, tokens.features, torch.from_numpy(tokens.cells), text)  # type: ignore[arg-type]
+
+    def score(_: int, tokens: Tokens) -> np.ndarray:
+        made = built(tokens)
+        last = torch.tensor([[made.x.shape[1] - 1]])
+        return model.focus_logits(made.x, last)[-1][0, :, 0, made.local].softmax(-1).mean(0).numpy()
+
+    if n_tiles is None:
+        tokens = encode(len(levels) - 1, levels[-1].tiles())
+    else:
+        tokens = descend_by_tiles(levels, encode, score, n_tiles, **sizes).tokens
+        tokens = tokens if keep == 1 else tokens.kept(top_share(score(len(levels) - 1, tokens), keep))
+    return model.read(built(tokens).x)[0].numpy(), len(tokens.cells), pyramid.opened + 1
+
+
+def _model() -> VisionLanguage:
+    """The laptop scale's model before training: weights change what is answered, not how long it takes."""
     torch.manual_seed(0)
-    model, picture = VisionLanguage(len(WORDS), dim=48).eval(), _noise(side)
+    return VisionLanguage(len(WORDS), dim=72, pairs=[1]).eval()
+
+
+def _same_where_nothing_is_left_out(model: VisionLanguage, picture: Picture) -> None:
+    """A descent that opens and keeps everything must answer as reading all tiles does."""
+    every, whole = (answer(model, picture, n, keep=1.0) for n in (10**9, None))
+    if every[1] != whole[1] or not np.allclose(every[0], whole[0], atol=1e-4):
+        raise ReprobookError("a descent that leaves nothing out and reading all tiles answer differently")
+
+
+def headline(side: int = 2048, n_tiles: int = 8) -> Comparison:
+    """From a picture of ``side`` pixels to the answer: all tiles and all their tokens over a descent that opens
+    ``n_tiles`` a level and keeps a quarter of the tokens. Two methods, so their answers may differ; that both are one
+    where nothing is left out is checked first, on a quarter of the side."""
+    model, picture = _model(), _noise(side)
+    _same_where_nothing_is_left_out(model, _noise(max(side // 4, LEAST)))
     ways: dict[str, Callable[[], np.ndarray]] = {
-        "all tiles": lambda: read(model, picture, None)[0],
-        "descent": lambda: read(model, picture, n_tiles)[0],
+        "all tiles": lambda: answer(model, picture, None)[0],
+        "descent": lambda: answer(model, picture, n_tiles)[0],
     }
-    return compare(ways, equal=None, n=3, what=f"tokens of a picture of {side:,} pixels")
+    return compare(ways, equal=None, n=3, what=f"the answer about a picture of {side:,} pixels")
+
+
+def _measured(path: str, n_tiles: int | None) -> tuple[int, int, float, float]:
+    model, small = _model(), _noise(256)
+    answer(model, small, n_tiles)
+    before, begin = peak_memory_mb() or math.nan, time.perf_counter()
+    _, tokens, tiles = answer(model, open_picture(path), n_tiles)
+    return tiles, tokens, time.perf_counter() - begin, (peak_memory_mb() or math.nan) - before
+
+
+def whole_picture(source: Picture, sides: Sequence[int] = (), n_tiles: int = 8) -> list[dict[str, Any]]:
+    """Rows by picture (``source`` itself, or its squares of ``sides``; larger ones are enlarged) and way, of a descent
+    with pruning and of all tiles: tiles encoded, local tokens read, seconds from the file to the answer, and by how
+    many MB the largest resident memory of a process of its own rose meanwhile, tensors and all."""
+    rows, own = [], multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        for side in sides or (0,):
+            scale = max(1, -(-side // min(source.height, source.width)))
+            part = side // scale or max(source.height, source.width)
+            cut = Picture(min(part, source.height), min(part, source.width), source.read)
+            path = str(Path(folder) / "large.tif")
+            write_tiled(path, cut, scale)
+            for way, tiles in {"descent": n_tiles, "all tiles": None}.items():
+                with own.Pool(1) as pool:
+                    opened, tokens, seconds, more = pool.apply(_measured, (path, tiles))
+                rows.append({"height": cut.height * scale, "width": cut.width * scale, "way": way, "tiles": opened,
+                             "tokens": tokens, "seconds": seconds, "MB": more})  # fmt: skip
+    return rows
 
 
 def growth(source: Picture, sides: Sequence[int], n_tiles: int = 8) -> list[dict[str, Any]]:
