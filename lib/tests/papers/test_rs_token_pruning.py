@@ -276,6 +276,29 @@ def test_a_constant_moves_the_code_s_loss_alone_and_turns_count() -> None:
         distill.distillation(teacher, student, vision, local, style="mse")
 
 
+@pytest.mark.parametrize("style", distill.STYLES)
+@pytest.mark.parametrize(("pairs", "taught"), [((1,), [0]), ((1, 3), [0, 1]), ((1, 2, 3), [0, 2])])
+def test_the_first_and_the_last_pair_are_distilled(style: str, pairs: tuple[int, ...], taught: list[int]) -> None:
+    torch.manual_seed(4)
+    model, batch = VisionLanguage(len(scenes.WORDS), dim=24, pairs=pairs), batch_of()
+    with torch.no_grad():
+        for p in model.focus.parameters():
+            p += 0.1 * torch.randn_like(p)
+    module = study.loss(style)(model, batch)[1]["module"]
+    _, teacher, student, shown, local = model(batch["thumbnails"], batch["tiles"], batch["text"], batch["at"], (3, 3))
+    places = local_places(local, 6)
+    vision = torch.cat([torch.arange(shown.stop), places])
+    chosen = ([each[k] for k in taught] for each in (teacher, student))
+    expected = distill.distillation(*chosen, vision, places, style=style, turns=batch["turns"])
+    assert torch.equal(module, expected)
+    if len(pairs) == 3:  # all three would be another loss, and every block learns all the same
+        whole = distill.distillation(teacher, student, vision, places, style=style, turns=batch["turns"])
+        assert not torch.allclose(whole, module, rtol=1e-3)
+        module.backward()
+        for block in model.focus[:-1]:
+            assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in block.parameters())
+
+
 def batch_of(n: int = 2) -> dict[str, torch.Tensor]:
     asked = [scenes.Question("shape", "what shape is red on water", "frame", 0),
              scenes.Question("background", "what is below red frame", "water", 0)]  # fmt: skip

@@ -261,8 +261,8 @@ def test_memory_and_seconds_of_a_whole_picture() -> None:
     rows = bench.whole_picture(bench._noise(256), n_tiles=2)
     assert [(r["way"], r["height"], r["tiles"]) for r in rows] == [("descent", 256, 14), ("all tiles", 256, 65)]
     assert all(r["seconds"] > 0 and r["MB"] >= 0 for r in rows)
-    (larger, _) = bench.whole_picture(bench._noise(128), [256], n_tiles=2)
-    assert (larger["width"], larger["tiles"]) == (256, 14)
+    (larger,) = bench.whole_picture(bench._noise(128), [256], n_tiles=2, all_up_to=255)
+    assert (larger["width"], larger["way"], larger["tiles"]) == (256, "descent", 14)
 
 
 # ------------------------------------------------------------------------------------------------- evaluator

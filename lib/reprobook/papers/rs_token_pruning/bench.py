@@ -139,10 +139,13 @@ def _measured(path: str, n_tiles: int | None) -> tuple[int, int, float, float]:
     return tiles, tokens, time.perf_counter() - begin, (peak_memory_mb() or math.nan) - before
 
 
-def whole_picture(source: Picture, sides: Sequence[int] = (), n_tiles: int = 8) -> list[dict[str, Any]]:
+def whole_picture(
+    source: Picture, sides: Sequence[int] = (), n_tiles: int = 8, all_up_to: int = 10_800
+) -> list[dict[str, Any]]:
     """Rows by picture (``source`` itself, or its squares of ``sides``; larger ones are enlarged) and way, of a descent
-    with pruning and of all tiles: tiles encoded, local tokens read, seconds from the file to the answer, and by how
-    many MB the largest resident memory of a process of its own rose meanwhile, tensors and all."""
+    with pruning and, up to a longer side of ``all_up_to`` pixels, of all tiles: tiles encoded, local tokens read,
+    seconds from the file to the answer, and by how many MB the largest resident memory of a process of its own rose
+    meanwhile, tensors and all."""
     rows, own = [], multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         for side in sides or (0,):
@@ -151,7 +154,10 @@ def whole_picture(source: Picture, sides: Sequence[int] = (), n_tiles: int = 8) 
             cut = Picture(min(part, source.height), min(part, source.width), source.read)
             path = str(Path(folder) / "large.tif")
             write_tiled(path, cut, scale)
-            for way, tiles in {"descent": n_tiles, "all tiles": None}.items():
+            ways: dict[str, int | None] = {"descent": n_tiles, "all tiles": None}
+            if max(cut.height, cut.width) * scale > all_up_to:
+                del ways["all tiles"]
+            for way, tiles in ways.items():
                 with own.Pool(1) as pool:
                     opened, tokens, seconds, more = pool.apply(_measured, (path, tiles))
                 rows.append({"height": cut.height * scale, "width": cut.width * scale, "way": way, "tiles": opened,

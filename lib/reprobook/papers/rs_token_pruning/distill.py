@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 STYLES = ("paper", "code")
 
 
+def first_and_last(layers: Sequence[Tensor]) -> list[Tensor]:
+    """Of K pairs of layers those that are distilled (Section 5.1; the released code skips the ones between, too): the
+    first and the last, or the only one. The blocks between learn through the last."""
+    return list(layers) if len(layers) < 3 else [layers[0], layers[-1]]
+
+
 def distillation(
     teacher: Sequence[Tensor], student: Sequence[Tensor], vision: Tensor, local: Tensor, *, style: str = "paper",
     weights: tuple[float, float, float] = (2.0, 1.0, 1.0), turns: Tensor | None = None,

@@ -19,7 +19,7 @@ from reprobook.papers.rs_token_pruning.descent import (
     token_cells,
     top_share,
 )
-from reprobook.papers.rs_token_pruning.distill import distillation
+from reprobook.papers.rs_token_pruning.distill import distillation, first_and_last
 from reprobook.papers.rs_token_pruning.model import Naming, local_places, pooled
 from reprobook.papers.rs_token_pruning.reading import Pyramid, from_array
 from reprobook.papers.rs_token_pruning.scenes import COLOURS, GROUNDS, KINDS, SHAPES, encode_words, invisible
@@ -44,7 +44,8 @@ FIXED = ("thumbnail", "first level", "oracle tile")
 
 
 def loss(style: str) -> Callable[[VisionLanguage, Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
-    """Cross-entropy of the answers plus distillation in ``style``, both in the log."""
+    """Cross-entropy of the answers plus distillation in ``style`` of the first and the last pair of layers, both in the
+    log."""
 
     def total(model: VisionLanguage, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         n = math.isqrt(batch["tiles"].shape[1])
@@ -55,6 +56,7 @@ def loss(style: str) -> Callable[[VisionLanguage, Mapping[str, Tensor]], tuple[T
         answers = torch.nn.functional.cross_entropy(logits[turns], batch["answers"][turns])
         places = local_places(local, n * model.per_tile)
         vision = torch.cat([torch.arange(shown.stop), places])
+        teacher, student = first_and_last(teacher), first_and_last(student)
         module = distillation(teacher, student, vision, places, style=style, turns=turns)
         return answers + module, {"answers": answers, "module": module}
 
