@@ -210,8 +210,9 @@ def test_text_is_not_faint(chromium: Any, address: str, page: str, theme: str) -
     assert chromium.execute_script(FAINT, theme) == []
 
 
-def test_figures_have_no_frame_in_the_dark_and_a_click_enlarges_them(chromium: Any, address: str) -> None:
-    open_page(chromium, address, f"notebooks/{project.chapters()[0]}", 1280, "dark")
+@pytest.mark.parametrize("slug", project.chapters())
+def test_figures_have_no_frame_in_the_dark_and_a_click_enlarges_them(chromium: Any, address: str, slug: str) -> None:
+    open_page(chromium, address, f"notebooks/{slug}", 1280, "dark")
     looks = chromium.execute_script(
         "return [...document.querySelectorAll('article .cell_output img, img.rb-hero')].map(i => {"
         "const s = getComputedStyle(i); return [s.paddingTop, s.borderTopWidth, s.backgroundColor, s.filter]; })"
