@@ -1,7 +1,8 @@
-"""Which numbers a parameter may be, checked before a kernel starts or anything is fetched.
+"""What a parameter may be, checked before a kernel starts or anything is fetched.
 
-The parameters cell says it: by a range in the comment, ``dropout = 0.1  # dropout rate (>= 0, < 1); paper: 0.1``, else
-by the values themselves: what is above 0 at every scale of the chapter stays above 0, what is 0 at one may be 0.
+The parameters cell says it of numbers by a range in the comment, ``dropout = 0.1  # dropout rate (>= 0, < 1); paper:
+0.1``, else by the values themselves: what is above 0 at every scale of the chapter stays above 0, what is 0 at one may
+be 0. Of texts it says so by their list, ``style = "paper"  # of the loss: paper | code``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from reprobook import params
 from reprobook.params import ParameterError
@@ -21,18 +22,33 @@ SIGNS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 _COMPARISON = r"([<>]=?) ?(-?[\d.]+(?:e-?\d+)?)"
 _SAID = re.compile(rf"\({_COMPARISON}(?:, {_COMPARISON})?\)")
+_LISTED = re.compile(r"(?:^|: )([^:;()|]+(?: \| [^:;()|]+)+)(?=[;:]|$)")
 
 
-def ranges(slug: str) -> dict[str, Range]:
-    """The range of every parameter of the chapter that is a number or holds numbers."""
+class Allowed(NamedTuple):
+    """By parameter: the range of its numbers, and the texts that it may be."""
+
+    numbers: dict[str, Range]
+    texts: dict[str, tuple[str, ...]]
+
+
+def allowed(slug: str) -> Allowed:
+    """What the parameters of the chapter, or each of a list, may be. A text may be empty where the comment says what
+    that means. What all chapters have is checked elsewhere: a device has a number."""
     declared = params.read_parameters(slug)
     values = {name: [param.default] for name, param in declared.items()}
     for kind in ("laptop", "paper", "rehearsal"):
         with suppress(ParameterError):  # a chapter that is being written has not all of them
             for name, (value, _) in params.file_parameters(slug, kind).items():
                 values.get(name, []).append(value)
-    found = {name: _said(param.comment) or _usual(values[name]) for name, param in declared.items()}
-    return {name: allowed for name, allowed in found.items() if allowed}
+    numbers = {name: _said(param.comment) or _usual(values[name]) for name, param in declared.items()}
+    texts = {name: _listed(param.comment) for name, param in declared.items() if name not in params.COMMON}
+    return Allowed({k: v for k, v in numbers.items() if v}, {k: v for k, v in texts.items() if v})
+
+
+def _listed(comment: str) -> tuple[str, ...]:
+    found = _LISTED.search(comment)
+    return (*found[1].split(" | "), *([""] if "empty:" in comment else [])) if found else ()
 
 
 def _said(comment: str) -> Range:
@@ -54,18 +70,23 @@ def _numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-def check(given: Mapping[str, Any], allowed: Mapping[str, Range], source: str) -> None:
-    """Raise :class:`ParameterError` for the first number of ``given`` out of its range; ``source`` goes first."""
+def check(given: Mapping[str, Any], allowed: Allowed, source: str) -> None:
+    """Raise :class:`ParameterError` for the first number of ``given`` out of its range or text that is not listed;
+    ``source`` goes first."""
     for name, value in given.items():
+        within = f" in {value!r}" if isinstance(value, list | tuple) else ""
         for number in _numbers(value):
-            if not all(SIGNS[sign](number, bound) for sign, bound in allowed.get(name, ())):
-                said = " and ".join(f"{sign} {bound:g}" for sign, bound in allowed[name])
-                within = f" in {value!r}" if isinstance(value, list | tuple) else ""
+            if not all(SIGNS[sign](number, bound) for sign, bound in allowed.numbers.get(name, ())):
+                said = " and ".join(f"{sign} {bound:g}" for sign, bound in allowed.numbers[name])
                 raise ParameterError(f"{source}: parameter {name!r} must be {said}, got {number!r}{within}")
+        for text in value if within else [value]:
+            if isinstance(text, str) and text not in allowed.texts.get(name, [text]):
+                said = " | ".join(text or '""' for text in allowed.texts[name])
+                raise ParameterError(f"{source}: parameter {name!r} must be one of {said}; got {text!r}{within}")
 
 
 def resolve(slug: str, scale: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """As :func:`reprobook.params.resolve`, for overrides whose numbers are in range."""
+    """As :func:`reprobook.params.resolve`, for overrides that may be so."""
     values = params.resolve(slug, scale, overrides)
-    check(overrides or {}, ranges(slug), "override")
+    check(overrides or {}, allowed(slug), "override")
     return values

@@ -77,7 +77,7 @@ def _is_judged(slug: str) -> bool:
 
 
 def _parameters(slug: str) -> list[str]:
-    allowed = ranges.ranges(slug)
+    allowed = ranges.allowed(slug)
     for scale in SCALES:
         ranges.check(resolve(slug, scale), allowed, f"scale {scale}")
     resolve(slug, "paper", rehearsal=True)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reprobook import project
+from reprobook import project, ranges
 from reprobook.batch.plan import PlanError
 from reprobook.content.key import content_key, digest_with, run_id
 from reprobook.data import ChapterData, load_manifest
 from reprobook.params import check_names, check_value, read_parameters, resolve
-from reprobook.ranges import check, ranges
 
 if TYPE_CHECKING:
     from reprobook.batch.plan import Group, Plan, Resources
@@ -85,11 +84,11 @@ def _tasks(
     usual: Mapping[str, Any],
     digest_of: Callable[[Mapping[str, Any]], str],
 ) -> Iterator[Task]:
-    source, allowed = f"plan, {slug}", ranges(slug)
+    source, allowed = f"plan, {slug}", ranges.allowed(slug)
     for given in group.overrides():
         check_names(given, declared, source)
         checked = {name: check_value(declared[name], value, source) for name, value in given.items()}
-        check(checked, allowed, source)
+        ranges.check(checked, allowed, source)
         for seed in group.seeds:
             overrides = {**checked, "seed": check_value(declared["seed"], seed, source)}
             params = {**usual, **overrides}
