@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from reprobook.papers.rs_token_pruning.distill import distillation, first_and_la
 from reprobook.papers.rs_token_pruning.model import Naming, local_places, pooled
 from reprobook.papers.rs_token_pruning.reading import Pyramid, from_array
 from reprobook.papers.rs_token_pruning.scenes import COLOURS, GROUNDS, KINDS, SHAPES, encode_words, invisible
+from reprobook.papers.rs_token_pruning.scoring import blind_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,7 @@ CHOOSERS = ("module", "teacher", "likeness", "colour saliency", "random", "oracl
 RIVALS = ("FastV", "PyramidDrop", "VisionZip-like", "PruMerge-like", "likeness", "colour saliency")
 REDUCERS = ("all tokens", "module", "teacher, read afresh", *RIVALS, "random", "objects kept")
 FIXED = ("thumbnail", "first level", "oracle tile")
+WHOLE = "all tiles"
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -232,12 +235,14 @@ class Asked:
 @torch.inference_mode()
 def choose_tiles(
     model: VisionLanguage, items: Iterable[Item], *, least: int, n_tiles: int, curve: Sequence[int] = (), seed: int = 0,
-    pretrained: Naming | None = None,
+    pretrained: Naming | None = None, whole_up_to: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Every chooser with ``n_tiles`` tiles a level and (not the teacher) those of ``curve``, and the rows that choose
-    nothing; likeness where there is a ``pretrained``. Columns: question, picture, kind, side, share, invisible, ninth
-    by teacher and ninth by saliency (whether the best ninth of the first level's tokens, by either, holds the target),
-    way, tiles (a level), right, found, encoded (tiles in all)."""
+    nothing; likeness where there is a ``pretrained``. *All tiles*, as many as ``tiles`` says: of each finer level of at
+    most ``whole_up_to`` pixels a side; a larger picture is read reduced, as a model with a limit of tiles reads it.
+    Columns: question, picture, kind, side, share, invisible, ninth by teacher and ninth by saliency (whether the best
+    ninth of the first level's tokens, by either, holds the target), way, tiles (a level), right, found, encoded (tiles
+    in all)."""
     choosers = [chooser for chooser in CHOOSERS if pretrained or chooser != "likeness"]
     rows = []
     for item in items:
@@ -252,6 +257,11 @@ def choose_tiles(
             n = 0 if tokens is None else len(asked.levels[0].tiles()) if way == "first level" else 1
             rows.append({**told, "way": way, "tiles": 0, "right": asked.right(tokens), "found": way == "oracle tile",
                          "encoded": n + 1})  # fmt: skip
+        for at, level in enumerate(asked.levels[1:], 1):
+            if max(level.height, level.width) <= whole_up_to:
+                grid = level.tiles()
+                rows.append({**told, "way": WHOLE, "tiles": len(grid), "right": asked.right(asked.encode(at, grid)),
+                             "found": at == len(asked.levels) - 1, "encoded": 1 + len(grid)})  # fmt: skip
         for chooser in choosers:
             for n in dict.fromkeys([n_tiles, *(curve if chooser != "teacher" else ())]):
                 end = descend_by_tiles(asked.levels, asked.encode, asked.scores(chooser), n, tile=model.tile,
@@ -359,13 +369,23 @@ def scores_of(frame: pd.DataFrame, way: str, measure: str = "right", **where: An
 
 def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
     """What C2 and C7 compare: frames (question; ``a``, ``b``) at ``n_tiles`` tiles a level; ``b`` 0 where an effect is
-    a mean."""
+    a mean. *All tiles*: of the finest level that was read whole; its steps from one level to the next are C6 with this
+    model, named by the tiles of either, over the pictures that have both."""
     right = {way: scores_of(frame, way, tiles=n_tiles) for way in CHOOSERS}
     found = {way: scores_of(frame, way, "found", tiles=n_tiles) for way in CHOOSERS}
     fixed = {way: scores_of(frame, way) for way in FIXED}
     zero = right["module"] * 0
+    whole = frame[frame["way"] == WHOLE].sort_values("tiles", kind="stable")
+    steps = {n: each.set_index("question")["right"].astype(float) for n, each in whole.groupby("tiles")}
+    finest = whole.groupby("question", sort=False)["right"].last().reindex(zero.index).astype(float)
+    before = {n: (k, steps.get(k, fixed["first level"])) for k, n in itertools.pairwise([0, *steps])}
     pairs = {
         "descent minus first level": (right["module"], fixed["first level"]),
+        **({"descent minus all tiles": (right["module"], finest)} if steps else {}),
+        **{
+            f"all tiles: {n} minus {k or 'first level'}": (steps[n], fewer.reindex(steps[n].index))
+            for n, (k, fewer) in before.items()
+        },
         **{
             f"tiles: module minus {way}": (right["module"], right[way])
             for way in ("random", "likeness", "colour saliency")
@@ -461,4 +481,14 @@ def blind_items(items: Sequence[Item]) -> pd.DataFrame:
     return pd.DataFrame([
         {"question": i.id, "image": i.picture, "category": i.question.kind, "text": i.question.text,
          "ground_truth": i.question.answer} for i in items
+    ])  # fmt: skip
+
+
+def blind_rows(items: Sequence[Item]) -> pd.DataFrame:
+    """How often the readers of :func:`.scoring.blind_answers` are right: reader, kind, right."""
+    asked = blind_items(items)
+    blind = blind_answers(asked)
+    return pd.DataFrame([
+        {"reader": name, "kind": kind, "right": float((blind.loc[rows.index, name] == rows["ground_truth"]).mean())}
+        for name in blind for kind, rows in asked.groupby("category")
     ])  # fmt: skip
