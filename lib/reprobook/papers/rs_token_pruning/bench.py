@@ -36,9 +36,9 @@ def _noise(side: int) -> Picture:
 
 
 def _model() -> VisionLanguage:
-    """The laptop scale's model before training: weights change what is answered, not how long it takes."""
+    """The smoke scale's model before training: weights change what is answered, not how long it takes."""
     torch.manual_seed(0)
-    return VisionLanguage(len(WORDS), dim=72).eval()
+    return VisionLanguage(len(WORDS), dim=24, pairs=[1]).eval()
 
 
 @torch.inference_mode()

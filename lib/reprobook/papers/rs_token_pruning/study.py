@@ -158,8 +158,11 @@ class Asked:
 
     # --------------------------------------------------------------------------------------- choosers
 
-    def scores(self, chooser: str) -> Score:
-        """``chooser`` of :data:`CHOOSERS` as a function of a level and its tokens."""
+    def scores(self, chooser: str | int) -> Score:
+        """``chooser`` of :data:`CHOOSERS`, or a layer of the language model, as a function of a level and its
+        tokens."""
+        if isinstance(chooser, int):
+            return lambda _, tokens: self._attended(tokens, lambda x, at: self.model.teacher_logits(x, at, [chooser]))
         ways: dict[str, Score] = {
             "module": lambda _, tokens: self._attended(tokens, self.model.focus_logits),
             "teacher": lambda _, tokens: self._attended(tokens, self.model.teacher_logits),
@@ -354,6 +357,21 @@ def depths(
     return pd.DataFrame(rows)
 
 
+@torch.inference_mode()
+def looks(model: VisionLanguage, items: Iterable[Item], *, least: int) -> pd.DataFrame:
+    """Which layers of the language model look at the target: of each layer but the first, the share of questions whose
+    target lies in the ninth of the first level's tokens that it attends to most. Columns: side, layer, share."""
+    rows = []
+    for item in items:
+        asked = Asked(model, item, least)
+        first = asked.encode(0, asked.levels[0].tiles())
+        for layer in range(1, len(model.layers)):
+            ninth = top_share(asked.scores(layer)(0, first), 1 / 9)
+            held = asked.holds(0, first.cells[ninth], model.tile / model.per_tile).any()
+            rows.append({"side": len(item.scene.pixels), "layer": layer, "share": float(held)})
+    return pd.DataFrame(rows).groupby(["side", "layer"], sort=False)["share"].mean().reset_index()
+
+
 # ------------------------------------------------------------------------------------------------- effects
 
 
@@ -369,23 +387,14 @@ def scores_of(frame: pd.DataFrame, way: str, measure: str = "right", **where: An
 
 def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
     """What C2 and C7 compare: frames (question; ``a``, ``b``) at ``n_tiles`` tiles a level; ``b`` 0 where an effect is
-    a mean. *All tiles*: of the finest level that was read whole; its steps from one level to the next are C6 with this
-    model, named by the tiles of either, over the pictures that have both."""
+    a mean."""
     right = {way: scores_of(frame, way, tiles=n_tiles) for way in CHOOSERS}
     found = {way: scores_of(frame, way, "found", tiles=n_tiles) for way in CHOOSERS}
     fixed = {way: scores_of(frame, way) for way in FIXED}
     zero = right["module"] * 0
-    whole = frame[frame["way"] == WHOLE].sort_values("tiles", kind="stable")
-    steps = {n: each.set_index("question")["right"].astype(float) for n, each in whole.groupby("tiles")}
-    finest = whole.groupby("question", sort=False)["right"].last().reindex(zero.index).astype(float)
-    before = {n: (k, steps.get(k, fixed["first level"])) for k, n in itertools.pairwise([0, *steps])}
     pairs = {
         "descent minus first level": (right["module"], fixed["first level"]),
-        **({"descent minus all tiles": (right["module"], finest)} if steps else {}),
-        **{
-            f"all tiles: {n} minus {k or 'first level'}": (steps[n], fewer.reindex(steps[n].index))
-            for n, (k, fewer) in before.items()
-        },
+        **_whole_effects(frame, right["module"], fixed["first level"]),
         **{
             f"tiles: module minus {way}": (right["module"], right[way])
             for way in ("random", "likeness", "colour saliency")
@@ -405,6 +414,30 @@ def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
         "tiles: oracle minus module": (right["oracle"], right["module"]),
     }
     return {name: pd.DataFrame({"a": a, "b": b}) for name, (a, b) in pairs.items()}
+
+
+def _whole_effects(frame: pd.DataFrame, module: pd.Series, first: pd.Series) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """The descent against *all tiles* of the finest level that was read whole, apart for pictures of which that is the
+    last level (*within the limit*) and for larger ones; and what more tiles bring, over the pictures that have both
+    levels, which is C6 with this model."""
+    whole = frame[frame["way"] == WHOLE].sort_values("tiles", kind="stable")
+    if whole.empty:
+        return {}
+    by_tiles: dict[int, pd.Series] = {0: first}
+    for n in sorted(set(whole["tiles"])):
+        by_tiles[n] = whole[whole["tiles"] == n].set_index("question")["right"].astype(float)
+    finest = whole.groupby("question")["right"].last().reindex(module.index).astype(float)
+    reached = whole.groupby("question")["found"].any().reindex(module.index)
+    *_, fewer, most = by_tiles
+    pairs = {f"all tiles: {n} minus {k or 'first level'}": (by_tiles[n], by_tiles[k].reindex(by_tiles[n].index))
+             for k, n in itertools.pairwise(by_tiles)}  # fmt: skip
+    for which, at in (("within", reached), ("beyond", ~reached)):
+        if at.any():
+            pairs[f"{which} the limit: descent minus all tiles"] = module[at], finest[at]
+    if not reached.all():
+        larger = module.index[~reached]
+        pairs["beyond the limit: all tiles minus a quarter of them"] = by_tiles[most][larger], by_tiles[fewer][larger]
+    return pairs
 
 
 def token_effects(frame: pd.DataFrame, keep: float) -> dict[str, pd.DataFrame]:
@@ -487,8 +520,6 @@ def blind_items(items: Sequence[Item]) -> pd.DataFrame:
 def blind_rows(items: Sequence[Item]) -> pd.DataFrame:
     """How often the readers of :func:`.scoring.blind_answers` are right: reader, kind, right."""
     asked = blind_items(items)
-    blind = blind_answers(asked)
-    return pd.DataFrame([
-        {"reader": name, "kind": kind, "right": float((blind.loc[rows.index, name] == rows["ground_truth"]).mean())}
-        for name in blind for kind, rows in asked.groupby("category")
-    ])  # fmt: skip
+    right = blind_answers(asked).eq(asked["ground_truth"], axis=0).assign(kind=asked["category"])
+    told = right.melt("kind", var_name="reader", value_name="right")
+    return told.groupby(["reader", "kind"], sort=False)["right"].mean().reset_index()
