@@ -147,7 +147,12 @@ def test_ninths_count_centres(tmp_path: Path) -> None:
     assert aerial.ninths(boxes, 0, 0, 99).tolist() == [1, 0, 1, 0, 0, 0, 0, 0, 1]
     asked = aerial.questions(boxes, 0, 0, 99)
     assert [q.answer for q in asked if q.kind == "is there"] == ["yes", "no", "yes", *["no"] * 5, "yes"]
-    assert not [q for q in asked if q.kind == "most"]
+    assert not [q for q in asked if q.kind in ("most", "no tree")]
+    full = np.array(
+        [[33 * r, 33 * c, 33 * r + 20, 33 * c + 20, -1] for r in range(3) for c in range(3) if (r, c) != (1, 2)]
+    )
+    (empty,) = (q for q in aerial.questions(full, 0, 0, 99) if q.kind == "no tree")
+    assert (empty.answer, empty.target) == ("middle-right", 5) and scenes.encode_words(empty.text)
     mirrored = aerial._mirrored(boxes, 0, 99)
     assert aerial.ninths(mirrored, 0, 0, 99).tolist() == [1, 0, 1, 0, 0, 0, 1, 0, 0]
     (tmp_path / "a.xml").write_text("<annotation><object><name>Tree</name></object></annotation>")
@@ -168,6 +173,7 @@ def test_the_oracle_opens_the_target_s_tile_and_counts_are_equal(
     model: VisionLanguage, items: list[scenes.Item]
 ) -> None:
     frame = study.choose_tiles(model, items[:3], least=96, n_tiles=3, curve=(1,), pretrained=study.naming(model))
+    assert not [what for what in study.tile_effects(frame, 3) if "all tiles" in what]
     told = frame.set_index(["way", "tiles"])
     assert told.loc["oracle", "found"].all()
     assert set(told.loc[[(w, 3) for w in study.CHOOSERS], "encoded"]) == {1 + 9 + 3 + 3}
@@ -180,6 +186,51 @@ def test_the_oracle_opens_the_target_s_tile_and_counts_are_equal(
         study.scores_of(frame, "module", tiles=9)
     with pytest.raises(ReprobookError, match="chooser"):
         study.Asked(model, items[0], 96).scores("eyes")
+
+
+def test_all_tiles_are_those_of_levels_within_the_limit(model: VisionLanguage, items: list[scenes.Item]) -> None:
+    small = scenes.make_items([half_land()], 192, 1, n_decoys=3)
+    frame = study.choose_tiles(model, [*items[:2], *small], least=96, n_tiles=3, whole_up_to=383,
+                               pretrained=study.naming(model))  # fmt: skip
+    whole = frame[frame["way"] == study.WHOLE]
+    assert set(zip(whole["side"], whole["tiles"], whole["encoded"], whole["found"], strict=True)) == {
+        (384, 36, 37, False), (192, 36, 37, True)
+    }  # fmt: skip
+    both = study.choose_tiles(model, [*items[:2], *small], least=96, n_tiles=3, whole_up_to=384,
+                              pretrained=study.naming(model))  # fmt: skip
+    finest = both[(both["way"] == study.WHOLE) & (both["tiles"] == 144)].set_index("question")["right"]
+    assert set(finest.index) == {item.id for item in items[:2]}
+    partly = study.tile_effects(frame, 3)
+    assert set(partly["within the limit: descent minus all tiles"].index) == {item.id for item in small}
+    assert set(partly["beyond the limit: descent minus all tiles"].index) == {item.id for item in items[:2]}
+    quarter = partly["beyond the limit: all tiles minus a quarter of them"]
+    assert quarter.equals(partly["all tiles: 36 minus first level"].loc[quarter.index]) and len(quarter) == len(
+        items[:2]
+    )
+    found = study.tile_effects(both, 3)
+    assert "beyond the limit: descent minus all tiles" not in found
+    assert set(found["all tiles: 144 minus 36"].index) == set(finest.index)
+    assert len(found["all tiles: 36 minus first level"]) == len(items[:2]) + len(small)
+    assert found["all tiles: 144 minus 36"]["a"].to_dict() == finest.astype(float).to_dict()
+    less = whole.set_index("question")["right"].astype(float)
+    told = found["within the limit: descent minus all tiles"]
+    assert told["a"].equals(study.scores_of(both, "module", tiles=3).rename("a"))
+    assert told["b"].to_dict() == {**less.to_dict(), **finest.astype(float).to_dict()}
+    asked = study.Asked(model, items[0], 96)
+    every = asked.right(asked.encode(2, asked.levels[2].tiles()))
+    assert finest[items[0].id] == every
+
+
+def test_layers_that_look_at_the_target(model: VisionLanguage, items: list[scenes.Item]) -> None:
+    told = study.looks(model, items[:3], least=96).set_index("layer")["share"]
+    assert list(told.index) == [1, 2, 3]
+    by_teacher = study.choose_tiles(model, items[:3], least=96, n_tiles=1)
+    last = by_teacher[by_teacher["way"] == "first level"]["ninth by teacher"]  # the last of its layers that teach
+    assert told[model.pairs[-1]] == last.mean()
+    x = torch.randn(1, 5, 24)
+    at = torch.tensor([[4]])
+    one, every = (model.teacher_logits(x, at, layers) for layers in ([2], [1, 2, 3]))
+    assert torch.equal(one[0], every[1]) and len(model.teacher_logits(x, at)) == len(model.pairs)
 
 
 def test_likeness_reads_the_words_of_pre_training(model: VisionLanguage) -> None:
@@ -224,6 +275,16 @@ def test_reducers_and_depths_have_a_row_for_every_question(model: VisionLanguage
     assert set(study.depth_effects(deep)["share of questions that stop early"]["a"]) <= {0.0, 1.0}
 
 
+def test_blind_rows_are_shares_by_reader_and_kind(items: list[scenes.Item]) -> None:
+    told = study.blind_rows(items).set_index(["reader", "kind"])["right"]
+    asked = study.blind_items(items)
+    answers = scoring.blind_answers(asked)
+    assert set(told.index) == {(r, k) for r in ("majority", "naive Bayes") for k in set(asked["category"])}
+    for (reader, kind), share in told.items():
+        at = asked["category"] == kind
+        assert share == (answers.loc[at, reader] == asked.loc[at, "ground_truth"]).mean()
+
+
 def test_the_loss_falls(model: VisionLanguage) -> None:
     torch.manual_seed(0)
     fresh = VisionLanguage(len(scenes.WORDS), dim=24)
@@ -239,8 +300,11 @@ def test_the_loss_falls(model: VisionLanguage) -> None:
     assert set(told) <= set(scenes.KINDS)
 
 
-def test_windows_and_whole_levels_give_the_same_tokens() -> None:
+def test_windows_and_whole_levels_give_the_same_answer() -> None:
     assert bench.windows(512, 4, n=1).same
+    model, picture = bench._model(), bench._noise(256)
+    by_windows, whole = (bench.answer(model, picture, 2, whole=w) for w in (False, True))
+    assert by_windows[1:] == whole[1:] == (2, 14)
 
 
 def test_the_headline_goes_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,11 +321,14 @@ def test_the_headline_goes_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
         bench.headline(256, 2)
 
 
-def test_memory_and_seconds_of_a_whole_picture() -> None:
-    rows = bench.whole_picture(bench._noise(256), n_tiles=2)
-    assert [(r["way"], r["height"], r["tiles"]) for r in rows] == [("descent", 256, 14), ("all tiles", 256, 65)]
+def test_seconds_and_memory_by_size_of_the_picture() -> None:
+    rows = bench.growth(bench._noise(256), [256, 0], n_tiles=2, up_to=256)
+    ways = ["descent", "all tiles", "descent, levels in memory"]
+    assert [(r["way"], r["height"], r["tiles"]) for r in rows] == [
+        (way, 256, tiles) for way, tiles in zip(ways, (14, 65, 14), strict=True)
+    ] * 2
     assert all(r["seconds"] > 0 and r["MB"] >= 0 for r in rows)
-    (larger,) = bench.whole_picture(bench._noise(128), [256], n_tiles=2, all_up_to=255)
+    (larger,) = bench.growth(bench._noise(128), [256], n_tiles=2, up_to=255)
     assert (larger["width"], larger["way"], larger["tiles"]) == (256, "descent", 14)
 
 

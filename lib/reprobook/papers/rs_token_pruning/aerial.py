@@ -55,7 +55,7 @@ def ninths(boxes: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
 
 
 def questions(boxes: np.ndarray, top: int, left: int, side: int) -> list[Question]:
-    """How many trees in each ninth, whether there is one, and which ninth has the most (if one has)."""
+    """How many trees in each ninth, whether there is one, and which ninth has the most or none (if one has)."""
     counts = ninths(boxes, top, left, side)
     found = []
     for k, n in enumerate(counts.tolist()):
@@ -63,6 +63,8 @@ def questions(boxes: np.ndarray, top: int, left: int, side: int) -> list[Questio
         found.append(Question("is there", f"is there a tree in {PLACES[k]}", "yes" if n else "no", k))
     if (counts == counts.max()).sum() == 1:
         found.append(Question("most", "which part has most trees", PLACES[int(counts.argmax())], int(counts.argmax())))
+    if (counts == 0).sum() == 1:
+        found.append(Question("no tree", "which part has no tree", PLACES[int(counts.argmin())], int(counts.argmin())))
     return found
 
 
@@ -116,7 +118,7 @@ def make_items(pictures: list[Aerial], side: int, n_windows: int, seed: int = 0)
         possible = questions(picture.boxes, top, left, side)
         grid = np.stack([*np.divmod(np.arange(9), 3)], 1) * (side // 3)
         objects = np.column_stack([grid, np.full((9, 1), side // 3), np.zeros((9, 3), int)])
-        for kind in ("how many", "is there", "most"):
+        for kind in ("how many", "is there", "most", "no tree"):
             asked = [q for q in possible if q.kind == kind]
             if asked:
                 question = asked[int(rng.integers(len(asked)))]

@@ -1,5 +1,5 @@
-"""Reading a large picture: the same descent with every level in memory and by windows; and the whole way from the file
-to the answer, against reading all tiles."""
+"""Reading a large picture, from the file to the answer: a descent with pruning against all tiles, and by windows
+against every level in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import multiprocessing
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,50 +35,27 @@ def _noise(side: int) -> Picture:
     return from_array(np.ascontiguousarray(small.repeat(8, 0).repeat(8, 1)))
 
 
-def read(model: VisionLanguage, picture: Picture, n_tiles: int | None, whole: bool = False) -> tuple[np.ndarray, int]:
-    """Local tokens of a descent that opens ``n_tiles`` tiles a level (None: of all tiles of the finest level), and
-    the tiles that were encoded. Tiles are chosen by brightness: what chooses them is no part of this comparison."""
-    pyramid = Pyramid(picture, model.tile, LEAST, whole=whole)
-    if whole:
-        for k in range(len(pyramid.levels)):
-            pyramid.tiles(k, np.zeros((1, 2), int))  # the official code builds every level before it selects
-
-    @torch.inference_mode()
-    def encode(level: int, tiles: np.ndarray) -> Tokens:
-        features = [model.encode(torch.from_numpy(pyramid.tiles(level, part))).flatten(0, 2)
-                    for part in np.array_split(tiles, max(1, len(tiles) // 256))]  # fmt: skip
-        cells, real = token_cells(pyramid.levels[level], tiles, model.tile, model.per_tile)
-        return Tokens(torch.cat(features)[torch.from_numpy(real)], cells)
-
-    if n_tiles is None:
-        last = len(pyramid.levels) - 1
-        return encode(last, pyramid.levels[last].tiles()).features.numpy(), pyramid.opened  # type: ignore[attr-defined]
-    end = descend_by_tiles(pyramid.levels, encode, lambda _, t: t.features.mean(1).numpy(), n_tiles, tile=model.tile,  # type: ignore[attr-defined]
-                           per_tile=model.per_tile)  # fmt: skip
-    return end.tokens.features.numpy(), pyramid.opened  # type: ignore[attr-defined]
-
-
-def windows(side: int = 2048, n_tiles: int = 8, n: int = 3) -> Comparison:
-    """The same descent, every level built in memory and by windows; the tokens must agree."""
+def _model() -> VisionLanguage:
+    """The smoke scale's model before training: weights change what is answered, not how long it takes."""
     torch.manual_seed(0)
-    model, picture = VisionLanguage(len(WORDS), dim=48).eval(), _noise(side)
-    ways: dict[str, Callable[[], np.ndarray]] = {
-        "every level in memory": lambda: read(model, picture, n_tiles, whole=True)[0],
-        "tiles by windows": lambda: read(model, picture, n_tiles)[0],
-    }
-    return compare(ways, equal=lambda a, b: np.allclose(a, b, atol=1e-4), n=n,
-                   what=f"a descent in a picture of {side:,} pixels")  # fmt: skip
+    return VisionLanguage(len(WORDS), dim=24, pairs=[1]).eval()
 
 
 @torch.inference_mode()
 def answer(
-    model: VisionLanguage, picture: Picture, n_tiles: int | None, keep: float = 0.25, question: str = QUESTION
-) -> tuple[np.ndarray, int, int]:
-    """From the file to the answer: logits (V,) of the next word, local tokens read, tiles encoded. A descent by windows
-    that the module leads, ``n_tiles`` a level, and of the last level's tokens the share ``keep`` by the module; None:
-    all tiles of the finest level and all their tokens, which nobody chooses."""
-    pyramid, text = Pyramid(picture, model.tile, LEAST), torch.tensor(encode_words(question))
+    model: VisionLanguage, picture: Picture, n_tiles: int | None, *, keep: float = 0.25, whole: bool = False,
+    question: str = QUESTION,
+) -> tuple[np.ndarray, int, int]:  # fmt: skip
+    """From the file to the answer: logits (V,) of the next word, local tokens read, tiles encoded. A descent that the
+    module leads, ``n_tiles`` a level, and of the last level's tokens the share ``keep`` by the module; without
+    ``n_tiles`` all tiles of the finest level and all their tokens, which nobody chooses. ``whole``: every level is
+    built in memory before anything is selected, as the official code does; else tiles are read by windows."""
+    pyramid, text = Pyramid(picture, model.tile, LEAST, whole=whole), torch.tensor(encode_words(question))
     levels, sizes = pyramid.levels, {"tile": model.tile, "per_tile": model.per_tile}
+    if whole:
+        for k in range(len(levels)):
+            pyramid.tiles(k, np.zeros((1, 2), int))
+        pyramid.opened = 0
     thumbnail = torch.from_numpy(pyramid.thumbnail()[None])
 
     def encode(level: int, tiles: np.ndarray) -> Tokens:
@@ -105,10 +81,15 @@ def answer(
     return model.read(built(tokens).x)[0].numpy(), len(tokens.cells), pyramid.opened + 1
 
 
-def _model() -> VisionLanguage:
-    """The laptop scale's model before training: weights change what is answered, not how long it takes."""
-    torch.manual_seed(0)
-    return VisionLanguage(len(WORDS), dim=72, pairs=[1]).eval()
+def windows(side: int = 2048, n_tiles: int = 8, n: int = 3) -> Comparison:
+    """The same descent, every level built in memory and by windows; the answers must agree."""
+    model, picture = _model(), _noise(side)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "every level in memory": lambda: answer(model, picture, n_tiles, whole=True)[0],
+        "tiles by windows": lambda: answer(model, picture, n_tiles)[0],
+    }
+    return compare(ways, equal=lambda a, b: np.allclose(a, b, atol=1e-4), n=n,
+                   what=f"a descent in a picture of {side:,} pixels")  # fmt: skip
 
 
 def _same_where_nothing_is_left_out(model: VisionLanguage, picture: Picture) -> None:
@@ -131,61 +112,37 @@ def headline(side: int = 2048, n_tiles: int = 8) -> Comparison:
     return compare(ways, equal=None, n=3, what=f"the answer about a picture of {side:,} pixels")
 
 
-def _measured(path: str, n_tiles: int | None) -> tuple[int, int, float, float]:
+def _measured(path: str, n_tiles: int | None, whole: bool) -> tuple[int, int, float, float]:
     model, small = _model(), _noise(256)
-    answer(model, small, n_tiles)
+    answer(model, small, n_tiles, whole=whole)
     before, begin = peak_memory_mb() or math.nan, time.perf_counter()
-    _, tokens, tiles = answer(model, open_picture(path), n_tiles)
+    _, tokens, tiles = answer(model, open_picture(path), n_tiles, whole=whole)
     return tiles, tokens, time.perf_counter() - begin, (peak_memory_mb() or math.nan) - before
 
 
-def whole_picture(
-    source: Picture, sides: Sequence[int] = (), n_tiles: int = 8, all_up_to: int = 10_800
-) -> list[dict[str, Any]]:
-    """Rows by picture (``source`` itself, or its squares of ``sides``; larger ones are enlarged) and way, of a descent
-    with pruning and, up to a longer side of ``all_up_to`` pixels, of all tiles: tiles encoded, local tokens read,
-    seconds from the file to the answer, and by how many MB the largest resident memory of a process of its own rose
-    meanwhile, tensors and all."""
+def growth(source: Picture, sides: Sequence[int], *, n_tiles: int = 8, up_to: int = 5_400) -> list[dict[str, Any]]:
+    """Rows by picture and way: tiles encoded, local tokens read, seconds from the file to the answer, and by how many
+    MB the largest resident memory of a process of its own rose meanwhile, tensors and all. Pictures are squares of
+    ``source`` of each of ``sides``, enlarged where it is smaller (their size counts, not what they show), and
+    ``source`` itself where a side is 0. Ways: a descent with pruning; up to a longer side of ``up_to`` pixels and for
+    ``source`` itself all tiles; up to ``up_to`` the descent with every level in memory."""
     rows, own = [], multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        for side in sides or (0,):
-            scale = max(1, -(-side // min(source.height, source.width)))
-            part = side // scale or max(source.height, source.width)
-            cut = Picture(min(part, source.height), min(part, source.width), source.read)
-            path = str(Path(folder) / "large.tif")
-            write_tiled(path, cut, scale)
-            ways: dict[str, int | None] = {"descent": n_tiles, "all tiles": None}
-            if max(cut.height, cut.width) * scale > all_up_to:
-                del ways["all tiles"]
-            for way, tiles in ways.items():
-                with own.Pool(1) as pool:
-                    opened, tokens, seconds, more = pool.apply(_measured, (path, tiles))
-                rows.append({"height": cut.height * scale, "width": cut.width * scale, "way": way, "tiles": opened,
-                             "tokens": tokens, "seconds": seconds, "MB": more})  # fmt: skip
-    return rows
-
-
-def growth(source: Picture, sides: Sequence[int], n_tiles: int = 8) -> list[dict[str, Any]]:
-    """Rows by side of the picture: tiles encoded, seconds, and the largest memory of arrays (MB) while reading, of a
-    descent by windows, and up to 5,400 pixels of the same with every level in memory and of all tiles of the finest
-    level. Pictures larger than ``source`` are enlarged: their size counts here, not their content."""
-    torch.manual_seed(0)
-    model, rows = VisionLanguage(len(WORDS), dim=48).eval(), []
     with tempfile.TemporaryDirectory() as folder:
         for side in sides:
             scale = max(1, -(-side // min(source.height, source.width)))
-            part = side // scale
-            cut = Picture(part, part, source.read)
-            path = Path(folder) / "large.tif"
+            part = side // scale or max(source.height, source.width)
+            cut = Picture(min(part, source.height), min(part, source.width), source.read)
+            height, width = cut.height * scale, cut.width * scale
+            path = str(Path(folder) / "large.tif")
             write_tiled(path, cut, scale)
-            ways: dict[str, tuple[int | None, bool]] = {"descent by windows": (n_tiles, False)}
-            if side <= 5400:
-                ways |= {"descent, levels in memory": (n_tiles, True), "all tiles by windows": (None, False)}
+            ways: dict[str, tuple[int | None, bool]] = {"descent": (n_tiles, False)}
+            if max(height, width) <= up_to or not side:
+                ways["all tiles"] = None, False
+            if max(height, width) <= up_to:
+                ways["descent, levels in memory"] = n_tiles, True
             for way, (tiles, whole) in ways.items():
-                tracemalloc.start()
-                begin = time.perf_counter()
-                _, opened = read(model, open_picture(path), tiles, whole)
-                seconds, peak = time.perf_counter() - begin, tracemalloc.get_traced_memory()[1]
-                tracemalloc.stop()
-                rows.append({"side": part * scale, "way": way, "tiles": opened, "seconds": seconds, "MB": peak / 1e6})
+                with own.Pool(1) as pool:
+                    opened, tokens, seconds, more = pool.apply(_measured, (path, tiles, whole))
+                rows.append({"height": height, "width": width, "way": way, "tiles": opened, "tokens": tokens,
+                             "seconds": seconds, "MB": more})  # fmt: skip
     return rows

@@ -248,12 +248,12 @@ class VisionLanguage(nn.Module):
             found.append(after.logits(x, positions, at))
         return found
 
-    def teacher_logits(self, x: Tensor, at: Tensor) -> list[Tensor]:
-        """The same of the language model's layers ``pairs``."""
+    def teacher_logits(self, x: Tensor, at: Tensor, layers: Sequence[int] | None = None) -> list[Tensor]:
+        """The same of the language model's ``layers``, rising; without them those that teach."""
         positions = torch.arange(x.shape[1], device=x.device)[None]
-        found = []
-        for k, layer in enumerate(self.layers[: self.pairs[-1] + 1]):
-            if k in self.pairs:
+        found, chosen = [], layers or self.pairs
+        for k, layer in enumerate(self.layers[: chosen[-1] + 1]):
+            if k in chosen:
                 found.append(layer.logits(x, positions, at))
             x = layer(x, positions)
         return found

@@ -47,9 +47,13 @@ def descent(asked: Asked, found: Found) -> Figure:
 
 def over_tiles(frame: pd.DataFrame) -> Figure:
     """Accuracy over tiles opened a level, a panel for each side of the picture, mean and standard deviation over seeds:
-    lines for the ways with a curve, points for the others, dashed what reads no chosen tile."""
+    lines for the ways with a curve, points for the others, dashed what reads no chosen tile; *all tiles* of the finest
+    level that was read whole."""
     import matplotlib.pyplot as plt
 
+    frame = frame.assign(tiles=frame["tiles"].where(frame["way"] != "all tiles", 0)).drop_duplicates(
+        ["seed", "side", "way", "tiles"], keep="last"
+    )
     sides = sorted(frame["side"].unique())
     fig, axes = plt.subplots(1, len(sides), figsize=(2.2 * len(sides) + 1.6, 3.6), sharey=True, squeeze=False)
     ticks = sorted(set(frame["tiles"]) - {0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from reprobook.papers.rs_token_pruning.distill import distillation, first_and_la
 from reprobook.papers.rs_token_pruning.model import Naming, local_places, pooled
 from reprobook.papers.rs_token_pruning.reading import Pyramid, from_array
 from reprobook.papers.rs_token_pruning.scenes import COLOURS, GROUNDS, KINDS, SHAPES, encode_words, invisible
+from reprobook.papers.rs_token_pruning.scoring import blind_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,7 @@ CHOOSERS = ("module", "teacher", "likeness", "colour saliency", "random", "oracl
 RIVALS = ("FastV", "PyramidDrop", "VisionZip-like", "PruMerge-like", "likeness", "colour saliency")
 REDUCERS = ("all tokens", "module", "teacher, read afresh", *RIVALS, "random", "objects kept")
 FIXED = ("thumbnail", "first level", "oracle tile")
+WHOLE = "all tiles"
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -155,8 +158,11 @@ class Asked:
 
     # --------------------------------------------------------------------------------------- choosers
 
-    def scores(self, chooser: str) -> Score:
-        """``chooser`` of :data:`CHOOSERS` as a function of a level and its tokens."""
+    def scores(self, chooser: str | int) -> Score:
+        """``chooser`` of :data:`CHOOSERS`, or a layer of the language model, as a function of a level and its
+        tokens."""
+        if isinstance(chooser, int):
+            return lambda _, tokens: self._attended(tokens, lambda x, at: self.model.teacher_logits(x, at, [chooser]))
         ways: dict[str, Score] = {
             "module": lambda _, tokens: self._attended(tokens, self.model.focus_logits),
             "teacher": lambda _, tokens: self._attended(tokens, self.model.teacher_logits),
@@ -232,12 +238,14 @@ class Asked:
 @torch.inference_mode()
 def choose_tiles(
     model: VisionLanguage, items: Iterable[Item], *, least: int, n_tiles: int, curve: Sequence[int] = (), seed: int = 0,
-    pretrained: Naming | None = None,
+    pretrained: Naming | None = None, whole_up_to: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Every chooser with ``n_tiles`` tiles a level and (not the teacher) those of ``curve``, and the rows that choose
-    nothing; likeness where there is a ``pretrained``. Columns: question, picture, kind, side, share, invisible, ninth
-    by teacher and ninth by saliency (whether the best ninth of the first level's tokens, by either, holds the target),
-    way, tiles (a level), right, found, encoded (tiles in all)."""
+    nothing; likeness where there is a ``pretrained``. *All tiles*, as many as ``tiles`` says: of each finer level of at
+    most ``whole_up_to`` pixels a side; a larger picture is read reduced, as a model with a limit of tiles reads it.
+    Columns: question, picture, kind, side, share, invisible, ninth by teacher and ninth by saliency (whether the best
+    ninth of the first level's tokens, by either, holds the target), way, tiles (a level), right, found, encoded (tiles
+    in all)."""
     choosers = [chooser for chooser in CHOOSERS if pretrained or chooser != "likeness"]
     rows = []
     for item in items:
@@ -252,6 +260,11 @@ def choose_tiles(
             n = 0 if tokens is None else len(asked.levels[0].tiles()) if way == "first level" else 1
             rows.append({**told, "way": way, "tiles": 0, "right": asked.right(tokens), "found": way == "oracle tile",
                          "encoded": n + 1})  # fmt: skip
+        for at, level in enumerate(asked.levels[1:], 1):
+            if max(level.height, level.width) <= whole_up_to:
+                grid = level.tiles()
+                rows.append({**told, "way": WHOLE, "tiles": len(grid), "right": asked.right(asked.encode(at, grid)),
+                             "found": at == len(asked.levels) - 1, "encoded": 1 + len(grid)})  # fmt: skip
         for chooser in choosers:
             for n in dict.fromkeys([n_tiles, *(curve if chooser != "teacher" else ())]):
                 end = descend_by_tiles(asked.levels, asked.encode, asked.scores(chooser), n, tile=model.tile,
@@ -344,6 +357,21 @@ def depths(
     return pd.DataFrame(rows)
 
 
+@torch.inference_mode()
+def looks(model: VisionLanguage, items: Iterable[Item], *, least: int) -> pd.DataFrame:
+    """Which layers of the language model look at the target: of each layer but the first, the share of questions whose
+    target lies in the ninth of the first level's tokens that it attends to most. Columns: side, layer, share."""
+    rows = []
+    for item in items:
+        asked = Asked(model, item, least)
+        first = asked.encode(0, asked.levels[0].tiles())
+        for layer in range(1, len(model.layers)):
+            ninth = top_share(asked.scores(layer)(0, first), 1 / 9)
+            held = asked.holds(0, first.cells[ninth], model.tile / model.per_tile).any()
+            rows.append({"side": len(item.scene.pixels), "layer": layer, "share": float(held)})
+    return pd.DataFrame(rows).groupby(["side", "layer"], sort=False)["share"].mean().reset_index()
+
+
 # ------------------------------------------------------------------------------------------------- effects
 
 
@@ -366,6 +394,7 @@ def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
     zero = right["module"] * 0
     pairs = {
         "descent minus first level": (right["module"], fixed["first level"]),
+        **_whole_effects(frame, right["module"], fixed["first level"]),
         **{
             f"tiles: module minus {way}": (right["module"], right[way])
             for way in ("random", "likeness", "colour saliency")
@@ -385,6 +414,30 @@ def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
         "tiles: oracle minus module": (right["oracle"], right["module"]),
     }
     return {name: pd.DataFrame({"a": a, "b": b}) for name, (a, b) in pairs.items()}
+
+
+def _whole_effects(frame: pd.DataFrame, module: pd.Series, first: pd.Series) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """The descent against *all tiles* of the finest level that was read whole, apart for pictures of which that is the
+    last level (*within the limit*) and for larger ones; and what more tiles bring, over the pictures that have both
+    levels, which is C6 with this model."""
+    whole = frame[frame["way"] == WHOLE].sort_values("tiles", kind="stable")
+    if whole.empty:
+        return {}
+    by_tiles: dict[int, pd.Series] = {0: first}
+    for n in sorted(set(whole["tiles"])):
+        by_tiles[n] = whole[whole["tiles"] == n].set_index("question")["right"].astype(float)
+    finest = whole.groupby("question")["right"].last().reindex(module.index).astype(float)
+    reached = whole.groupby("question")["found"].any().reindex(module.index)
+    *_, fewer, most = by_tiles
+    pairs = {f"all tiles: {n} minus {k or 'first level'}": (by_tiles[n], by_tiles[k].reindex(by_tiles[n].index))
+             for k, n in itertools.pairwise(by_tiles)}  # fmt: skip
+    for which, at in (("within", reached), ("beyond", ~reached)):
+        if at.any():
+            pairs[f"{which} the limit: descent minus all tiles"] = module[at], finest[at]
+    if not reached.all():
+        larger = module.index[~reached]
+        pairs["beyond the limit: all tiles minus a quarter of them"] = by_tiles[most][larger], by_tiles[fewer][larger]
+    return pairs
 
 
 def token_effects(frame: pd.DataFrame, keep: float) -> dict[str, pd.DataFrame]:
@@ -462,3 +515,11 @@ def blind_items(items: Sequence[Item]) -> pd.DataFrame:
         {"question": i.id, "image": i.picture, "category": i.question.kind, "text": i.question.text,
          "ground_truth": i.question.answer} for i in items
     ])  # fmt: skip
+
+
+def blind_rows(items: Sequence[Item]) -> pd.DataFrame:
+    """How often the readers of :func:`.scoring.blind_answers` are right: reader, kind, right."""
+    asked = blind_items(items)
+    right = blind_answers(asked).eq(asked["ground_truth"], axis=0).assign(kind=asked["category"])
+    told = right.melt("kind", var_name="reader", value_name="right")
+    return told.groupby(["reader", "kind"], sort=False)["right"].mean().reset_index()
