@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import reprobook
+from copies import copy_to_change
 from reprobook.authoring.portability import in_turn
 from reprobook.authoring.publish import check_publishable, publish
 from reprobook.authoring.refresh import refresh
@@ -252,10 +253,9 @@ def test_a_package_that_is_not_the_checkout_s_publishes_nothing(checkout: Any, c
 def test_the_key_follows_the_package_that_is_installed(checkout: Any) -> None:
     """As after `pip install .`: a copy among the site packages, and the checkout's own, which nobody imports."""
     checkout.notebook("from reprobook.metrics.statistics import mean_sd\nmean_sd([1.0, 2.0])")
-    ignored = shutil.ignore_patterns("__pycache__", "papers", "example")
     installed, own = checkout.root.parent / "site" / "reprobook", checkout.root / "lib" / "reprobook"
     for folder in (installed, own):
-        shutil.copytree(Path(reprobook.__file__).parent, folder, ignore=ignored)
+        copy_to_change(Path(reprobook.__file__).parent, folder, "papers", "example")
     code = """
 import sys
 from pathlib import Path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import reprobook
 import yaml
+from copies import copy_to_change
 from reprobook.authoring.check import problems
 from reprobook.authoring.notebook import check_shape
 from reprobook.authoring.scaffold import files, in_contents, new
@@ -38,8 +38,7 @@ parts:
 @pytest.fixture
 def copy(checkout: Any) -> Any:
     """A checkout with the real library in it but one chapter, which its kernels import."""
-    ignored = shutil.ignore_patterns("__pycache__", SLUG)
-    shutil.copytree(Path(reprobook.__file__).parent, checkout.root / "lib" / "reprobook", ignore=ignored)
+    copy_to_change(Path(reprobook.__file__).parent, checkout.root / "lib" / "reprobook", SLUG)
     checkout.write("book/_toc.yml", CONTENTS)
     checkout.write("book/references.bib", "% entries\n")
     return checkout

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from copies import copy_to_change
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_chapter import Batches
@@ -39,7 +39,7 @@ def page_commands() -> Callable[[str], list[list[str]]]:
 @pytest.fixture
 def checkout_with_plans(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> Batches:
     """Clean and committed, as after a clone; plans are called by the paths that the page shows."""
-    shutil.copytree(BOOK / "plans", batches.root / "book/plans")
+    copy_to_change(BOOK / "plans", batches.root / "book/plans")
     batches.checkout.write(".gitignore", "runs/\n")
     batches.checkout.commit()
     monkeypatch.chdir(batches.root)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from copies import copy_to_change
 from reprobook import project
 from reprobook.authoring import site
 from reprobook.errors import ReprobookError
@@ -93,7 +94,7 @@ def test_a_second_gathering_writes_nothing(html: Path) -> None:
 def small(tmp_path: Path) -> Path:
     """Sources of a book of two pages, with the real settings."""
     source = tmp_path / "source"
-    shutil.copytree(project.root() / "book" / "_static", source / "book" / "_static")
+    copy_to_change(project.root() / "book" / "_static", source / "book" / "_static")
     for name in ("_config.yml", "book/references.bib"):
         shutil.copy(project.root() / name, source / name)
     (source / "book" / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters: [{file: book/scales}]\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from copies import copy_to_change
 from reprobook.content.closure import close
 from reprobook.content.key import content_key, counted_cells, differences, run_id
 from reprobook.project import chapters, notebook_path, root
@@ -86,7 +87,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """This checkout again, with a cache of its own, and the keys of it as it stands."""
     folder = tmp_path_factory.mktemp("mutated")
     for part in (LIB, "notebooks", "book/papers", "data_manifests"):
-        shutil.copytree(root() / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+        copy_to_change(root() / part, folder / part, "bundled")
     shutil.copy(root() / "requirements.lock", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPROBOOK_ROOT", str(folder))
