@@ -46,10 +46,11 @@ def answer(
     model: VisionLanguage, picture: Picture, n_tiles: int | None, *, keep: float = 0.25, whole: bool = False,
     question: str = QUESTION,
 ) -> tuple[np.ndarray, int, int]:  # fmt: skip
-    """From the file to the answer: logits (V,) of the next word, local tokens read, tiles encoded. A descent that the
-    module leads, ``n_tiles`` a level, and of the last level's tokens the share ``keep`` by the module; without
-    ``n_tiles`` all tiles of the finest level and all their tokens, which nobody chooses. ``whole``: every level is
-    built in memory before anything is selected, as the official code does; else tiles are read by windows."""
+    """From the picture, a file or an array, to the answer: logits (V,) of the next word, local tokens read, tiles
+    encoded. A descent that the module leads, ``n_tiles`` a level, and of the last level's tokens the share ``keep`` by
+    the module; without ``n_tiles`` all tiles of the finest level and all their tokens, which nobody chooses. ``whole``:
+    every level is built in memory before anything is selected, as the official code does; else tiles are read by
+    windows."""
     pyramid, text = Pyramid(picture, model.tile, LEAST, whole=whole), torch.tensor(encode_words(question))
     levels, sizes = pyramid.levels, {"tile": model.tile, "per_tile": model.per_tile}
     if whole:

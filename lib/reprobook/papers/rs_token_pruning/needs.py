@@ -15,8 +15,8 @@ MODELS: dict[str, dict[str, Any]] = {
                       "intermediate_size": 11008, "vocab_size": 32000, "tie_word_embeddings": False},
 }  # fmt: skip
 TRAINING = {  # what the run of the authors is known, or assumed, to have been
-    "projector": "558K captions, 1 epoch (Section 5.1)",
-    "tuning": "484K samples, 1 epoch (Section 5.1; epochs as in the repository's stock scripts)",
+    "projector": "558K captions; epochs not found (1 in the stock scripts)",
+    "tuning": "484K samples; epochs not found (1 in the stock scripts)",
     "GPUs": "4 x A100 of 80 GB (summary of the paper)",
     "learning rate": "2e-5, cosine, warm-up 0.03, batch 16 a GPU, bf16: defaults of the stock scripts",
     "longest sequence": "8,192 (Qwen2), 2,048 (Vicuna): from the names of the checkpoints",

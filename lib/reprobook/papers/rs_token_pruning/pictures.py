@@ -63,7 +63,14 @@ def over_tiles(frame: pd.DataFrame) -> Figure:
         told = frame[frame["side"] == side].groupby(["way", "tiles"], sort=False)["right"]
         means, spread = told.mean(), told.std().fillna(0.0)
         for k, way in enumerate(way for way in ways if way not in chosen):
-            ax.axhline(means[way].iloc[0], ls=("--", ":", "-.")[k % 3], lw=1.2, color="#666666", zorder=1, label=way)
+            ax.axhline(
+                means[way].iloc[0],
+                ls=("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))[k % 4],
+                lw=1.2,
+                color="#666666",
+                zorder=1,
+                label=way,
+            )
         for k, way in enumerate(chosen):
             part = means[way].sort_index()
             ax.errorbar(part.index, part, spread[way].sort_index(), marker="o", ms=4, capsize=2, label=way,
