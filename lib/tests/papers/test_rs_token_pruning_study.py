@@ -216,6 +216,11 @@ def test_all_tiles_are_those_of_levels_within_the_limit(model: VisionLanguage, i
     told = found["within the limit: descent minus all tiles"]
     assert told["a"].equals(study.scores_of(both, "module", tiles=3).rename("a"))
     assert told["b"].to_dict() == {**less.to_dict(), **finest.astype(float).to_dict()}
+    odd = scenes.make_items([half_land()], 160, 1, n_decoys=2) + scenes.make_items([half_land()], 96, 1, n_decoys=1)
+    mixed = study.choose_tiles(model, [*items[:2], *odd], least=96, n_tiles=3, whole_up_to=384,
+                               pretrained=study.naming(model))  # fmt: skip
+    for what, pair in study.tile_effects(mixed, 3).items():
+        assert len(pair) and pair.notna().all(axis=None), what
     asked = study.Asked(model, items[0], 96)
     every = asked.right(asked.encode(2, asked.levels[2].tiles()))
     assert finest[items[0].id] == every

@@ -419,24 +419,30 @@ def tile_effects(frame: pd.DataFrame, n_tiles: int) -> dict[str, pd.DataFrame]:
 def _whole_effects(frame: pd.DataFrame, module: pd.Series, first: pd.Series) -> dict[str, tuple[pd.Series, pd.Series]]:
     """The descent against *all tiles* of the finest level that was read whole, apart for pictures of which that is the
     last level (*within the limit*) and for larger ones; and what more tiles bring, over the pictures that have both
-    levels, which is C6 with this model."""
+    levels, which is C6 with this model. By doubles of the first level's side each level has four times the tiles of the
+    one before; where others are among the sides, what pictures do not share is left out."""
     whole = frame[frame["way"] == WHOLE].sort_values("tiles", kind="stable")
     if whole.empty:
         return {}
     by_tiles: dict[int, pd.Series] = {0: first}
     for n in sorted(set(whole["tiles"])):
         by_tiles[n] = whole[whole["tiles"] == n].set_index("question")["right"].astype(float)
-    finest = whole.groupby("question")["right"].last().reindex(module.index).astype(float)
-    reached = whole.groupby("question")["found"].any().reindex(module.index)
-    *_, fewer, most = by_tiles
-    pairs = {f"all tiles: {n} minus {k or 'first level'}": (by_tiles[n], by_tiles[k].reindex(by_tiles[n].index))
-             for k, n in itertools.pairwise(by_tiles)}  # fmt: skip
-    for which, at in (("within", reached), ("beyond", ~reached)):
-        if at.any():
+    finest = whole.groupby("question")["right"].last().astype(float)
+    reached = whole.groupby("question")["found"].any()
+    pairs = {}
+    for k, n in itertools.pairwise(by_tiles):
+        both = by_tiles[n].index.intersection(by_tiles[k].index, sort=False)
+        if len(both):  # sides that are no doubles of each other have other levels
+            pairs[f"all tiles: {n} minus {k or 'first level'}"] = by_tiles[n][both], by_tiles[k][both]
+    for which, questions in (("within", reached.index[reached]), ("beyond", reached.index[~reached])):
+        at = module.index[module.index.isin(questions)]
+        if len(at):
             pairs[f"{which} the limit: descent minus all tiles"] = module[at], finest[at]
-    if not reached.all():
-        larger = module.index[~reached]
-        pairs["beyond the limit: all tiles minus a quarter of them"] = by_tiles[most][larger], by_tiles[fewer][larger]
+    *_, fewer, most = by_tiles
+    beyond = module.index[module.index.isin(reached.index[~reached])]
+    at = beyond[beyond.isin(by_tiles[most].index) & beyond.isin(by_tiles[fewer].index)]
+    if len(at) and most == 4 * (fewer or most / 4):
+        pairs["beyond the limit: all tiles minus a quarter of them"] = by_tiles[most][at], by_tiles[fewer][at]
     return pairs
 
 
