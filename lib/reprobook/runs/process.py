@@ -211,6 +211,9 @@ class Watch:
         finally:
             outcome.exit_code = self._end(patience=0.0 if outcome.stopped else 30.0)
             progress.show(end=True)
+        if outcome.exit_code and not outcome.stopped and self.stop.signal is not None:
+            # Slurm signals kernel and child, too: they may be gone before this loop looked at its own wish
+            outcome.stopped, outcome.signal = self._why_to_stop(), self.stop.signal
         return outcome
 
     def _why_to_stop(self) -> str | None:

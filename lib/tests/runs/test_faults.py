@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from reprobook import record
 from reprobook.errors import ReprobookError
 from reprobook.runs import training_log
-from reprobook.runs.process import Progress, _steps, memory_gb
+from reprobook.runs.process import Outcome, Progress, Stop, Watch, _steps, memory_gb
 from reprobook.runs.runner import completed, prepare, run, run_in
 
 SLUG = "block_diffusion"
@@ -236,3 +237,22 @@ def test_a_kernel_that_nobody_waits_for_logs_nothing(monkeypatch: pytest.MonkeyP
         [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=True
     )
     assert done.stdout == "[]\n"
+
+
+def outcome_of(exit_code: int, stop: Stop) -> Outcome:
+    """What the runner sees of a child that has ended before it looks."""
+    child = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({exit_code})"], stdin=subprocess.PIPE)
+    child.wait()
+    reading, writing = os.pipe()
+    os.close(writing)
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        return Watch(child, stop, {"progress": Progress()}).wait({}, pipe, Path("nothing told"))
+
+
+def test_a_child_that_a_cluster_stopped_too_was_stopped_not_broken() -> None:
+    """Slurm signals all processes of a job at once: the kernel may die, and the child end, before the runner looks."""
+    stop = Stop()
+    stop.ask(signal.SIGTERM)
+    assert outcome_of(1, stop).stopped == "stopped by SIGTERM" and outcome_of(1, stop).signal == signal.SIGTERM
+    assert outcome_of(1, Stop()).stopped is None  # nobody asked: the child broke
+    assert outcome_of(0, stop).stopped is None  # it had finished
