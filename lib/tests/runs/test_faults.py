@@ -11,15 +11,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from reprobook import record
 from reprobook.errors import ReprobookError
 from reprobook.runs import training_log
-from reprobook.runs.process import Outcome, Progress, Stop, Watch, _steps, memory_gb
+from reprobook.runs.process import Progress, Stop, Watch, _steps, memory_gb
 from reprobook.runs.runner import completed, prepare, run, run_in
+
+if TYPE_CHECKING:
+    from reprobook.runs.process import Outcome
 
 SLUG = "block_diffusion"
 FINISH = """
